@@ -1,0 +1,1 @@
+"""One file per raw dataset: its layout on disk, turned into frames."""

@@ -1,0 +1,1 @@
+"""Synthetic people: a scene from a seed, a rendered view from a scene, its exact labels."""

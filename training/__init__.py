@@ -1,0 +1,1 @@
+"""Masked cross-completion models, trained from shards as they stream in."""

@@ -1,0 +1,1 @@
+"""The CroCo network, part by part."""
