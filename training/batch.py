@@ -1,0 +1,62 @@
+"""What the stream hands to the trainer: uncropped pixels of both images, silhouettes, and each pair's place.
+
+Shape letters: `B` pairs, `S` stored side in pixels, `G` silhouette cells along a side.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+STORED_PX = 256
+"""Side of the images in a shard, `S`."""
+
+CELL_PX = 4
+"""Side of one silhouette cell in pixels of the stored image."""
+
+NUM_CELLS = STORED_PX // CELL_PX
+"""Silhouette cells along a side, `G`."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs by role, as stored: nothing is cropped, jittered or masked yet.
+
+    Args:
+        target_BSS3: uint8 RGB, the image that will be masked.
+        reference_BSS3: uint8 RGB, the image that is seen whole.
+        target_cells_BGG: bool, cells of the target that show the person; all False where no silhouette is known.
+        reference_cells_BGG: the same for the reference.
+        index_B: int64, place of each pair in the endless training stream (epochs included). Augmentation and masking are
+            keyed by (seed, index), so their result depends on neither workers, world size nor the split into batches.
+        keys: the pairs' keys, for messages.
+
+    Raises:
+        ValueError: arrays disagree on the number of pairs, or have the wrong type or shape.
+    """
+
+    target_BSS3: npt.NDArray[np.uint8]
+    reference_BSS3: npt.NDArray[np.uint8]
+    target_cells_BGG: npt.NDArray[np.bool_]
+    reference_cells_BGG: npt.NDArray[np.bool_]
+    index_B: npt.NDArray[np.int64]
+    keys: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        num_pairs = len(self.keys)
+        image, cells = (num_pairs, STORED_PX, STORED_PX, 3), (num_pairs, NUM_CELLS, NUM_CELLS)
+        for name, shape, dtype in (
+            ("target_BSS3", image, np.uint8),
+            ("reference_BSS3", image, np.uint8),
+            ("target_cells_BGG", cells, np.bool_),
+            ("reference_cells_BGG", cells, np.bool_),
+            ("index_B", (num_pairs,), np.int64),
+        ):
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(
+                    f"{name} is {array.dtype} {array.shape}, a batch of {num_pairs} needs {np.dtype(dtype)} {shape}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.keys)
