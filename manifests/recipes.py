@@ -1,0 +1,146 @@
+"""Recipes as data: frozen dataclasses to JSON and back, strictly checked, with one fingerprint.
+
+A recipe decides the result and nothing about the machine: no path of an output, no number of workers, no device.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, TypeVar
+
+from manifests.errors import RecipeError
+
+R = TypeVar("R")
+
+
+def to_mapping(value: Any) -> Any:
+    """Turn a recipe (or any part of one) into plain JSON values: dict, list, str, int, float, bool, None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_mapping(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): to_mapping(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_mapping(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"a recipe holds plain values, not {type(value).__name__}")
+
+
+def canonical_json(value: Any) -> str:
+    """Write a value as JSON with sorted keys and no spare spaces: equal values give equal text."""
+    return json.dumps(to_mapping(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of the canonical JSON of a value, 64 hex digits."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Name the leaves that differ between two mappings, as `key: old -> new` with dotted keys."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        changes = []
+        for key in sorted({*old, *new}):
+            changes += changed_keys(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
+        return changes
+    return [] if old == new else [f"{prefix}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any, limit: int = 60) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def from_mapping(cls: type[R], mapping: Mapping[str, Any], *, base: R | None = None, where: str = "recipe") -> R:
+    """Build a recipe from plain values, refusing what it does not know.
+
+    Args:
+        cls: the frozen dataclass to build.
+        mapping: field names to values; nested recipes are nested mappings.
+        base: a recipe whose fields hold wherever the mapping is silent.
+        where: the file and dotted path, for messages.
+
+    Raises:
+        RecipeError: an unknown key (the nearest known name is suggested), a value of the wrong type, or values that
+            contradict each other.
+    """
+    hints = typing.get_type_hints(cls)
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in mapping:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
+            raise RecipeError(f"unknown recipe key `{key}`", where=where, hint=hint)
+    values = {name: getattr(base, name) for name in known} if base is not None else {}
+    for key, value in mapping.items():
+        values[key] = _convert(hints[key], value, values.get(key), f"{where}: {key}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise RecipeError(f"the recipe is incomplete: {error}", where=where, hint="name every required key") from error
+    except ValueError as error:
+        raise RecipeError(str(error), where=where, hint="change one of the keys it names") from error
+
+
+def _convert(hint: Any, value: Any, base: Any, where: str) -> Any:
+    """Check one value against a field's type and turn it into that type."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in options:
+            return None
+        return _convert_union([option for option in options if option is not type(None)], value, base, where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise _wrong(value, f"a mapping of {hint.__name__}", where)
+        return from_mapping(hint, value, base=base if isinstance(base, hint) else None, where=where)
+    if origin is tuple and isinstance(value, list | tuple):
+        if len(options) == 2 and options[1] is Ellipsis:
+            return tuple(_convert(options[0], item, None, f"{where}[{i}]") for i, item in enumerate(value))
+        if len(options) != len(value):
+            raise _wrong(value, f"{len(options)} values", where)
+        return tuple(
+            _convert(o, item, None, f"{where}[{i}]") for i, (o, item) in enumerate(zip(options, value, strict=True))
+        )
+    if origin is dict and isinstance(value, Mapping):
+        return {
+            _convert(options[0], k, None, where): _convert(options[1], v, None, f"{where}.{k}")
+            for k, v in value.items()
+        }
+    if origin is typing.Literal:
+        if value in options:
+            return value
+        raise _wrong(value, f"one of {', '.join(map(repr, options))}", where)
+    return _convert_plain(hint, value, where)
+
+
+def _convert_plain(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        try:
+            return hint(value)
+        except ValueError:
+            raise _wrong(value, f"one of {', '.join(repr(m.value) for m in hint)}", where) from None
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise _wrong(value, getattr(hint, "__name__", str(hint)), where)
+
+
+def _convert_union(options: list[Any], value: Any, base: Any, where: str) -> Any:
+    for option in options[:-1]:
+        try:
+            return _convert(option, value, base, where)
+        except RecipeError:
+            continue
+    return _convert(options[-1], value, base, where)
+
+
+def _wrong(value: Any, wanted: str, where: str) -> RecipeError:
+    return RecipeError(f"{_short(str(value))} is not {wanted}", where=where, hint=f"give {wanted}")

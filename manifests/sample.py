@@ -1,0 +1,166 @@
+"""What one sample in a shard is, member by member: the pipeline writes it, the trainer reads it.
+
+A sample is five tar members, in this order: `<key>.target.jpg`, `<key>.reference.jpg`, `<key>.target.sil`,
+`<key>.reference.sil`, `<key>.json`. A `.sil` is `CELLS` x `CELLS` bits over the stored crop, packed row by row with the
+first cell in the highest bit (`numpy.packbits`); all zero means that no silhouette is known. Nothing is pickled.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from manifests.errors import ManifestError, ShardError
+from manifests.schema import CELLS, MEMBERS
+from manifests.types import SAMPLE_KEY
+
+SILHOUETTE_BYTES = CELLS * CELLS // 8
+MAX_MEMBER_BYTES = 4 << 20  # a 256 px JPEG takes some 16 kB; anything above this is no sample of ours
+MAX_SIDE_PX = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One pair with its bytes.
+
+    `meta` holds plain JSON: kind, source, domain, split, dt_s, view_angle_rad and, per role, the crop's key, camera
+    (intrinsics, camera_from_world), keypoints when known, and who drew the silhouette.
+    """
+
+    key: str
+    target_jpg: bytes
+    reference_jpg: bytes
+    target_sil: bytes
+    reference_sil: bytes
+    meta: Mapping[str, Any]
+
+    def members(self) -> list[tuple[str, bytes]]:
+        """Names (after the key) and bytes, in the order of `MEMBERS`.
+
+        Raises:
+            ManifestError: the key or a silhouette is not of the agreed form.
+        """
+        if not SAMPLE_KEY.fullmatch(self.key):
+            raise ManifestError("a sample key must match [a-z0-9_/-]+", where=self.key, hint="rebuild the pairs")
+        for sil in (self.target_sil, self.reference_sil):
+            if len(sil) != SILHOUETTE_BYTES:
+                raise ManifestError(
+                    f"a silhouette has {len(sil)} bytes, not {SILHOUETTE_BYTES}",
+                    where=self.key,
+                    hint="rebuild the crops",
+                )
+        meta = json.dumps(self.meta, sort_keys=True, separators=(",", ":")).encode()
+        parts = (self.target_jpg, self.reference_jpg, self.target_sil, self.reference_sil, meta)
+        return list(zip(MEMBERS, parts, strict=True))
+
+
+def pack_cells(cells: npt.NDArray[np.bool_]) -> bytes:
+    """Pack (CELLS, CELLS) booleans into `SILHOUETTE_BYTES` bytes."""
+    if cells.shape != (CELLS, CELLS):
+        raise ValueError(f"a silhouette has {CELLS} x {CELLS} cells, not {cells.shape}")
+    return np.packbits(cells).tobytes()
+
+
+def unpack_cells(packed: bytes) -> npt.NDArray[np.bool_]:
+    """Unpack `SILHOUETTE_BYTES` bytes into (CELLS, CELLS) booleans."""
+    if len(packed) != SILHOUETTE_BYTES:
+        raise ValueError(f"a silhouette has {SILHOUETTE_BYTES} bytes, not {len(packed)}")
+    return np.unpackbits(np.frombuffer(packed, np.uint8)).reshape(CELLS, CELLS).astype(bool)
+
+
+def cells_of(silhouette: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Reduce a square mask to (CELLS, CELLS) by majority.
+
+    Args:
+        silhouette: (S, S) with S a multiple of CELLS.
+    """
+    side = silhouette.shape[0]
+    if silhouette.shape != (side, side) or side % CELLS:
+        raise ValueError(f"the mask must be square with a side divisible by {CELLS}, not {silhouette.shape}")
+    step = side // CELLS
+    share = silhouette.reshape(CELLS, step, CELLS, step).mean(axis=(1, 3))
+    cells: npt.NDArray[np.bool_] = share >= 0.5
+    return cells
+
+
+def write_tar(file: BinaryIO, samples: Iterable[Sample]) -> list[dict[str, Any]]:
+    """Write samples as a WebDataset tar whose bytes depend on nothing but the samples.
+
+    Returns:
+        The rows of the index table: key, and offset and size in bytes of every member's data.
+    """
+    rows = []
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in samples:
+            row: dict[str, Any] = {"key": sample.key}
+            for name, data in sample.members():
+                info = tarfile.TarInfo(f"{sample.key}.{name}")
+                info.size, info.mtime, info.mode = len(data), 0, 0o444
+                try:
+                    header = len(info.tobuf(tarfile.USTAR_FORMAT))
+                except ValueError as error:
+                    raise ManifestError(
+                        f"the key does not fit a tar: {error}", where=sample.key, hint="shorten the recording's name"
+                    ) from error
+                row[name.replace(".", "_")] = {"offset": tar.offset + header, "size": len(data)}
+                tar.addfile(info, io.BytesIO(data))
+            rows.append(row)
+    return rows
+
+
+def read_tar(path: Path) -> Iterator[Sample]:
+    """Read every sample of a tar in order.
+
+    Raises:
+        ShardError: it is cut short, damaged, or holds something that is no sample.
+    """
+    parts: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path, mode="r:") as tar:
+            for info in tar:
+                if not info.isreg() or info.size > MAX_MEMBER_BYTES:
+                    raise ShardError(
+                        f"member {info.name!r} is no part of a sample", where=path, hint="rebuild the shard"
+                    )
+                key, _, name = info.name.partition(".")
+                if name != MEMBERS[len(parts)]:
+                    raise ShardError(
+                        f"{info.name} where {MEMBERS[len(parts)]} was due", where=path, hint="rebuild the shard"
+                    )
+                member = tar.extractfile(info)
+                parts[name] = member.read() if member is not None else b""
+                if len(parts) == len(MEMBERS):
+                    yield from_members(key, parts)
+                    parts = {}
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise ShardError(f"the tar does not read to its end: {error}", where=path, hint="rebuild the shard") from error
+    if parts:
+        raise ShardError("the last sample is incomplete", where=path, hint="the tar was cut short: rebuild the shard")
+
+
+def from_members(key: str, parts: Mapping[str, bytes]) -> Sample:
+    """Build a sample from its members' bytes.
+
+    Raises:
+        ShardError: the JSON does not parse or is no mapping.
+    """
+    try:
+        meta = json.loads(parts["json"])
+    except ValueError as error:
+        raise ShardError(f"the sample's JSON does not parse: {error}", where=key, hint="rebuild the shard") from error
+    if not isinstance(meta, dict):
+        raise ShardError("the sample's JSON is no mapping", where=key, hint="rebuild the shard")
+    return Sample(
+        key=key,
+        target_jpg=parts["target.jpg"],
+        reference_jpg=parts["reference.jpg"],
+        target_sil=parts["target.sil"],
+        reference_sil=parts["reference.sil"],
+        meta=meta,
+    )

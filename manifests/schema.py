@@ -1,0 +1,147 @@
+"""One Arrow schema and one version per table. Shapes of the lists are given beside them, row-major.
+
+A schema's version rises with every change of a column's name, type or meaning; it is part of every fingerprint.
+"""
+
+import pyarrow as pa
+
+CELLS = 64  # a silhouette is stored as CELLS x CELLS bits over the stored crop, packed row by row: 512 bytes
+
+_matrix3 = pa.list_(pa.float64(), 9)  # (3, 3)
+_matrix4 = pa.list_(pa.float64(), 16)  # (4, 4)
+_box = pa.list_(pa.float64(), 4)  # x0, y0, x1, y1
+
+# Who and when: the same columns open frames and crops. `group` is what must not be on two sides of a split.
+_identity = [
+    pa.field("key", pa.string(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("domain", pa.string(), nullable=False),  # types.Domain
+    pa.field("split", pa.string(), nullable=False),  # types.Split
+    pa.field("group", pa.string(), nullable=False),  # subject or recording that may not be in two splits
+    pa.field("subject", pa.string()),  # identity of the person, when known
+    pa.field("sequence", pa.string(), nullable=False),
+    pa.field("instant", pa.int64(), nullable=False),  # shared by synchronous cameras
+    pa.field("time_s", pa.float64()),  # seconds from the start of the recording, when known
+    pa.field("view", pa.string(), nullable=False),
+    pa.field("track", pa.string(), nullable=False),
+]
+_flags = pa.field("flags", pa.list_(pa.string()), nullable=False)  # gray, unsynchronised, size_differs, ...
+
+FRAMES = pa.schema(
+    [
+        *_identity,
+        pa.field("media", pa.string(), nullable=False),  # path below the source's root
+        pa.field("media_index", pa.int64(), nullable=False),  # frame of a video in display order; 0 for an image
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("box_xyxy_px", _box),  # null: the crop stage looks for people
+        pa.field("box_from", pa.string()),  # types.BoxFrom
+        pa.field("intrinsics", _matrix3),  # K, px of this frame
+        pa.field("camera_from_world", _matrix4),  # metres; x right, y down, z forward
+        pa.field("distortion", pa.list_(pa.float64())),  # OpenCV order k1, k2, p1, p2, k3, ...; null: none known
+        pa.field("keypoints_set", pa.string()),  # smpl24, coco17, ...
+        pa.field("keypoints_px", pa.list_(pa.float32())),  # (J, 3): x, y, confidence
+        pa.field("silhouette_from", pa.string(), nullable=False),  # types.SilhouetteFrom
+        pa.field("side", pa.string()),  # left | right, for hands
+        _flags,
+    ],
+    metadata={"table": "frames", "version": "1"},
+)
+
+CROPS = pa.schema(
+    [
+        *_identity,
+        pa.field("frame_key", pa.string(), nullable=False),  # the frame it was cut from
+        pa.field("jpeg", pa.binary(), nullable=False),  # the square crop, resized, encoded once
+        pa.field("size_px", pa.int32(), nullable=False),  # its side
+        pa.field("square_xyxy_px", _box, nullable=False),  # the square in the frame (may leave the image: padded)
+        pa.field("box_xyxy_px", _box, nullable=False),  # the person in the frame
+        pa.field("box_from", pa.string(), nullable=False),
+        pa.field("intrinsics", _matrix3),  # K of the stored crop, px
+        pa.field("camera_from_world", _matrix4),
+        pa.field("silhouette", pa.binary(), nullable=False),  # CELLS x CELLS bits; all zero: unknown
+        pa.field("silhouette_from", pa.string(), nullable=False),
+        pa.field("parser", pa.string()),  # name and version of what drew it
+        pa.field("coverage", pa.float32(), nullable=False),  # share of the crop inside the silhouette
+        pa.field("mean", pa.float32(), nullable=False),  # mean luma of the crop, 0..255
+        pa.field("phash", pa.uint64(), nullable=False),  # 64-bit perceptual hash of the crop
+        pa.field("difference", pa.float32()),  # mean absolute luma difference to the frame before, 0..255
+        pa.field("segment", pa.int32(), nullable=False),  # rises at every cut and time gap: no pair joins two segments
+        pa.field("keypoints_set", pa.string()),
+        pa.field("keypoints_px", pa.list_(pa.float32())),  # (J, 3) in the stored crop
+        pa.field("side", pa.string()),
+        _flags,
+    ],
+    metadata={"table": "crops", "version": "1"},
+)
+
+PAIRS = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # types.PairKind
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("domain", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("sequence", pa.string(), nullable=False),
+        pa.field("target", pa.string(), nullable=False),  # crop key
+        pa.field("reference", pa.string(), nullable=False),  # crop key
+        pa.field("dt_s", pa.float64()),  # reference time minus target time; 0 for cross-view; null when unknown
+        pa.field("view_angle_rad", pa.float64()),  # angle between the rays that look at the subject; null when unknown
+        pa.field("weight", pa.float64(), nullable=False),  # of the source in the mixture
+    ],
+    metadata={"table": "pairs", "version": "1"},
+)
+
+_member = [pa.field("offset", pa.int64(), nullable=False), pa.field("size", pa.int64(), nullable=False)]
+MEMBERS = ("target.jpg", "reference.jpg", "target.sil", "reference.sil", "json")
+
+# Beside each tar: where every member of every sample begins. Row order is the order in the tar.
+INDEX = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        *[pa.field(name.replace(".", "_"), pa.struct(_member), nullable=False) for name in MEMBERS],
+    ],
+    metadata={"table": "index", "version": "1"},
+)
+
+SHARDS = pa.schema(
+    [
+        pa.field("name", pa.string(), nullable=False),  # file name without .tar
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("domain", pa.string(), nullable=False),
+        pa.field("weight", pa.float64(), nullable=False),  # of the source in the mixture
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("index_sha256", pa.string(), nullable=False),
+        pa.field("fingerprint", pa.string(), nullable=False),
+        pa.field("first_pair", pa.string(), nullable=False),
+        pa.field("last_pair", pa.string(), nullable=False),
+    ],
+    metadata={"table": "shards", "version": "1"},
+)
+
+REJECTS = pa.schema(
+    [
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # types.Reason
+        pa.field("detail", pa.string(), nullable=False),
+    ],
+    metadata={"table": "rejects", "version": "1"},
+)
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "frames": FRAMES,
+    "crops": CROPS,
+    "pairs": PAIRS,
+    "index": INDEX,
+    "shards": SHARDS,
+    "rejects": REJECTS,
+}
+
+
+def schema_version(table: str) -> int:
+    """The version of a table's schema, as stamped into its files."""
+    return int(SCHEMAS[table].metadata[b"version"])

@@ -1,0 +1,185 @@
+"""Build recipes: what decides the bytes of a build, and nothing about the machine it runs on."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from synthetic.scene import SceneRecipe
+
+from manifests.types import KEY_PART
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRecipe:
+    """One raw dataset that takes part in a build.
+
+    Attributes:
+        kind: the layout on disk, a name of `pipeline.sources.SOURCES`.
+        name: opens every key of this source.
+        weight: its share in the training mixture, relative to the other sources.
+        domain: what it shows, when the recording does not say.
+        frame_step: take every n-th instant; the clock is kept.
+    """
+
+    kind: str
+    name: str
+    weight: float = 1.0
+    domain: Literal["body", "hand"] = "body"
+    frame_step: int = 1
+
+    def __post_init__(self) -> None:
+        if not KEY_PART.fullmatch(self.name):
+            raise ValueError(f"source name {self.name!r} must match [a-z0-9_-]+")
+        if self.weight <= 0 or self.frame_step < 1:
+            raise ValueError(f"source {self.name}: weight must be above 0 and frame_step at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitRecipe:
+    """Who is held out. A group (subject or recording, see `frames.group`) is never in two splits.
+
+    Attributes:
+        val_groups: groups that go to `val`, by name.
+        val_share: of the other groups, about this share goes to `val`, chosen by the hash of the group's name.
+    """
+
+    val_groups: tuple[str, ...] = ()
+    val_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.val_share < 1:
+            raise ValueError("val_share must be in [0, 1)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParserRecipe:
+    """Which human parser draws silhouettes and finds people.
+
+    Attributes:
+        backend: `selfie` (embedded default), `mmseg` (any config and checkpoint), or `none` (whole frame, no silhouette).
+        threshold: person probability from which a pixel is the person.
+        config: mmseg config: a file, or the name of one that ships with mmseg.
+        checkpoint: mmseg weights on disk (plain state dict).
+        person_classes: names or indices of the classes that are a person; by default looked up in the class names.
+    """
+
+    backend: Literal["selfie", "mmseg", "none"] = "selfie"
+    threshold: float = 0.4
+    config: str | None = None
+    checkpoint: str | None = None
+    person_classes: tuple[int | str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise ValueError("threshold must be between 0 and 1")
+        if self.backend == "mmseg" and self.config is None:
+            raise ValueError("backend mmseg needs a config")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropRecipe:
+    """How people are found, followed and cut out.
+
+    Attributes:
+        size_px: side of the stored crop.
+        margin: side of the square over the longer side of the person's box.
+        jpeg_quality: of the stored crop (baseline, 4:2:0).
+        detect_every: frames between two looks at the whole image for new people.
+        min_person_px: a person of less height or width than this is TOO_SMALL.
+        min_track: frames a person must be followed to be trusted.
+        black_mean: a frame of mean luma below this is BLACK.
+        frozen_difference: mean absolute luma difference to the frame before below which a frame is FROZEN.
+        cut_difference: the same, above which the picture changed at once.
+        time_gap: a step of more than this many usual steps is a TIME_GAP.
+        meet_m: rays of the subject's crops must pass each other within this distance, metres.
+        max_people: people followed at once in one view.
+    """
+
+    size_px: int = 256
+    margin: float = 1.25
+    jpeg_quality: int = 90
+    detect_every: int = 15
+    min_person_px: int = 48
+    min_track: int = 5
+    black_mean: float = 10.0
+    frozen_difference: float = 0.05
+    cut_difference: float = 40.0
+    time_gap: float = 2.5
+    meet_m: float = 0.35
+    max_people: int = 4
+
+    def __post_init__(self) -> None:
+        if self.size_px % 64:
+            raise ValueError("size_px must be a multiple of 64, the cells of a silhouette")
+        if not 1 <= self.margin <= 3 or not 50 <= self.jpeg_quality <= 100 or self.detect_every < 1:
+            raise ValueError("margin must be in [1, 3], jpeg_quality in [50, 100], detect_every at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairRecipe:
+    """How pairs are drawn from crops, per sequence and kind.
+
+    Attributes:
+        cross_view: most cross-view pairs of a sequence.
+        cross_pose: most cross-pose pairs of a sequence.
+        min_dt_s: least time between the two images of a cross-pose pair.
+        min_hash_distance: least number of differing bits of the perceptual hashes; fewer are ALIKE.
+        swap_roles: let chance decide which image is the target.
+    """
+
+    cross_view: int = 2000
+    cross_pose: int = 2000
+    min_dt_s: float = 0.1
+    min_hash_distance: int = 2
+    swap_roles: bool = True
+
+    def __post_init__(self) -> None:
+        if self.cross_view < 0 or self.cross_pose < 0 or self.cross_view + self.cross_pose == 0:
+            raise ValueError("cross_view and cross_pose must not be negative, nor both 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRecipe:
+    """How pairs are packed. Attributes: `rows`, the pairs of a shard (the last of a source may hold fewer)."""
+
+    rows: int = 512
+
+    def __post_init__(self) -> None:
+        if self.rows < 1:
+            raise ValueError("a shard holds at least one pair")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRecipe:
+    """Everything that decides a build.
+
+    Attributes:
+        name: of the recipe.
+        seed: root of all named random streams.
+        sources: raw datasets.
+        render: synthetic people to render, or none.
+        render_weight: their share in the training mixture.
+        max_reject_share: a unit that leaves out more than this share of its frames fails loudly.
+    """
+
+    name: str
+    seed: int = 0
+    sources: tuple[SourceRecipe, ...] = ()
+    split: SplitRecipe = field(default_factory=SplitRecipe)
+    render: SceneRecipe | None = None
+    render_weight: float = 1.0
+    parser: ParserRecipe = field(default_factory=ParserRecipe)
+    crop: CropRecipe = field(default_factory=CropRecipe)
+    pair: PairRecipe = field(default_factory=PairRecipe)
+    shard: ShardRecipe = field(default_factory=ShardRecipe)
+    max_reject_share: float = 0.95
+
+    def __post_init__(self) -> None:
+        names = [source.name for source in self.sources] + (["synthetic"] if self.render else [])
+        if len(set(names)) != len(names):
+            raise ValueError(f"two sources of one name in {names}")
+        if not names:
+            raise ValueError("a recipe needs a source, or something to render")
+
+    def source(self, name: str) -> SourceRecipe:
+        """The source of this name."""
+        return next(source for source in self.sources if source.name == name)
