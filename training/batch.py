@@ -1,6 +1,6 @@
 """What the stream hands to the trainer: uncropped pixels of both images, silhouettes, and each pair's place.
 
-Shape letters: `B` pairs, `S` stored side in pixels, `G` silhouette cells along a side.
+Shape letters: `B` pairs, `H W C` stored rows, columns and colours, `G` silhouette cells along a side.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 STORED_PX = 256
-"""Side of the images in a shard, `S`."""
+"""Side of the images in a shard: `H` and `W`."""
 
 CELL_PX = 4
 """Side of one silhouette cell in pixels of the stored image."""
@@ -23,8 +23,8 @@ class Batch:
     """Pairs by role, as stored: nothing is cropped, jittered or masked yet.
 
     Args:
-        target_BSS3: uint8 RGB, the image that will be masked.
-        reference_BSS3: uint8 RGB, the image that is seen whole.
+        target_BHWC: uint8 RGB, the image that will be masked.
+        reference_BHWC: uint8 RGB, the image that is seen whole.
         target_cells_BGG: bool, cells of the target that show the person; all False where no silhouette is known.
         reference_cells_BGG: the same for the reference.
         index_B: int64, place of each pair in the endless training stream (epochs included). Augmentation and masking are
@@ -35,8 +35,8 @@ class Batch:
         ValueError: arrays disagree on the number of pairs, or have the wrong type or shape.
     """
 
-    target_BSS3: npt.NDArray[np.uint8]
-    reference_BSS3: npt.NDArray[np.uint8]
+    target_BHWC: npt.NDArray[np.uint8]
+    reference_BHWC: npt.NDArray[np.uint8]
     target_cells_BGG: npt.NDArray[np.bool_]
     reference_cells_BGG: npt.NDArray[np.bool_]
     index_B: npt.NDArray[np.int64]
@@ -46,8 +46,8 @@ class Batch:
         num_pairs = len(self.keys)
         image, cells = (num_pairs, STORED_PX, STORED_PX, 3), (num_pairs, NUM_CELLS, NUM_CELLS)
         for name, shape, dtype in (
-            ("target_BSS3", image, np.uint8),
-            ("reference_BSS3", image, np.uint8),
+            ("target_BHWC", image, np.uint8),
+            ("reference_BHWC", image, np.uint8),
             ("target_cells_BGG", cells, np.bool_),
             ("reference_cells_BGG", cells, np.bool_),
             ("index_B", (num_pairs,), np.int64),
