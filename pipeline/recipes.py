@@ -183,3 +183,75 @@ class BuildRecipe:
     def source(self, name: str) -> SourceRecipe:
         """The source of this name."""
         return next(source for source in self.sources if source.name == name)
+
+
+def cameras() -> BuildRecipe:
+    """Your own rig: a folder per recording, one video or image folder per camera; one group in five is held out."""
+    return BuildRecipe(
+        name="cameras", sources=(SourceRecipe(kind="cameras", name="cameras"),), split=SplitRecipe(val_share=0.2)
+    )
+
+
+def videos() -> BuildRecipe:
+    """Your own clips: any folder of videos; one clip in five is held out."""
+    return BuildRecipe(
+        name="videos", sources=(SourceRecipe(kind="videos", name="videos"),), split=SplitRecipe(val_share=0.2)
+    )
+
+
+def synthetic() -> BuildRecipe:
+    """Rendered people only."""
+    return BuildRecipe(name="synthetic", render=SceneRecipe(), split=SplitRecipe(val_share=0.2))
+
+
+def demo() -> BuildRecipe:
+    """The road in a quarter of an hour: two real recordings of four cameras, one real clip, and rendered people.
+
+    The clip's people and some of the rendered identities are held out; the two recordings show the same man.
+    """
+    return BuildRecipe(
+        name="demo",
+        sources=(
+            SourceRecipe(kind="cameras", name="cameras", frame_step=2),
+            SourceRecipe(kind="videos", name="videos", frame_step=2),
+        ),
+        split=SplitRecipe(val_groups=("sports2d",), val_share=0.2),
+        render=SceneRecipe(),
+    )
+
+
+RECIPES = {recipe.__name__: recipe for recipe in (cameras, videos, synthetic, demo)}
+
+
+def load_recipe(name: str) -> BuildRecipe:
+    """A recipe by name, or from a YAML file that names one under `recipe:` and overrides its fields.
+
+    Raises:
+        RecipeError: the name, the file, or a key in it is unknown or wrong.
+    """
+    if not name.endswith((".yaml", ".yml")):
+        return named(name, where="RECIPE")
+    path = Path(name)
+    try:
+        mapping = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise RecipeError(f"the recipe does not read: {error}", where=path, hint="give a YAML mapping") from error
+    if not isinstance(mapping, dict) or not isinstance(mapping.get("recipe"), str):
+        raise RecipeError(
+            "the file names no recipe to start from", where=path, hint=f"begin with `recipe: {next(iter(RECIPES))}`"
+        )
+    base = named(mapping.pop("recipe"), where=str(path))
+    return from_mapping(BuildRecipe, {"name": path.stem, **mapping}, base=base, where=str(path))
+
+
+def named(name: str, *, where: str) -> BuildRecipe:
+    """A recipe of this package by name.
+
+    Raises:
+        RecipeError: there is none; says the nearest.
+    """
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"recipes: {', '.join(RECIPES)}, or a YAML file"
+        raise RecipeError(f"no recipe named {name!r}", where=where, hint=hint)
+    return RECIPES[name]()

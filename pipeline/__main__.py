@@ -1,0 +1,144 @@
+"""The pipeline's door: `python -m pipeline ingest|render|crop|pairs|shards|build|fetch|recipe`."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from manifests.errors import CrossposeError, RecipeError, SourceError
+from manifests.recipes import to_mapping
+from pipeline.executors import LocalExecutor, RayExecutor
+from pipeline.progress import TerminalWatcher, print_summary
+from pipeline.recipes import BuildRecipe, load_recipe
+from pipeline.stage import Executor, run_stage
+
+VERBS = ("ingest", "render", "crop", "pairs", "shards")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; 0 when it is done, 2 with what, where and what to try when it is not."""
+    arguments = _parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, _stop)
+    console = Console(highlight=False)
+    try:
+        _run(arguments, console)
+    except CrossposeError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"{type(error).__name__}: {error}", style="red", markup=False
+        )
+        return 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; what is committed stays: run the same command to go on")
+        return 130
+    return 0
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline", description="Build shards of pairs from raw recordings."
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    about = {
+        "ingest": "list the frames of every recording",
+        "render": "render synthetic people",
+        "crop": "find and follow people, cut them out",
+        "pairs": "draw cross-view and cross-pose pairs",
+        "shards": "pack the pairs into tars",
+        "build": "all of these in order",
+    }
+    for verb, text in about.items():
+        sub = verbs.add_parser(verb, help=text)
+        sub.add_argument("--recipe", default="demo", help="a recipe's name or a YAML file")
+        sub.add_argument(
+            "--root",
+            action="append",
+            default=[],
+            help="where the raw recordings are: FOLDER for a recipe of one source (with several: FOLDER/<source>), or SOURCE=FOLDER, repeated",
+        )
+        sub.add_argument("--out", type=Path, required=True, help="the folder that holds everything a run writes")
+        sub.add_argument("--executor", choices=("ray", "local"), default="ray")
+        sub.add_argument("--ray-address", default=os.environ.get("RAY_ADDRESS") or None, help="of a running cluster")
+        sub.add_argument("--workers", type=int, help="units under way at once")
+        _add_assets(sub)
+    fetch = verbs.add_parser("fetch", help="get the inputs of the demo: clips, motions, the parser's weights, the body")
+    _add_assets(fetch)
+    recipe = verbs.add_parser("recipe", help="print a recipe with all its values")
+    recipe.add_argument("recipe", nargs="?", default="demo")
+    return parser.parse_args(argv)
+
+
+def _add_assets(parser: argparse.ArgumentParser) -> None:
+    default = Path(os.environ.get("CROSSPOSE_ASSETS") or "assets")
+    parser.add_argument("--assets", type=Path, default=default, help="where fetched inputs are kept")
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> None:
+    if arguments.verb == "fetch":
+        from pipeline.fetch import fetch_all
+
+        fetch_all(arguments.assets.resolve(), console)
+        return
+    recipe = load_recipe(arguments.recipe)
+    if arguments.verb == "recipe":
+        console.print_json(data=to_mapping(recipe))
+        return
+    roots = find_roots(recipe, arguments.root) if arguments.verb in ("ingest", "crop", "build") else {}
+    executor: Executor = (
+        LocalExecutor()
+        if arguments.executor == "local"
+        else RayExecutor(address=arguments.ray_address, workers=arguments.workers)
+    )
+    from pipeline.stages import stages
+
+    out = arguments.out.resolve()
+    for verb, make in stages(recipe, roots=roots, assets=arguments.assets.resolve(), out=out).items():
+        if arguments.verb in (verb, "build"):
+            print_summary(console, run_stage(make(), out, executor, TerminalWatcher(console)))
+
+
+def find_roots(recipe: BuildRecipe, given: list[str]) -> dict[str, Path]:
+    """Where each source of a recipe lies.
+
+    Args:
+        recipe: whose sources are looked for.
+        given: `FOLDER`, or `SOURCE=FOLDER` for each.
+
+    Raises:
+        RecipeError: a name is no source of the recipe, or a source has no folder.
+        SourceError: a folder is not there.
+    """
+    names = [source.name for source in recipe.sources]
+    roots: dict[str, Path] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if equals and name not in names:
+            raise RecipeError(
+                f"{name!r} is no source of this recipe", where=f"ROOT={text}", hint=f"sources: {', '.join(names)}"
+            )
+        if equals:
+            roots[name] = Path(folder)
+        else:
+            roots |= {n: Path(text) / n if len(names) > 1 else Path(text) for n in names if n not in roots}
+    missing = [name for name in names if name not in roots]
+    if missing:
+        raise RecipeError(
+            f"no folder is given for {', '.join(missing)}", where="ROOT", hint="ROOT=FOLDER, or ROOT=SOURCE=FOLDER"
+        )
+    for name, root in roots.items():
+        if not root.is_dir():
+            raise SourceError(f"the root of source {name} is not there", where=root, hint="check ROOT")
+    return {name: root.resolve() for name, root in roots.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

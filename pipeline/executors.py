@@ -1,0 +1,196 @@
+"""Where units run: in this process, or on a Ray cluster. Both give the same bytes."""
+
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from manifests.commit import TEMPORARY
+from manifests.errors import CrossposeError, StageError
+from pipeline.stage import Outcome, Report, Stage, Unit, run_unit
+
+logger = logging.getLogger(__name__)
+
+Steps = Callable[[str, int, int], None]
+MAX_TRIES = 3  # a unit whose worker dies this often is given up
+
+
+class LocalExecutor:
+    """Runs units one after the other in this process."""
+
+    def run(self, stage: Stage, folder: Path, stamp: str, units: list[Unit], report: Steps) -> Iterator[Outcome]:
+        """Run the units in order."""
+        opened = stage.open()
+        for unit in units:
+            yield run_unit(stage, folder, stamp, unit, opened, _for_unit(report, unit.id))
+
+
+def _for_unit(report: Steps, unit: str) -> Report:
+    return lambda done, total: report(unit, done, total)
+
+
+class RayExecutor:
+    """Runs units on Ray: tasks for light stages, a pool of actors for those that open something dear.
+
+    Args:
+        address: of a running cluster; None starts one on this machine for the time being.
+        workers: actors of a pool, and units under way at once; by default one per CPU of the cluster.
+    """
+
+    def __init__(self, *, address: str | None = None, workers: int | None = None) -> None:
+        self.address, self.workers = address, workers
+
+    def run(self, stage: Stage, folder: Path, stamp: str, units: list[Unit], report: Steps) -> Iterator[Outcome]:
+        """Keep a bounded window of units under way and tell of each as it ends."""
+        import ray
+
+        self._connect()
+        progress = folder / TEMPORARY / "progress"
+        progress.mkdir(parents=True, exist_ok=True)
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        workers = min(len(units), self.workers or max(1, int(resources.get("CPU", 1))))
+        pool = _Pool(ray, stage, folder, stamp, workers)
+        waiting, tries = list(reversed(units)), Counter[str]()
+        try:
+            while waiting or pool.busy:
+                while waiting and pool.free:
+                    pool.start(waiting.pop())
+                ready, _ = ray.wait(list(pool.busy), num_returns=1, timeout=0.5)
+                _tell_steps(progress, report)
+                for reference in ready:
+                    unit, outcome = pool.collect(reference)
+                    if outcome is None:
+                        tries[unit.id] += 1
+                        if tries[unit.id] < MAX_TRIES:
+                            logger.warning("the worker of unit %s died; trying again", unit.id)
+                            waiting.append(unit)
+                            continue
+                        outcome = _given_up(folder, unit)
+                    with suppress(FileNotFoundError):
+                        (progress / unit.id).unlink()
+                    yield outcome
+        finally:
+            pool.close()
+            shutil.rmtree(progress, ignore_errors=True)
+
+    def _connect(self) -> None:
+        import ray
+
+        if ray.is_initialized():
+            return
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        local: dict[str, Any] = {} if self.address else {"include_dashboard": False, "object_store_memory": 256 << 20}
+        try:
+            ray.init(address=self.address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            raise StageError(
+                f"no Ray cluster could be reached or started: {error}",
+                where=self.address or "this machine",
+                hint="check RAY_ADDRESS, or run with EXECUTOR=local",
+            ) from error
+
+
+def _given_up(folder: Path, unit: Unit) -> Outcome:
+    error = StageError(
+        f"the worker died {MAX_TRIES} times on unit {unit.id}",
+        where=folder / unit.id,
+        hint="look for a damaged input or too little memory; EXECUTOR=local shows where it dies",
+    )
+    return Outcome(unit.id, None, error, 0.0)
+
+
+def _tell_steps(progress: Path, report: Steps) -> None:
+    """Pass on what the workers have noted in their progress files."""
+    for path in progress.iterdir():
+        with suppress(OSError, ValueError):
+            done, total = path.read_text().split()
+            report(path.name, int(done), int(total))
+
+
+def _note(progress: Path, unit: str) -> Report:
+    """A report that leaves a note for the driver; one that cannot be written is not worth stopping for."""
+
+    def note(done: int, total: int) -> None:
+        with suppress(OSError):
+            (progress / unit).write_text(f"{done} {total}")
+
+    return note
+
+
+def _run_here(stage: Stage, folder: Path, stamp: str, unit: Unit, opened: Any) -> Outcome:
+    return run_unit(stage, folder, stamp, unit, opened, _note(folder / TEMPORARY / "progress", unit.id))
+
+
+class _Worker:
+    """Lives in an actor: opens what the stage needs once, then runs unit after unit."""
+
+    def __init__(self, stage: Stage, folder: Path, stamp: str) -> None:
+        self.stage, self.folder, self.stamp = stage, folder, stamp
+        self.opened: Any = None
+        self.is_open = False
+
+    def run(self, unit: Unit) -> Outcome:
+        if not self.is_open:
+            self.opened, self.is_open = self.stage.open(), True
+        return _run_here(self.stage, self.folder, self.stamp, unit, self.opened)
+
+
+class _Pool:
+    """Units under way: one per free slot; a slot is an actor for pooled stages, else just leave to start a task."""
+
+    def __init__(self, ray: Any, stage: Stage, folder: Path, stamp: str, size: int) -> None:
+        self.ray, self.stage, self.folder, self.stamp = ray, stage, folder, stamp
+        self.busy: dict[Any, tuple[Unit, Any]] = {}
+        # One thread per worker, whatever the library: as many workers as CPUs must not each take all CPUs.
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"), "1")
+        options = {"num_cpus": 1, "runtime_env": {"env_vars": threads}}
+        if stage.pooled:
+            actor = ray.remote(_Worker).options(max_restarts=-1, max_task_retries=0, **options)
+            self.free: list[Any] = [actor.remote(stage, folder, stamp) for _ in range(size)]
+        else:
+            self._task = ray.remote(_run_task).options(max_retries=0, **options)
+            self.free = [None] * size
+
+    def start(self, unit: Unit) -> None:
+        slot = self.free.pop()
+        if slot is not None:
+            reference = slot.run.remote(unit)
+        else:
+            reference = self._task.remote(self.stage, self.folder, self.stamp, unit)
+        self.busy[reference] = (unit, slot)
+
+    def collect(self, reference: Any) -> tuple[Unit, Outcome | None]:
+        """The unit and its outcome; None when its worker died."""
+        unit, slot = self.busy.pop(reference)
+        self.free.append(slot)
+        try:
+            return unit, self.ray.get(reference)
+        except (self.ray.exceptions.RayActorError, self.ray.exceptions.WorkerCrashedError):
+            return unit, None
+        except self.ray.exceptions.RayTaskError as error:
+            told = error.cause
+            if not isinstance(told, CrossposeError):
+                told = StageError(
+                    f"unit {unit.id} could not start: {error}",
+                    where=self.folder / unit.id,
+                    hint="run with EXECUTOR=local",
+                )
+            return unit, Outcome(unit.id, None, told, 0.0)
+
+    def close(self) -> None:
+        for reference, (_, slot) in self.busy.items():
+            if slot is None:
+                self.ray.cancel(reference, force=True)
+            else:
+                self.ray.kill(slot)
+        for slot in self.free:
+            if slot is not None:
+                self.ray.kill(slot)
+
+
+def _run_task(stage: Stage, folder: Path, stamp: str, unit: Unit) -> Outcome:
+    return _run_here(stage, folder, stamp, unit, stage.open())

@@ -1,0 +1,221 @@
+"""Draw cross-view and cross-pose pairs from the crops of one sequence, by columns alone.
+
+Legend: a *candidate* is an unordered pair that the kind allows. Candidates are numbered without being listed: a group of
+g crops holds g (g - 1) / 2 of them, so a number names a group and a pair inside it. That keeps a sequence of a million
+candidates as cheap as the pairs that are drawn from it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from manifests import table as tables
+from manifests.geometry import angle_between, rays
+from manifests.schema import PAIRS
+from manifests.seeds import rng_for
+from manifests.types import PairKind, Reason, Reject
+from pipeline.recipes import PairRecipe
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+# The columns of crops that pairing reads: no pixels.
+COLUMNS = [
+    "key", "source", "domain", "split", "sequence", "instant", "time_s", "view", "track", "segment", "phash",
+    "intrinsics", "camera_from_world", "size_px", "flags",
+]  # fmt: skip
+OVERSAMPLE = 4  # candidates drawn for each pair wanted, where there are too many to look at all
+LOOK_AT_ALL = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Crops in groups, and how many unordered pairs the groups hold.
+
+    Attributes:
+        rows: crop rows, group after group.
+        starts: where each group begins in `rows`.
+        sizes: crops of each group.
+        before: pairs in all groups before this one; one longer than `sizes`, so the last is their total.
+    """
+
+    rows: Ints
+    starts: Ints
+    sizes: Ints
+    before: Ints
+
+    @property
+    def total(self) -> int:
+        """Number of candidates."""
+        return int(self.before[-1])
+
+    def rows_of(self, numbers: Ints) -> tuple[Ints, Ints]:
+        """The two crop rows of candidates by number, first in row order first; (n,) to (n,), (n,)."""
+        group = np.searchsorted(self.before, numbers, side="right") - 1
+        low, high = pair_of(numbers - self.before[group])
+        start = self.starts[group]
+        return self.rows[start + low], self.rows[start + high]
+
+
+def pair_of(number: Ints) -> tuple[Ints, Ints]:
+    """Number to pair: 0, 1, 2, 3... name (0,1), (0,2), (1,2), (0,3)...; low < high."""
+    high = ((1 + np.sqrt(8.0 * number + 1)) / 2).astype(np.int64)
+    # The square root may land one off for large numbers; put it right with integers.
+    high -= high * (high - 1) // 2 > number
+    high += (high + 1) * high // 2 <= number
+    return number - high * (high - 1) // 2, high
+
+
+def group_rows(columns: list[npt.NDArray[np.generic]]) -> Candidates:
+    """Put rows that agree in all columns together, keeping their order inside each group."""
+    codes = [np.unique(column, return_inverse=True)[1] for column in columns]
+    order = np.lexsort(codes[::-1])
+    if not len(order):
+        return Candidates(order, np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(1, np.int64))
+    change = np.any([np.diff(code[order]) != 0 for code in codes], axis=0)
+    starts = np.concatenate([[0], np.flatnonzero(change) + 1]).astype(np.int64)
+    sizes = np.diff(np.append(starts, len(order)))
+    return Candidates(order, starts, sizes, np.concatenate([[0], np.cumsum(sizes * (sizes - 1) // 2)]))
+
+
+def sample_pairs(crops: pa.Table, recipe: PairRecipe, *, seed: int, weight: float) -> tuple[pa.Table, list[Reject]]:
+    """Draw the pairs of one sequence.
+
+    Args:
+        crops: the sequence's crops, with `COLUMNS` at least; any row order gives the same pairs.
+        recipe: how many of each kind, and which are too alike.
+        seed: of the build.
+        weight: of the source in the training mixture.
+
+    Returns:
+        pairs (PAIRS schema), sorted by kind and keys, and one reject per kind and reason that tells how many candidates
+        were left out.
+    """
+    if not crops.num_rows:
+        return tables.empty("pairs"), []
+    crops = crops.sort_by("key")
+    parts, rejects = [], []
+    for kind in PairKind:
+        wanted = recipe.cross_view if kind is PairKind.CROSS_VIEW else recipe.cross_pose
+        if wanted:
+            part, left_out = _sample_kind(crops, kind, wanted, recipe, seed=seed, weight=weight)
+            parts.append(part)
+            rejects += left_out
+    return pa.concat_tables(parts), rejects
+
+
+def candidates_of(crops: pa.Table, kind: PairKind) -> Candidates:
+    """All unordered pairs that a kind allows: same person and instant, or same person, camera and segment."""
+    shared = ["track", "instant"] if kind is PairKind.CROSS_VIEW else ["track", "view", "segment"]
+    return group_rows([crops.column(name).to_numpy() for name in shared])
+
+
+def _sample_kind(
+    crops: pa.Table, kind: PairKind, wanted: int, recipe: PairRecipe, *, seed: int, weight: float
+) -> tuple[pa.Table, list[Reject]]:
+    sequence = crops.column("sequence")[0].as_py()
+    place = f"{crops.column('source')[0]}/{crops.column('split')[0]}/{sequence}"
+    rng = rng_for(seed, "pairs", place, kind.value)
+    candidates = candidates_of(crops, kind)
+    if not candidates.total:
+        return tables.empty("pairs"), [
+            Reject("pairs", place, Reason.NO_PARTNER, f"no two crops make a {kind.value} pair")
+        ]
+    if candidates.total <= max(LOOK_AT_ALL, OVERSAMPLE * wanted):
+        numbers = np.arange(candidates.total)
+    else:
+        numbers = np.sort(rng.choice(candidates.total, size=OVERSAMPLE * wanted, replace=False, shuffle=False))
+    first, second = candidates.rows_of(numbers)
+    alike = _hash_distance(crops, first, second) < recipe.min_hash_distance
+    dt_s = _time_between(crops, first, second, kind)
+    soon = (np.abs(dt_s) < recipe.min_dt_s) if kind is PairKind.CROSS_POSE else np.zeros(len(first), bool)
+    fit = np.flatnonzero(~alike & ~soon)
+    rejects = [
+        Reject("pairs", place, Reason.ALIKE, f"{int(bad.sum())} of {len(first)} {kind.value} candidates {why}")
+        for bad, why in ((alike, "look the same"), (soon & ~alike, f"are less than {recipe.min_dt_s} s apart"))
+        if bad.any()
+    ]
+    chosen = np.sort(rng.choice(len(fit), size=min(wanted, len(fit)), replace=False)) if len(fit) else fit
+    swap = rng.random(len(chosen)) < 0.5 if recipe.swap_roles else np.zeros(len(chosen), bool)
+    one, other, dt_s = first[fit[chosen]], second[fit[chosen]], dt_s[fit[chosen]]
+    target, reference = np.where(swap, other, one), np.where(swap, one, other)
+    return _pairs_table(crops, kind, target, reference, np.where(swap, -dt_s, dt_s), weight), rejects
+
+
+def _hash_distance(crops: pa.Table, first: Ints, second: Ints) -> npt.NDArray[np.uint8]:
+    hashes = crops.column("phash").to_numpy()
+    bits: npt.NDArray[np.uint8] = np.bitwise_count(hashes[first] ^ hashes[second])
+    return bits
+
+
+def _time_between(crops: pa.Table, first: Ints, second: Ints, kind: PairKind) -> Floats:
+    """Seconds from first to second: 0 for one instant, NaN when a clock is unknown."""
+    if kind is PairKind.CROSS_VIEW:
+        return np.zeros(len(first))
+    times = crops.column("time_s").cast(pa.float64()).fill_null(float("nan")).to_numpy()
+    gap: Floats = times[second] - times[first]
+    return gap
+
+
+def _pairs_table(
+    crops: pa.Table, kind: PairKind, target: Ints, reference: Ints, dt_s: Floats, weight: float
+) -> pa.Table:
+    keys = crops.column("key").to_numpy()
+    angle = _view_angles(crops, kind, target, reference)
+    count = len(target)
+    same = {
+        name: pa.array([crops.column(name)[0].as_py()] * count, pa.string()) for name in ("source", "split", "sequence")
+    }
+    columns = {
+        "key": pa.array(
+            [pair_key(kind, keys[t], keys[r]) for t, r in zip(target, reference, strict=True)], pa.string()
+        ),
+        "kind": pa.array([kind.value] * count, pa.string()),
+        **same,
+        "domain": crops.column("domain").take(pa.array(target)).combine_chunks(),
+        "target": pa.array(keys[target], pa.string()),
+        "reference": pa.array(keys[reference], pa.string()),
+        "dt_s": pa.array(dt_s, pa.float64(), mask=np.isnan(dt_s)),
+        "view_angle_rad": pa.array(angle, pa.float64(), mask=np.isnan(angle)),
+        "weight": pa.array(np.full(count, weight)),
+    }
+    schema = PAIRS
+    return pa.table([columns[name] for name in schema.names], schema=schema).sort_by("key")
+
+
+def pair_key(kind: PairKind, target: str, reference: str) -> str:
+    """Name a pair by its crops: source/split/sequence/v|p/instant-view-track/instant-view-track."""
+    place, _, tail = _split_key(target)
+    return f"{place}/{'v' if kind is PairKind.CROSS_VIEW else 'p'}/{tail}/{_split_key(reference)[2]}"
+
+
+def _split_key(key: str) -> tuple[str, str, str]:
+    source, split, sequence, instant, view, track = key.split("/")
+    return f"{source}/{split}/{sequence}", sequence, f"{int(instant)}-{view}-{track}"
+
+
+def _view_angles(crops: pa.Table, kind: PairKind, target: Ints, reference: Ints) -> Floats:
+    """Angle at the subject between two views, radians; NaN without calibration.
+
+    The rays through the centres of the two crops both point at the subject, so the angle between them is the angle
+    between the lines of sight, whether or not the rays meet exactly.
+    """
+    if kind is PairKind.CROSS_POSE:
+        return np.zeros(len(target))  # one camera, one line of sight
+    sight = _lines_of_sight(crops)
+    return angle_between(sight[target], sight[reference])
+
+
+def _lines_of_sight(crops: pa.Table) -> Floats:
+    """(n, 3) unit rays in the world through the centres of the crops; NaN where the camera is unknown."""
+    sight = np.full((crops.num_rows, 3), np.nan)
+    poses, matrices = crops.column("camera_from_world").to_pylist(), crops.column("intrinsics").to_pylist()
+    sizes = crops.column("size_px").to_numpy()
+    for row, (pose, matrix) in enumerate(zip(poses, matrices, strict=True)):
+        if pose is not None and matrix is not None:
+            centre = np.full(2, (sizes[row] - 1) / 2)
+            sight[row] = rays(centre, np.reshape(matrix, (3, 3)), np.reshape(pose, (4, 4)))
+    return sight

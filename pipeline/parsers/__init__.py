@@ -1,0 +1,1 @@
+"""Backends of `pipeline.parse.HumanParser`."""

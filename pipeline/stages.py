@@ -1,0 +1,238 @@
+"""The stations of the road as stages: ingest, render, crop, pair, shard."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from manifests.splits import split_of
+
+from manifests import table as tables
+from manifests.build import Build
+from manifests.commit import UnitWriter, content_hash, sha256_of
+from manifests.errors import SourceError, StageError
+from manifests.recipes import fingerprint
+from manifests.types import Split
+from pipeline.crop import crop_recording
+from pipeline.pairs import COLUMNS, sample_pairs
+from pipeline.parse import HumanParser, build_parser
+from pipeline.recipes import BuildRecipe, SourceRecipe
+from pipeline.render import Studio, render_scene
+from pipeline.shards import CropReader, plan_shards, shard_table, write_shard
+from pipeline.sources import build_source
+from pipeline.sources.base import Recording
+from pipeline.stage import Plan, Report, Stage, Unit, require
+
+SYNTHETIC = "synthetic"
+
+
+@dataclass(frozen=True, slots=True)
+class _RecordingWork:
+    source: SourceRecipe
+    recording: Recording
+    split: Split
+
+
+@dataclass
+class Ingest(Stage):
+    """List the frames of every recording: headers and small files only, no pixel is decoded."""
+
+    name: ClassVar[str] = "frames"
+    recipe: BuildRecipe
+    roots: dict[str, Path]  # of each source
+
+    def plan(self) -> Plan:
+        """A unit is a recording."""
+        units, listing = [], {}
+        for source in self.recipe.sources:
+            for recording in build_source(source).recordings(self.roots[source.name]):
+                unit = f"{source.name}-{recording.sequence}"
+                split = recording.split or split_of(
+                    recording.group,
+                    seed=self.recipe.seed,
+                    val_groups=self.recipe.split.val_groups,
+                    val_share=self.recipe.split.val_share,
+                )
+                units.append(Unit(unit, _RecordingWork(source, recording, split)))
+                listing[unit] = fingerprint([list(file) for file in recording.files])
+        decides = {"sources": self.recipe.sources, "split": self.recipe.split, "seed": self.recipe.seed}
+        return Plan(recipe=decides, inputs=listing, units=tuple(units))
+
+    def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
+        """Scan one recording."""
+        work: _RecordingWork = unit.work
+        root = self.roots[work.source.name]
+        scan = build_source(work.source).scan(root, work.recording, split=work.split)
+        if not scan.frames and not scan.rejects:
+            raise SourceError("the recording holds no frame", where=root / work.recording.sequence, hint="remove it")
+        out.table("frames", tables.from_rows("frames", scan.frames))
+        out.reject(scan.rejects)
+
+
+@dataclass
+class Render(Stage):
+    """Render synthetic people: each view is a frame and, being framed already, a crop."""
+
+    name: ClassVar[str] = "renders"
+    pooled: ClassVar[bool] = True
+    recipe: BuildRecipe
+    assets: Path
+
+    def plan(self) -> Plan:
+        """A unit is a scene."""
+        recipe = self.recipe.render
+        if recipe is None:
+            return Plan(recipe=None, inputs={}, units=())
+        studio = Studio(self.assets)
+        inputs = {path.name: sha256_of(path) for path in studio.inputs()}
+        decides = {"render": recipe, "split": self.recipe.split, "seed": self.recipe.seed, "crop": self.recipe.crop}
+        units = tuple(Unit(f"{SYNTHETIC}-s{scene:06d}", scene) for scene in range(recipe.num_scenes))
+        return Plan(recipe=decides, inputs=inputs, units=units)
+
+    def open(self) -> Studio:
+        """Load the body and the clips, and open the renderer."""
+        return Studio(self.assets).opened()
+
+    def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
+        """Render one scene."""
+        frames, crops = render_scene(self.recipe, unit.work, opened, report, source=SYNTHETIC)
+        out.table("frames", tables.from_rows("frames", frames))
+        out.table("crops", tables.from_rows("crops", crops))
+
+
+@dataclass
+class Crop(Stage):
+    """Decode every recording once, find and follow its people, and keep their crops and silhouettes."""
+
+    name: ClassVar[str] = "crops"
+    pooled: ClassVar[bool] = True
+    recipe: BuildRecipe
+    roots: dict[str, Path]
+    assets: Path
+    out: Path
+
+    def plan(self) -> Plan:
+        """A unit is a recording that has frames."""
+        require(self.out, "frames")
+        build = Build(self.out)
+        units = [c.unit for c in build.commits("frames") if (file := c.file("frames")) and file.rows]
+        parser = self.open()
+        inputs = {
+            "frames": content_hash(build.folder("frames"), only=["frames"]),
+            "parser": parser.name if parser else "none",
+        }
+        decides = {
+            "crop": self.recipe.crop,
+            "parser": self.recipe.parser,
+            "max_reject_share": self.recipe.max_reject_share,
+        }
+        return Plan(recipe=decides, inputs=inputs, units=tuple(Unit(unit) for unit in units))
+
+    def open(self) -> HumanParser | None:
+        """Load the human parser."""
+        return build_parser(self.recipe.parser, self.assets)
+
+    def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
+        """Crop one recording."""
+        path = self.out / "frames" / f"{unit.id}.frames.parquet"
+        frames = tables.read("frames", path)
+        root = self.roots[frames.column("source")[0].as_py()]
+        crops, rejects = crop_recording(
+            frames,
+            root,
+            recipe=self.recipe.crop,
+            parser=opened,
+            parser_threshold=self.recipe.parser.threshold,
+            progress=report,
+        )
+        used = len(set(crops.column("frame_key").to_pylist()))
+        left_out = 1 - used / frames.num_rows
+        if left_out > self.recipe.max_reject_share:
+            reasons = ", ".join(sorted({reject.reason.value for reject in rejects}))
+            raise StageError(
+                f"{frames.num_rows - used} of {frames.num_rows} frames of {unit.id} were left out ({reasons})",
+                where=path,
+                hint="remove the recording, or raise max_reject_share in the recipe if this is what you expect",
+            )
+        out.table("crops", crops)
+        out.reject(rejects)
+
+
+@dataclass
+class Pairs(Stage):
+    """Draw pairs from the tables alone."""
+
+    name: ClassVar[str] = "pairs"
+    recipe: BuildRecipe
+    out: Path
+
+    def plan(self) -> Plan:
+        """A unit is a sequence."""
+        units, inputs = [], {}
+        for stage, needed in (("renders", self.recipe.render), ("crops", self.recipe.sources)):
+            if needed:
+                require(self.out, stage)
+                folder = self.out / stage
+                inputs[stage] = content_hash(folder, only=["crops"])
+                units += [
+                    Unit(c.unit, folder / file.name)
+                    for c in Build(self.out).commits(stage)
+                    if (file := c.file("crops"))
+                ]
+        weights = source_weights(self.recipe)
+        return Plan(
+            recipe={"pair": self.recipe.pair, "seed": self.recipe.seed, "weights": weights},
+            inputs=inputs,
+            units=tuple(units),
+        )
+
+    def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
+        """Draw one sequence's pairs."""
+        crops = tables.read("crops", unit.work, columns=COLUMNS)
+        weight = source_weights(self.recipe)[crops.column("source")[0].as_py()] if crops.num_rows else 1.0
+        pairs, rejects = sample_pairs(crops, self.recipe.pair, seed=self.recipe.seed, weight=weight)
+        out.table("pairs", pairs)
+        out.reject(rejects)
+
+
+@dataclass
+class Shards(Stage):
+    """Pack the pairs into tars."""
+
+    name: ClassVar[str] = "shards"
+    recipe: BuildRecipe
+    out: Path
+
+    def plan(self) -> Plan:
+        """A unit is a shard."""
+        require(self.out, "pairs")
+        folder = self.out / "pairs"
+        shards = plan_shards(folder, rows=self.recipe.shard.rows, seed=self.recipe.seed)
+        decides = {"shard": self.recipe.shard, "seed": self.recipe.seed}
+        inputs = {"pairs": content_hash(folder, only=["pairs"])}
+        return Plan(recipe=decides, inputs=inputs, units=tuple(Unit(name, work) for name, work in shards))
+
+    def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
+        """Write one shard."""
+        write_shard(out, unit.work, CropReader.of(self.out), self.out / "pairs")
+
+    def finish(self, folder: Path) -> None:
+        """Write the table of shards."""
+        tables.write("shards", shard_table(folder, source_weights(self.recipe)), folder / "shards.parquet")
+
+
+def source_weights(recipe: BuildRecipe) -> dict[str, float]:
+    """The share of each source in the training mixture, relative to the others."""
+    weights = {source.name: source.weight for source in recipe.sources}
+    return weights | ({SYNTHETIC: recipe.render_weight} if recipe.render else {})
+
+
+def stages(recipe: BuildRecipe, *, roots: dict[str, Path], assets: Path, out: Path) -> dict[str, Any]:
+    """How to build each stage, by the verb that runs it, in the order of the road."""
+    return {
+        "ingest": partial(Ingest, recipe, roots),
+        "render": partial(Render, recipe, assets),
+        "crop": partial(Crop, recipe, roots, assets, out),
+        "pairs": partial(Pairs, recipe, out),
+        "shards": partial(Shards, recipe, out),
+    }
