@@ -1,10 +1,15 @@
 """Build recipes: what decides the bytes of a build, and nothing about the machine it runs on."""
 
+import difflib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+import yaml
 from synthetic.scene import SceneRecipe
 
+from manifests.errors import RecipeError
+from manifests.recipes import from_mapping
 from manifests.types import KEY_PART
 
 
@@ -60,6 +65,7 @@ class ParserRecipe:
         config: mmseg config: a file, or the name of one that ships with mmseg.
         checkpoint: mmseg weights on disk (plain state dict).
         person_classes: names or indices of the classes that are a person; by default looked up in the class names.
+        input_px: side of the square that the mmseg net sees; by default from its config.
     """
 
     backend: Literal["selfie", "mmseg", "none"] = "selfie"
@@ -67,6 +73,7 @@ class ParserRecipe:
     config: str | None = None
     checkpoint: str | None = None
     person_classes: tuple[int | str, ...] = ()
+    input_px: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:

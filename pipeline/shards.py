@@ -165,7 +165,8 @@ def shard_table(folder: Path, weights: dict[str, float]) -> pa.Table:
     rows = []
     for commit in commits(folder):
         tar, index = commit.file("tar"), commit.file("index")
-        assert tar is not None and index is not None, "a shard's commit holds a tar and its index"
+        assert tar is not None, "a shard's commit holds a tar"
+        assert index is not None, "a shard's commit holds an index"
         keys = tables.read("index", folder / index.name, columns=["key"]).column("key")
         split, rest = commit.unit.split("-", 1)
         source, domain, _ = rest.rsplit("-", 2)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from manifests.splits import split_of
+from typing_extensions import override
 
 from manifests import table as tables
 from manifests.build import Build
@@ -41,6 +42,7 @@ class Ingest(Stage):
     recipe: BuildRecipe
     roots: dict[str, Path]  # of each source
 
+    @override
     def plan(self) -> Plan:
         """A unit is a recording."""
         units, listing = [], {}
@@ -58,6 +60,7 @@ class Ingest(Stage):
         decides = {"sources": self.recipe.sources, "split": self.recipe.split, "seed": self.recipe.seed}
         return Plan(recipe=decides, inputs=listing, units=tuple(units))
 
+    @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
         """Scan one recording."""
         work: _RecordingWork = unit.work
@@ -78,6 +81,7 @@ class Render(Stage):
     recipe: BuildRecipe
     assets: Path
 
+    @override
     def plan(self) -> Plan:
         """A unit is a scene."""
         recipe = self.recipe.render
@@ -89,10 +93,12 @@ class Render(Stage):
         units = tuple(Unit(f"{SYNTHETIC}-s{scene:06d}", scene) for scene in range(recipe.num_scenes))
         return Plan(recipe=decides, inputs=inputs, units=units)
 
+    @override
     def open(self) -> Studio:
         """Load the body and the clips, and open the renderer."""
         return Studio(self.assets).opened()
 
+    @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
         """Render one scene."""
         frames, crops = render_scene(self.recipe, unit.work, opened, report, source=SYNTHETIC)
@@ -111,6 +117,7 @@ class Crop(Stage):
     assets: Path
     out: Path
 
+    @override
     def plan(self) -> Plan:
         """A unit is a recording that has frames."""
         require(self.out, "frames")
@@ -128,10 +135,12 @@ class Crop(Stage):
         }
         return Plan(recipe=decides, inputs=inputs, units=tuple(Unit(unit) for unit in units))
 
+    @override
     def open(self) -> HumanParser | None:
         """Load the human parser."""
         return build_parser(self.recipe.parser, self.assets)
 
+    @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
         """Crop one recording."""
         path = self.out / "frames" / f"{unit.id}.frames.parquet"
@@ -166,6 +175,7 @@ class Pairs(Stage):
     recipe: BuildRecipe
     out: Path
 
+    @override
     def plan(self) -> Plan:
         """A unit is a sequence."""
         units, inputs = [], {}
@@ -186,6 +196,7 @@ class Pairs(Stage):
             units=tuple(units),
         )
 
+    @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
         """Draw one sequence's pairs."""
         crops = tables.read("crops", unit.work, columns=COLUMNS)
@@ -203,6 +214,7 @@ class Shards(Stage):
     recipe: BuildRecipe
     out: Path
 
+    @override
     def plan(self) -> Plan:
         """A unit is a shard."""
         require(self.out, "pairs")
@@ -212,10 +224,12 @@ class Shards(Stage):
         inputs = {"pairs": content_hash(folder, only=["pairs"])}
         return Plan(recipe=decides, inputs=inputs, units=tuple(Unit(name, work) for name, work in shards))
 
+    @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
         """Write one shard."""
         write_shard(out, unit.work, CropReader.of(self.out), self.out / "pairs")
 
+    @override
     def finish(self, folder: Path) -> None:
         """Write the table of shards."""
         tables.write("shards", shard_table(folder, source_weights(self.recipe)), folder / "shards.parquet")
