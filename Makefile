@@ -1,0 +1,86 @@
+# Everything a person does with crosspose. `make` alone lists it.
+RECIPE   ?= demo
+OUT      ?= out/$(basename $(notdir $(RECIPE)))
+ROOT     ?= $(if $(filter demo,$(RECIPE)),$(ASSETS)/demo)
+ASSETS   ?= assets
+EXECUTOR ?= ray
+# The model to train; most builds train the demo's small one until you say otherwise: MODEL=body
+MODEL    ?= demo
+
+export CROSSPOSE_ASSETS := $(abspath $(ASSETS))
+PYTHON   := .venv/bin/python
+STATION   = $(PYTHON) -m pipeline $@ --recipe $(RECIPE) $(foreach root,$(ROOT),--root $(root)) --out $(OUT) --executor $(EXECUTOR) \
+            $(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(if $(WORKERS),--workers $(WORKERS))
+
+.DEFAULT_GOAL := help
+.PHONY: help install fetch demo build ingest render crop pairs shards audit pretrain reconstruct check test test-all bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  RECIPE=demo|cameras|videos|synthetic|my.yaml  ROOT=folder or source=folder ...  OUT=$(OUT)"
+	@echo "  EXECUTOR=ray|local  RAY_ADDRESS=host:port  WORKERS=n  MODEL=demo|body|hand|...  ASSETS=$(ASSETS)"
+
+install: .venv/installed ## make .venv from the lock file, and install system libraries that are missing
+
+.venv/installed: requirements.lock .ci/setup
+	@bash .ci/setup
+
+fetch: install ## get what the demo and the tests read: real clips, motions, the parser's weights, the body
+	@$(PYTHON) -m pipeline fetch --assets $(ASSETS)
+
+demo: RECIPE = demo
+demo: fetch ## the whole road on real and rendered people: shards, audit, a short training, pictures
+	@$(MAKE) --no-print-directory build audit pretrain reconstruct RECIPE=demo OUT=$(OUT) MODEL=demo
+	@echo
+	@echo "Done. Look at"
+	@echo "  shards           $(OUT)/shards/*.tar"
+	@echo "  audit report     $(OUT)/audit/report.html"
+	@echo "  loss curve       $(OUT)/pretrain/loss.png"
+	@echo "  reconstructions  $(OUT)/pretrain/reconstructions.png"
+	@echo "and try"
+	@echo "  $(PYTHON) -m manifests show $(OUT) --sheet pairs.png       a contact sheet of pairs"
+	@echo "  make build RECIPE=cameras ROOT=/my/recordings              your own rig (see README)"
+	@echo "  make pretrain MODEL=body OUT=$(OUT)                        the paper's network, on a GPU"
+
+build: install ## ingest, render, crop, pairs, shards in one go
+	@$(STATION)
+
+ingest: install ## list the frames of every recording under ROOT
+	@$(STATION)
+
+render: install ## render the recipe's synthetic people
+	@$(STATION)
+
+crop: install ## find and follow people, cut them out, draw silhouettes
+	@$(STATION)
+
+pairs: install ## draw cross-view and cross-pose pairs
+	@$(STATION)
+
+shards: install ## pack the pairs into WebDataset tars
+	@$(STATION)
+
+audit: install ## prove the build and write OUT/audit/report.html
+	@$(PYTHON) -m manifests audit $(OUT)
+
+pretrain: install ## train MODEL on OUT/shards; goes on from its last checkpoint
+	@$(PYTHON) -m training pretrain --recipe $(MODEL) --shards $(OUT)/shards --out $(OUT)/pretrain
+
+reconstruct: install ## picture what the trained model completes, on pairs it never saw
+	@$(PYTHON) -m training reconstruct --run $(OUT)/pretrain --shards $(OUT)/shards --out $(OUT)/pretrain/reconstructions.png
+
+check: install ## lint, types, import contracts
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+
+test: fetch ## run the tests (under 15 minutes)
+	@$(PYTHON) -m pytest -q
+
+test-all: fetch ## run the slow tests too
+	@$(PYTHON) -m pytest -q -m "not gpu and not licensed"
+
+bench: fetch ## measure against what one would use instead
+	@$(PYTHON) -m pytest -q tests/bench --benchmark-enable -m "" --timeout 0
+
+clean: ## remove caches; builds (out/) and assets stay
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks build *.egg-info
