@@ -1,0 +1,199 @@
+"""Cross-view completion: a target, mostly masked, is completed with the help of a reference that is seen whole.
+
+Shape letters: `B` pairs, `N` patches of an image, `V` visible, `M` masked, `P` values of a patch, `D` encoder width,
+`E` decoder width, `A` width of a head, `C H W` image.
+Source: CroCo (Weinzaepfel et al., NeurIPS 2022) and CroCo v2 (ICCV 2023); written from their description.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from training.model.decoder import DecoderBlock
+from training.model.positions import Rotation, cosine_positions, rotary_positions
+from training.model.vit import NORM_EPS, Block, PatchEmbed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """Size of a network.
+
+    Args:
+        image_px: side of the input images.
+        patch_px: side of a patch.
+        enc_dim: width of the encoder's tokens.
+        enc_depth: blocks of the encoder.
+        enc_heads: heads of the encoder.
+        dec_dim: width of the decoder's tokens.
+        dec_depth: blocks of the decoder.
+        dec_heads: heads of the decoder.
+        positions: fixed cosine tables (CroCo v1) or rotations (CroCo v2). Weights trained with one do not run with the other.
+
+    Raises:
+        ValueError: sizes do not divide each other.
+    """
+
+    image_px: int = 224
+    patch_px: int = 16
+    enc_dim: int = 768
+    enc_depth: int = 12
+    enc_heads: int = 12
+    dec_dim: int = 512
+    dec_depth: int = 8
+    dec_heads: int = 16
+    positions: Literal["cosine", "rope"] = "cosine"
+
+    def __post_init__(self) -> None:
+        for name in ("image_px", "patch_px", "enc_dim", "enc_depth", "enc_heads", "dec_dim", "dec_depth", "dec_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.image_px % self.patch_px:
+            raise ValueError(f"image_px {self.image_px} is not a multiple of patch_px {self.patch_px}")
+        for part in ("enc", "dec"):
+            dim, heads = getattr(self, f"{part}_dim"), getattr(self, f"{part}_heads")
+            if dim % (4 * heads):
+                raise ValueError(f"{part}_dim {dim} is not a multiple of four times {part}_heads {heads}")
+
+    @property
+    def side(self) -> int:
+        """Patches along a side of an image."""
+        return self.image_px // self.patch_px
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of an image, `N`."""
+        return self.side**2
+
+
+def base_small() -> Architecture:
+    """ViT-Base encoder, Small decoder, cosine positions: CroCo v1, and the network of the paper."""
+    return Architecture()
+
+
+def base_small_rope() -> Architecture:
+    """ViT-Base encoder, Small decoder, rotary positions: CroCo v2's smallest."""
+    return Architecture(positions="rope")
+
+
+def base_base_rope() -> Architecture:
+    """ViT-Base encoder, Base decoder, rotary positions."""
+    return Architecture(dec_dim=768, dec_depth=12, dec_heads=12, positions="rope")
+
+
+def large_base_rope() -> Architecture:
+    """ViT-Large encoder, Base decoder, rotary positions: CroCo v2's largest."""
+    return Architecture(
+        enc_dim=1024, enc_depth=24, enc_heads=16, dec_dim=768, dec_depth=12, dec_heads=12, positions="rope"
+    )
+
+
+class CroCo(nn.Module):
+    """The completion network.
+
+    Args:
+        architecture: its size.
+    """
+
+    enc_pos_embed: Tensor
+    dec_pos_embed: Tensor
+    enc_rotation_cos: Tensor
+    enc_rotation_sin: Tensor
+    dec_rotation_cos: Tensor
+    dec_rotation_sin: Tensor
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        a = self.architecture = architecture
+        self.patch_embed = PatchEmbed(a.patch_px, a.enc_dim)
+        self.enc_blocks = nn.ModuleList(Block(a.enc_dim, a.enc_heads) for _ in range(a.enc_depth))
+        self.enc_norm = nn.LayerNorm(a.enc_dim, eps=NORM_EPS)
+        self.decoder_embed = nn.Linear(a.enc_dim, a.dec_dim)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, a.dec_dim))
+        self.dec_blocks = nn.ModuleList(DecoderBlock(a.dec_dim, a.dec_heads) for _ in range(a.dec_depth))
+        self.dec_norm = nn.LayerNorm(a.dec_dim, eps=NORM_EPS)
+        self.prediction_head = nn.Linear(a.dec_dim, 3 * a.patch_px**2)
+        if a.positions == "cosine":
+            self.register_buffer("enc_pos_embed", cosine_positions(a.side, a.enc_dim))
+            self.register_buffer("dec_pos_embed", cosine_positions(a.side, a.dec_dim))
+        else:
+            for part, head_dim in (("enc", a.enc_dim // a.enc_heads), ("dec", a.dec_dim // a.dec_heads)):
+                cos, sin = rotary_positions(a.side, head_dim)
+                self.register_buffer(f"{part}_rotation_cos", cos, persistent=False)
+                self.register_buffer(f"{part}_rotation_sin", sin, persistent=False)
+        self._initialise()
+
+    def forward(self, target_BNP: Tensor, reference_BNP: Tensor, visible_BV: Tensor) -> Tensor:
+        """Complete the targets.
+
+        Args:
+            target_BNP: patches of the normalised target (`patchify`); only the visible ones are read.
+            reference_BNP: patches of the normalised reference.
+            visible_BV: int64, the visible patches of each target, in raster order.
+
+        Returns:
+            (B, N, P) predicted patches, in the space of the loss.
+        """
+        target_BVD = self.encode(target_BNP, visible_BV)
+        reference_BND = self.encode(reference_BNP)
+        return self.decode(target_BVD, reference_BND, visible_BV)
+
+    def encode(self, patches_BNP: Tensor, visible_BV: Tensor | None = None) -> Tensor:
+        """Encode images, or only their visible patches.
+
+        Args:
+            patches_BNP: patches of normalised images.
+            visible_BV: the patches to encode; all of them when None.
+
+        Returns:
+            (B, V, D) tokens after the last norm.
+        """
+        if visible_BV is not None:
+            patches_BNP = patches_BNP.gather(1, visible_BV[..., None].expand(-1, -1, patches_BNP.shape[-1]))
+        x_BVD = self.patch_embed(patches_BNP)
+        rotation: Rotation | None = None
+        if self.architecture.positions == "cosine":
+            x_BVD = x_BVD + (self.enc_pos_embed if visible_BV is None else self.enc_pos_embed[visible_BV])
+        else:
+            rotation = self.enc_rotation_cos, self.enc_rotation_sin
+            if visible_BV is not None:
+                rotation = rotation[0][visible_BV], rotation[1][visible_BV]
+        for block in self.enc_blocks:
+            x_BVD = block(x_BVD, rotation)
+        out_BVD: Tensor = self.enc_norm(x_BVD)
+        return out_BVD
+
+    def decode(self, target_BVD: Tensor, reference_BND: Tensor, visible_BV: Tensor | None = None) -> Tensor:
+        """Predict every patch of the target from the visible tokens and the reference.
+
+        Args:
+            target_BVD: tokens of the target's visible patches.
+            reference_BND: tokens of the whole reference.
+            visible_BV: which patches of the target the tokens stand for; None when all are present.
+
+        Returns:
+            (B, N, P) predicted patches.
+        """
+        x_BNE, memory_BNE = self.decoder_embed(target_BVD), self.decoder_embed(reference_BND)
+        if visible_BV is not None:
+            blank_BNE = self.mask_token.to(x_BNE.dtype).expand(len(x_BNE), self.architecture.num_patches, -1)
+            x_BNE = blank_BNE.scatter(1, visible_BV[..., None].expand(-1, -1, x_BNE.shape[-1]), x_BNE)
+        rotation: Rotation | None = None
+        if self.architecture.positions == "cosine":
+            x_BNE, memory_BNE = x_BNE + self.dec_pos_embed, memory_BNE + self.dec_pos_embed
+        else:
+            rotation = self.dec_rotation_cos, self.dec_rotation_sin
+        for block in self.dec_blocks:
+            x_BNE = block(x_BNE, memory_BNE, rotation)
+        out_BNP: Tensor = self.prediction_head(self.dec_norm(x_BNE))
+        return out_BNP
+
+    def _initialise(self) -> None:
+        """Xavier-uniform linear maps with zero bias (the patch convolution as one), unit norms, small mask token."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.architecture.enc_dim, -1))
+        nn.init.normal_(self.mask_token, std=0.02)
