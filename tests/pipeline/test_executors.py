@@ -1,0 +1,54 @@
+"""Ray gives what the local executor gives, and survives what kills a worker."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from manifests.commit import commits
+from manifests.errors import StageError
+from pipeline.executors import LocalExecutor, RayExecutor
+from pipeline.stage import run_stage
+from tests.support.folders import contents
+from tests.support.toy_stage import SilentWatcher, Toy
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:.*:FutureWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    import ray
+
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])  # workers import the toy stage from here
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=128 << 20)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_ray_and_local_write_the_same_bytes(tmp_path: Path, cluster: None, pooled: bool) -> None:
+    watcher = SilentWatcher()
+    run_stage(Toy(pooled=pooled, seconds=0.4), tmp_path / "ray", RayExecutor(), watcher)
+    run_stage(Toy(), tmp_path / "local", LocalExecutor(), SilentWatcher())
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    assert {outcome.unit for outcome in watcher.outcomes} == {f"u{i:03d}" for i in range(8)}
+    assert watcher.steps, "progress inside units reaches the driver"
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_an_error_keeps_its_words_and_the_rest_goes_on(tmp_path: Path, cluster: None, pooled: bool) -> None:
+    with pytest.raises(StageError, match=r"(?s)1 of 8 units.*this toy is broken \(u003\); glue it"):
+        run_stage(Toy(broken=(3,), pooled=pooled), tmp_path, RayExecutor(), SilentWatcher())
+    assert len(commits(tmp_path / "toys")) == 7
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_an_input_that_kills_its_worker_is_given_up_by_name(tmp_path: Path, cluster: None, pooled: bool) -> None:
+    with pytest.raises(StageError, match=r"(?s)1 of 4 units.*the worker died 3 times on unit u001"):
+        run_stage(Toy(units=4, deadly=(1,), pooled=pooled), tmp_path, RayExecutor(), SilentWatcher())
+    assert [c.unit for c in commits(tmp_path / "toys")] == ["u000", "u002", "u003"]
