@@ -1,0 +1,163 @@
+"""What an audit rule saw: the rules by name, and the findings they leave."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+NUM_EXAMPLES = 5
+MOST_ALIKE = 8  # findings of one rule and table that are told one by one; more are folded into one
+
+# Every rule of the audit, in the order of the road, with what it proves.
+RULES: dict[str, str] = {
+    "plan": "each stage folder has a plan that reads",
+    "commit": "each commit file reads and belongs to its stage",
+    "fingerprint": "every commit carries the fingerprint of its stage's plan",
+    "uncommitted": "every planned unit is committed",
+    "unplanned": "every committed unit is planned",
+    "stray": "every data file belongs to a commit",
+    "missing": "every committed file is there",
+    "hash": "every file has the bytes and the SHA-256 that its commit tells",
+    "rows": "every file has the rows that its commit tells",
+    "schema": "every table has this version's schema, and no nulls where none may be",
+    "unreadable": "every file reads to its end",
+    "unique": "no key is used twice",
+    "key": "every key is spelled from its row's columns",
+    "value": "every value is one of the known words, or in its range",
+    "reference": "crops name frames, and pairs name crops, that are there",
+    "crop_frame": "a crop agrees with its frame on source, split, group, sequence, instant and view",
+    "cross_view": "a cross-view pair is one person at one instant, seen by two cameras",
+    "cross_pose": "a cross-pose pair is one person seen by one camera at two instants without a cut between",
+    "pair_columns": "a pair agrees with its crops on source, domain and sequence",
+    "pair_split": "target and reference are of the pair's split",
+    "time": "dt_s is the time between the two crops",
+    "leak": "no group, subject or sequence is on both sides of a split",
+    "image": "every image decodes, and has the size its row tells",
+    "silhouette": "every silhouette has 512 bytes",
+    "packed": "every pair is in exactly one shard, and every sample is a pair",
+    "shard_columns": "a shard holds pairs of its own split, source and domain",
+    "tar": "a tar holds what its index lists, in that order",
+    "offset": "the index knows where each member begins and ends",
+    "sample_bytes": "a sample's images and silhouettes are those of its crops, byte for byte",
+    "sample_json": "a sample's JSON agrees with its pair",
+    "shards_table": "shards.parquet agrees with the commits",
+    "unchecked": "no rule had to be left out",
+}
+
+
+class Severity(StrEnum):
+    """How bad a finding is; errors fail the audit."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one rule saw in one place.
+
+    Attributes:
+        rule: a name of `RULES`.
+        severity: errors fail the audit.
+        table: frames, crops, pairs, index, shards, rejects or tar; empty when it is about a folder.
+        where: a path below the build's root, or the columns it is about.
+        message: one sentence.
+        count: rows, files or members it concerns.
+        examples: the first few keys (or paths), in order.
+    """
+
+    rule: str
+    severity: Severity
+    table: str
+    where: str
+    message: str
+    count: int = 1
+    examples: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ValueError(f"no rule named {self.rule}")
+
+    def command(self, root: str) -> str:
+        """The command that shows the first example, or lists the folder the finding is about."""
+        if self.table in ("frames", "crops", "pairs", "index", "shards", "rejects") and self.examples:
+            return f"python -m manifests show {root} --table {self.table} --key {self.examples[0]}"
+        if "/" in self.where and not self.where.endswith("/"):
+            return f"ls -l {root}/{self.where}"
+        return f"python -m manifests show {root}"
+
+
+def error(rule: str, table: str, where: str, message: str, *, examples: tuple[str, ...] = ()) -> Finding:
+    """A finding about one thing that fails the audit."""
+    return Finding(rule=rule, severity=Severity.ERROR, table=table, where=where, message=message, examples=examples)
+
+
+def of_rows(
+    rule: str,
+    table: str,
+    bad: npt.NDArray[np.bool_] | pa.ChunkedArray | pa.Array,
+    keys: pa.ChunkedArray | pa.Array,
+    message: str,
+    *,
+    where: str = "",
+    severity: Severity = Severity.ERROR,
+) -> list[Finding]:
+    """One finding about the rows where `bad` holds; none if there is none.
+
+    Args:
+        rule: its name.
+        table: whose rows they are.
+        bad: (n,) booleans; null counts as good.
+        keys: (n,) what to name the rows by.
+        message: what is wrong with them.
+        where: the columns or the file; the table's name when left out.
+        severity: of the finding.
+    """
+    flags = bad if isinstance(bad, np.ndarray) else bad.fill_null(False).to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(flags)
+    if not len(rows):
+        return []
+    examples = tuple(str(keys[int(row)].as_py()) for row in rows[:NUM_EXAMPLES])
+    return [
+        Finding(
+            rule=rule,
+            severity=severity,
+            table=table,
+            where=where or table,
+            message=message,
+            count=len(rows),
+            examples=examples,
+        )
+    ]
+
+
+def fold(findings: Iterable[Finding]) -> list[Finding]:
+    """Put findings in order (errors first, then by rule), and many alike into one."""
+    groups: dict[tuple[int, int, str], list[Finding]] = {}
+    severities, rules = list(Severity), list(RULES)
+    for finding in findings:
+        place = severities.index(finding.severity), rules.index(finding.rule), finding.table
+        groups.setdefault(place, []).append(finding)
+    folded = []
+    for _, alike in sorted(groups.items(), key=lambda item: item[0]):
+        alike.sort(key=lambda finding: (finding.where, finding.message))
+        if len(alike) <= MOST_ALIKE:
+            folded += alike
+            continue
+        first = alike[0]
+        folded.append(
+            Finding(
+                rule=first.rule,
+                severity=first.severity,
+                table=first.table,
+                where=f"{first.where} and {len(alike) - 1} more places",
+                message=f"{first.message} (the first of {len(alike)} findings alike)",
+                count=sum(finding.count for finding in alike),
+                examples=tuple(key for finding in alike for key in finding.examples or (finding.where,))[:NUM_EXAMPLES],
+            )
+        )
+    return folded
