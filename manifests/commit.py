@@ -5,6 +5,7 @@ them with rows, bytes and SHA-256. Unfinished work lies in `_tmp/` and is never 
 a rerun writes the same bytes.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -22,14 +23,16 @@ from typing import Any
 import pyarrow as pa
 
 from manifests import table as tables
-from manifests.errors import ManifestError, StageError
-from manifests.recipes import canonical_json
+from manifests.errors import ManifestError, RecipeError, StageError
+from manifests.recipes import canonical_json, from_mapping
 from manifests.schema import schema_version
 from manifests.types import Reject
 
 TEMPORARY = "_tmp"
 PLAN = "plan.json"
-UNIT_ID = re.compile(r"[a-z0-9_-]+")
+STATS = "stats.json"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+UNIT_ID = re.compile(r"(?!(plan|stats)$)[a-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +70,16 @@ def read_commit(path: Path) -> Commit:
         ManifestError: it is no commit file.
     """
     try:
-        raw = json.loads(path.read_text())
-        files = tuple(DataFile(**file) for file in raw.pop("files"))
-        commit = Commit(files=files, **raw)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        commit = from_mapping(Commit, json.loads(path.read_text()), where=str(path))
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError, RecipeError) as error:
         raise ManifestError(
-            f"not a commit file: {error}", where=path, hint="delete it and run the stage again"
+            f"not a commit file: {error.what if isinstance(error, RecipeError) else error}",
+            where=path,
+            hint="delete it and run the stage again",
         ) from error
-    if commit.unit != path.stem or any(Path(file.name).name != file.name for file in commit.files):
+    if commit.unit != path.stem or any(
+        Path(file.name).name != file.name or not file.name.startswith(f"{commit.unit}.") for file in commit.files
+    ):
         raise ManifestError(
             "the commit names another unit or a file elsewhere", where=path, hint="delete it and run again"
         )
@@ -83,7 +88,7 @@ def read_commit(path: Path) -> Commit:
 
 def commits(folder: Path) -> list[Commit]:
     """All commits of a stage folder, by unit name; none when the folder is not there."""
-    paths = sorted(path for path in folder.glob("*.json") if path.name not in (PLAN, "stats.json"))
+    paths = sorted(path for path in folder.glob("*.json") if path.name not in (PLAN, STATS))
     return [read_commit(path) for path in paths]
 
 
@@ -173,7 +178,7 @@ class UnitWriter:
 
     def __init__(self, folder: Path, *, stage: str, unit: str, fingerprint: str) -> None:
         if not UNIT_ID.fullmatch(unit):
-            raise ValueError(f"unit {unit!r} does not match [a-z0-9_-]+")
+            raise ValueError(f"unit {unit!r} does not match [a-z0-9_-]+, or is the name of a stage's own file")
         self.folder, self.stage, self.unit, self.fingerprint = folder, stage, unit, fingerprint
         self.counts: Counter[str] = Counter()
         self.rejects: list[Reject] = []
@@ -182,7 +187,10 @@ class UnitWriter:
         self._temporary = folder / TEMPORARY / f"{unit}.{uuid.uuid4().hex}"
 
     def __enter__(self) -> "UnitWriter":
-        self._temporary.mkdir(parents=True)
+        try:
+            self._temporary.mkdir(parents=True)
+        except OSError as failure:
+            raise self._failed(failure) from failure
         return self
 
     def path(self, suffix: str) -> Path:
@@ -211,14 +219,19 @@ class UnitWriter:
         try:
             if kind is None:
                 self._commit()
+            elif isinstance(error, OSError) and error.errno in _NO_ROOM:
+                raise error
         except OSError as failure:
-            raise StageError(
-                f"unit {self.unit} could not be written: {failure.strerror or failure}",
-                where=failure.filename or self.folder,
-                hint="free disk space or fix the permissions, then run the same command: committed units are kept",
-            ) from failure
+            raise self._failed(failure) from failure
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _failed(self, failure: OSError) -> StageError:
+        return StageError(
+            f"unit {self.unit} could not be written: {failure.strerror or failure}",
+            where=failure.filename or self.folder,
+            hint="free disk space or fix the permissions, then run the same command: committed units are kept",
+        )
 
     def _commit(self) -> None:
         if self.rejects:
@@ -238,6 +251,9 @@ class UnitWriter:
                     sha256=sha256_of(path),
                 )
             )
+        # A commit of an earlier attempt (its data was lost, or another recipe's) must not vouch for the new data.
+        (self.folder / f"{self.unit}.json").unlink(missing_ok=True)
+        sync_folder(self.folder)
         for path, _, _ in self._files:
             path.replace(self.folder / path.name)
         sync_folder(self.folder)

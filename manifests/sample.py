@@ -44,7 +44,7 @@ class Sample:
         """Names (after the key) and bytes, in the order of `MEMBERS`.
 
         Raises:
-            ManifestError: the key or a silhouette is not of the agreed form.
+            ManifestError: the key, a silhouette or the meta is not of the agreed form, or a member is too large.
         """
         if not SAMPLE_KEY.fullmatch(self.key):
             raise ManifestError("a sample key must match [a-z0-9_/-]+", where=self.key, hint="rebuild the pairs")
@@ -55,8 +55,17 @@ class Sample:
                     where=self.key,
                     hint="rebuild the crops",
                 )
-        meta = json.dumps(self.meta, sort_keys=True, separators=(",", ":")).encode()
+        try:
+            meta = json.dumps(self.meta, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+        except (ValueError, TypeError) as error:
+            raise ManifestError(
+                f"the meta is no plain JSON: {error}", where=self.key, hint="leave unknown numbers out"
+            ) from error
         parts = (self.target_jpg, self.reference_jpg, self.target_sil, self.reference_sil, meta)
+        if max(map(len, parts)) > MAX_MEMBER_BYTES:
+            raise ManifestError(
+                f"a member has more than {MAX_MEMBER_BYTES} bytes", where=self.key, hint="store smaller crops"
+            )
         return list(zip(MEMBERS, parts, strict=True))
 
 
@@ -121,6 +130,7 @@ def read_tar(path: Path) -> Iterator[Sample]:
         ShardError: it is cut short, damaged, or holds something that is no sample.
     """
     parts: dict[str, bytes] = {}
+    sample_key = ""
     try:
         with tarfile.open(path, mode="r:") as tar:
             for info in tar:
@@ -129,30 +139,50 @@ def read_tar(path: Path) -> Iterator[Sample]:
                         f"member {info.name!r} is no part of a sample", where=path, hint="rebuild the shard"
                     )
                 key, _, name = info.name.partition(".")
-                if name != MEMBERS[len(parts)]:
+                sample_key = sample_key if parts else key
+                if name != MEMBERS[len(parts)] or key != sample_key:
                     raise ShardError(
-                        f"{info.name} where {MEMBERS[len(parts)]} was due", where=path, hint="rebuild the shard"
+                        f"{info.name} where {sample_key}.{MEMBERS[len(parts)]} was due",
+                        where=path,
+                        hint="rebuild the shard",
                     )
                 member = tar.extractfile(info)
                 parts[name] = member.read() if member is not None else b""
                 if len(parts) == len(MEMBERS):
                     yield from_members(key, parts)
                     parts = {}
+            end = tar.offset
     except (tarfile.TarError, OSError, ValueError) as error:
         raise ShardError(f"the tar does not read to its end: {error}", where=path, hint="rebuild the shard") from error
     if parts:
         raise ShardError("the last sample is incomplete", where=path, hint="the tar was cut short: rebuild the shard")
+    _check_end(path, end)
+
+
+def _check_end(path: Path, end: int) -> None:
+    """Insist on the two zero blocks that close a tar, which `tarfile` takes for granted, and on nothing after them.
+
+    Raises:
+        ShardError: the tar was cut between two samples, or a damaged header hides the rest.
+    """
+    with path.open("rb") as file:
+        file.seek(end)
+        rest = file.read(2 * tarfile.RECORDSIZE)
+    if not 2 * tarfile.BLOCKSIZE <= len(rest) <= tarfile.RECORDSIZE + tarfile.BLOCKSIZE or any(rest):
+        raise ShardError("the tar does not end where its last sample does", where=path, hint="rebuild the shard")
 
 
 def from_members(key: str, parts: Mapping[str, bytes]) -> Sample:
     """Build a sample from its members' bytes.
 
     Raises:
-        ShardError: the JSON does not parse or is no mapping.
+        ShardError: the key or a silhouette is not of the agreed form, or the JSON does not parse or is no mapping.
     """
+    if not SAMPLE_KEY.fullmatch(key) or any(len(parts[sil]) != SILHOUETTE_BYTES for sil in MEMBERS[2:4]):
+        raise ShardError("the key or a silhouette is not of the agreed form", where=key, hint="rebuild the shard")
     try:
         meta = json.loads(parts["json"])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ShardError(f"the sample's JSON does not parse: {error}", where=key, hint="rebuild the shard") from error
     if not isinstance(meta, dict):
         raise ShardError("the sample's JSON is no mapping", where=key, hint="rebuild the shard")

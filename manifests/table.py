@@ -33,7 +33,7 @@ def from_rows(table: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     try:
         built = pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema=schema)
         built.validate(full=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise ManifestError(
             f"a row does not fit the schema: {error}", where=f"{table} table", hint="fix the source"
         ) from error
