@@ -90,7 +90,8 @@ def walk(folder: Path, depth: int = 0) -> Iterator[tuple[Path, list[Path], list[
     yield folder, folders, [entry for entry in entries if entry.is_file()]
     if depth < MAX_DEPTH:
         for below in folders:
-            yield from walk(below, depth + 1)
+            if not (below.is_symlink() and folder.resolve().is_relative_to(below.resolve())):  # no way round in circles
+                yield from walk(below, depth + 1)
 
 
 def unique_names(paths: Sequence[PurePosixPath]) -> list[str]:
@@ -130,19 +131,9 @@ def read_about(root: Path, names: Sequence[str]) -> dict[str, About]:
     """
     path = root / RECORDINGS
     about = {name: About() for name in names}
-    if not path.is_file():
-        return about
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SourceError(
-            f"{RECORDINGS} does not parse: {error}", where=path, hint="see README for an example"
-        ) from error
-    for name, values in data.items():
+    for name, one in _parse(path).items():
         _check_known(name, names, "recording", path)
-        if not isinstance(values, dict):
-            raise SourceError(f"[{name}] is no table", where=path, hint=f"write [{name}], then `group = ...`")
-        about[name] = _about(values, f"{path}: [{name}]")
+        about[name] = one
     decided: dict[str, Split] = {}
     for name, one in about.items():
         if one.split is not None and decided.setdefault(one.group or name, one.split) != one.split:
@@ -152,6 +143,25 @@ def read_about(root: Path, names: Sequence[str]) -> dict[str, About]:
                 hint="give all recordings of a group one split",
             )
     return {name: About(**{**_fields(one), "split": decided.get(one.group or name)}) for name, one in about.items()}
+
+
+def about_recording(root: Path, name: str) -> About:
+    """What `recordings.toml` says of one recording that is known to be there; see `read_about`."""
+    return _parse(root / RECORDINGS).get(name, About())
+
+
+def _parse(path: Path) -> dict[str, About]:
+    if not path.is_file():
+        return {}
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        hint = 'write a table for each recording: [name], then group = "..."'
+        raise SourceError(f"{RECORDINGS} does not parse: {error}", where=path, hint=hint) from error
+    for name, values in data.items():
+        if not isinstance(values, dict):
+            raise SourceError(f"`{name}` is no table", where=path, hint=f"write [{name}], then keys below it")
+    return {name: _about(values, f"{path}: [{name}]") for name, values in data.items()}
 
 
 def _fields(about: About) -> dict[str, Any]:
