@@ -51,7 +51,8 @@ def plan_shards(pairs_folder: Path, *, rows: int, seed: int) -> list[tuple[str, 
     Raises:
         StageError: there is not one pair.
     """
-    units, groups = [], dict[tuple[str, str, str], list[tuple[int, int]]]()
+    units: list[str] = []
+    groups: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
     for commit in commits(pairs_folder):
         file = commit.file("pairs")
         if file is None or not file.rows:

@@ -1,0 +1,48 @@
+"""The pipeline's door: messages a user sees, and exit codes."""
+
+from pathlib import Path
+
+import pytest
+
+from manifests.errors import RecipeError, SourceError
+from pipeline.__main__ import find_roots, main
+from pipeline.recipes import load_recipe
+
+
+def test_roots_of_one_and_of_several_sources(tmp_path: Path) -> None:
+    (tmp_path / "cameras").mkdir()
+    (tmp_path / "videos").mkdir()
+    one = find_roots(load_recipe("cameras"), [str(tmp_path)])
+    assert one == {"cameras": tmp_path}
+    both = find_roots(load_recipe("demo"), [str(tmp_path)])
+    assert both == {"cameras": tmp_path / "cameras", "videos": tmp_path / "videos"}
+    named = find_roots(load_recipe("demo"), [f"videos={tmp_path}", f"cameras={tmp_path}/cameras"])
+    assert named == {"cameras": tmp_path / "cameras", "videos": tmp_path}
+
+
+def test_wrong_roots(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="'video' is no source of this recipe"):
+        find_roots(load_recipe("videos"), [f"video={tmp_path}"])
+    with pytest.raises(RecipeError, match="no folder is given for cameras"):
+        find_roots(load_recipe("cameras"), [])
+    with pytest.raises(SourceError, match="the root of source cameras is not there"):
+        find_roots(load_recipe("cameras"), [str(tmp_path / "nowhere")])
+
+
+def test_an_error_is_what_where_try_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["ingest", "--recipe", "cameras", "--root", str(tmp_path / "no"), "--out", str(tmp_path / "out")])
+    told = capsys.readouterr().err
+    assert code == 2
+    assert "SourceError: the root of source cameras is not there" in told
+    assert "where: " in told
+    assert "try:   check ROOT" in told
+
+
+def test_a_station_without_the_one_before_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pairs", "--recipe", "cameras", "--out", str(tmp_path), "--executor", "local"]) == 2
+    assert "run `make crop`" in capsys.readouterr().err
+
+
+def test_recipe_prints_all_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "cameras"]) == 0
+    assert '"min_hash_distance"' in capsys.readouterr().out
