@@ -18,7 +18,7 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from manifests.errors import SourceError
 
@@ -30,7 +30,7 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # What may be decoded: 8K video and the largest phone photos fit, a file that expands a thousandfold does not.
 MAX_SIDE_PX = 16_384
-MAX_PIXELS = 120_000_000
+MAX_PIXELS = 80_000_000  # below Pillow's own limit
 
 # Containers of recordings only: a playlist or a concatenation script named .mp4 could make the demuxer open other files.
 _OPEN = {"format_whitelist": "mov,avi,matroska,mpegts,mpeg,mpegvideo,h264,flv,asf,ogg", "protocol_whitelist": "file"}
@@ -47,6 +47,14 @@ _EXIF = {
     7: (3, True),
     8: (1, False),
 }
+_BAD_IMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    SourceError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -408,19 +416,14 @@ def _probe_images(path: Path, images: list[Path]) -> Media:
 
 def _image_header(path: Path) -> tuple[int, int, int]:
     """Upright width and height, and the EXIF orientation; zeros for a header that does not parse or is too large."""
+    orientation = 1
     try:
         with Image.open(path, formats=("JPEG", "PNG")) as image:
             width, height = image.size
-            orientation = int(image.getexif().get(0x0112, 1))
-        _check_size(width, height, path)
-    except (
-        OSError,
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        ValueError,
-        SyntaxError,
-        SourceError,
-    ) as error:
+            _check_size(width, height, path)
+            if image.format == "JPEG":  # Pillow would decode a whole PNG to look for it
+                orientation = int(image.getexif().get(0x0112, 1))
+    except _BAD_IMAGE as error:
         logger.debug("%s: %s", path, error)
         return 0, 0, 1
     orientation = orientation if orientation in _EXIF else 1

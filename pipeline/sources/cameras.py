@@ -192,7 +192,8 @@ def _open_views(root: Path, paths: Sequence[PurePosixPath], rows: Rows) -> list[
             media[name] = path, probe(root / path)
         except SourceError as error:
             rows.reject(str(path), Reason.UNREADABLE, error.what)
-    instants = {} if videos else _image_instants({name: found.names for name, (_, found) in media.items()})
+    numbered = bool(videos) or any(path.name == TIMESTAMPS for path in paths)
+    instants = {} if numbered else _image_instants({name: found.names for name, (_, found) in media.items()})
     views = []
     for name, (path, found) in media.items():
         numbers = instants.get(name, list(range(found.num_frames)))
@@ -207,7 +208,10 @@ def _open_views(root: Path, paths: Sequence[PurePosixPath], rows: Rows) -> list[
 def _image_instants(names: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
     """The instant of each image of each camera: the last number in its name, or the first, whichever tells them apart.
 
-    Where neither does, the place in the folder counts.
+    Where neither does, the place in the folder counts, if all cameras hold equally many.
+
+    Raises:
+        SourceError: nothing says which images belong together.
     """
     for pick in (-1, 0):
         instants: dict[str, list[int]] = {}
@@ -217,6 +221,12 @@ def _image_instants(names: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
         told_apart = all(len(set(found)) == len(names[view]) for view, found in instants.items())
         if told_apart and all(number < _LARGEST_INSTANT for found in instants.values() for number in found):
             return instants
+    if len({len(files) for files in names.values()}) > 1:
+        raise SourceError(
+            "nothing says which images of these cameras belong together",
+            where=f"image folders {', '.join(names)}",
+            hint="put the instant's number into the names of the images, or write a timestamps.csv",
+        )
     logger.warning("images of %s have no number that tells them apart: their order counts", ", ".join(names))
     return {view: list(range(len(files))) for view, files in names.items()}
 
