@@ -1,0 +1,291 @@
+"""Checkpoints: written whole or not at all, read without running anything that a file may hold.
+
+A run keeps `checkpoints/step-<step>.pt`, each with the weights, the optimiser, the step, the place in the stream, and the recipe.
+Public CroCo weights are read by the same door.
+"""
+
+import argparse
+import ast
+import hashlib
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manifests.errors import TrainingError
+from training.model.croco import Architecture, CroCo
+from training.model.positions import resize_positions
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{8,})\.pt")
+_POSITIONS = ("enc_pos_embed", "dec_pos_embed")
+# What the public files call our sizes.
+_PUBLIC_NAMES = {
+    "img_size": "image_px",
+    "patch_size": "patch_px",
+    "enc_embed_dim": "enc_dim",
+    "enc_depth": "enc_depth",
+    "enc_num_heads": "enc_heads",
+    "dec_embed_dim": "dec_dim",
+    "dec_depth": "dec_depth",
+    "dec_num_heads": "dec_heads",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """State of a run after a step.
+
+    Args:
+        model: state dict of the network.
+        optimizer: state dict of the optimiser.
+        step: steps done.
+        position: pairs of the stream consumed, over all processes.
+        shards: hash of the shard table that the stream ran over.
+        recipe: the recipe as plain values.
+        init: SHA-256 of the file the weights started from, or None.
+    """
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    step: int
+    position: int
+    shards: str
+    recipe: dict[str, Any]
+    init: str | None
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Put a file in place whole: temporary name, fsync, rename, fsync of the folder.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            _sync(file.fileno())
+        _replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+    """Write a checkpoint, then remove the oldest ones beyond `keep`.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written; earlier checkpoints are untouched.
+    """
+    path = folder / f"step-{checkpoint.step:08d}.pt"
+    temporary = path.with_name(f".{path.name}.tmp")
+    values = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, **values}, file)
+            _sync(file.fileno())
+        _replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+    for old in list_checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints of a run, oldest first; temporary files of a killed one are no checkpoints."""
+    found = [(int(match[1]), path) for path in folder.glob("step-*.pt") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read one of our own checkpoints.
+
+    Raises:
+        TrainingError: the file is damaged, or no checkpoint of ours.
+    """
+    payload = _load(path)
+    names = [field.name for field in fields(Checkpoint)]
+    if payload.get("format") != FORMAT or any(name not in payload for name in names):
+        raise TrainingError(
+            "the file is no checkpoint of a crosspose run",
+            where=path,
+            hint="give a file of OUT/checkpoints, or use --init",
+        )
+    return Checkpoint(**{name: payload[name] for name in names})
+
+
+def load_weights(model: CroCo, path: Path) -> str:
+    """Fill a network from a checkpoint of ours or from public CroCo weights, resizing cosine tables to the grid if needed.
+
+    Args:
+        model: the network, changed in place.
+        path: `.pt` or `.pth` with the state dict under `model`, or `.safetensors`.
+
+    Returns:
+        SHA-256 of the file.
+
+    Raises:
+        TrainingError: the file cannot be read, was trained with other positions, or is of another size.
+    """
+    if path.suffix == ".safetensors":
+        payload: dict[str, Any] = {"model": _load_safetensors(path)}
+    else:
+        payload = _load(path)
+    state = payload.get("model")
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise TrainingError(
+            "the file holds no weights under `model`", where=path, hint="give CroCo.pth or OUT/checkpoints/*.pt"
+        )
+    _check_architecture(payload, model.architecture, path)
+    trained = "cosine" if _POSITIONS[0] in state else "rope"
+    if trained != model.architecture.positions:
+        raise TrainingError(
+            f"the weights were trained with {trained} positions, the recipe asks for {model.architecture.positions}",
+            where=path,
+            hint=f"set architecture.positions to {trained}, or give other weights",
+        )
+    state = dict(state)
+    for name in _POSITIONS:
+        if name in state and state[name].ndim == 2:
+            state[name] = resize_positions(state[name], model.architecture.side)
+    _check_state(state, model.state_dict(), path)
+    model.load_state_dict(state)
+    return file_sha256(path)
+
+
+def export_safetensors(model: CroCo, path: Path) -> None:
+    """Write the weights alone, in a format that any framework reads without unpickling.
+
+    Raises:
+        TrainingError: the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    write_atomic(path, save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
+
+
+def architecture_of(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the sizes that a public checkpoint states, in our names; nothing in it is evaluated.
+
+    CroCo v2 files say `croco_kwargs`; files of CroCo's trainer carry `args.model`, a call written as text; v1 says nothing.
+
+    Returns:
+        The fields of `Architecture` that are stated.
+
+    Raises:
+        ValueError: the text is no plain call.
+    """
+    stated = payload.get("croco_kwargs")
+    text = getattr(payload.get("args"), "model", None)
+    if stated is None and isinstance(text, str):
+        call = ast.parse(text, mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError(f"not a call with named arguments: {text[:80]}")
+        stated = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
+    if not isinstance(stated, Mapping):
+        return {}
+    sizes: dict[str, Any] = {ours: stated[theirs] for theirs, ours in _PUBLIC_NAMES.items() if theirs in stated}
+    if "pos_embed" in stated:
+        sizes["positions"] = "cosine" if stated["pos_embed"] == "cosine" else "rope"
+    return sizes
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_architecture(payload: Mapping[str, Any], architecture: Architecture, path: Path) -> None:
+    try:
+        stated = architecture_of(payload)
+    except (ValueError, SyntaxError) as error:
+        raise TrainingError(
+            f"the file's own settings cannot be read: {error}", where=path, hint="check its origin"
+        ) from error
+    stated.pop("image_px", None)  # another grid is fine: positions are resized
+    stated.pop("positions", None)  # told by the weights themselves
+    wrong = [
+        f"{name} {value}, not {getattr(architecture, name)}"
+        for name, value in stated.items()
+        if value != getattr(architecture, name)
+    ]
+    if wrong:
+        raise TrainingError(
+            f"the weights are of another network: {'; '.join(wrong)}",
+            where=path,
+            hint="change the recipe's architecture",
+        )
+
+
+def _check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+    problems = [f"{name} is missing" for name in wanted if name not in state]
+    problems += [f"{name} is unknown" for name in state if name not in wanted]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise TrainingError(
+            f"the weights do not fit the network: {'; '.join(problems[:3])}{more}",
+            where=path,
+            hint="give weights of the recipe's architecture",
+        )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Load tensors and plain values only; files of CroCo's trainer also hold an `argparse.Namespace`."""
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            payload = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise TrainingError("there is no such file", where=path, hint="check the path") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TrainingError(
+            f"the checkpoint cannot be read safely: {first}",
+            where=path,
+            hint="it is damaged, or holds objects other than tensors and plain values; remove it or fetch it again",
+        ) from error
+    if not isinstance(payload, dict):
+        raise TrainingError("the file holds no checkpoint", where=path, hint="give CroCo.pth or OUT/checkpoints/*.pt")
+    return payload
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"the weights cannot be read: {error}", where=path, hint="fetch the file again") from error
+
+
+def _sync(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _unwritable(path: Path, error: Exception) -> TrainingError:
+    return TrainingError(f"cannot write: {error}", where=path, hint="free some space, or give another --out")
