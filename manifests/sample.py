@@ -156,10 +156,10 @@ def read_tar(path: Path) -> Iterator[Sample]:
         raise ShardError(f"the tar does not read to its end: {error}", where=path, hint="rebuild the shard") from error
     if parts:
         raise ShardError("the last sample is incomplete", where=path, hint="the tar was cut short: rebuild the shard")
-    _check_end(path, end)
+    check_end(path, end)
 
 
-def _check_end(path: Path, end: int) -> None:
+def check_end(path: Path, end: int) -> None:
     """Insist on the two zero blocks that close a tar, which `tarfile` takes for granted, and on nothing after them.
 
     Raises:

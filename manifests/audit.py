@@ -1,0 +1,89 @@
+"""Prove a build against every rule: files, rows, pixels, shards. A damaged file is a finding, never a crash."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from manifests.audit_files import Evidence, Progress, look_at_files
+from manifests.audit_images import look_at_images
+from manifests.audit_shards import look_at_shards
+from manifests.audit_tables import look_at_rows
+from manifests.findings import Finding, Severity, fold
+from manifests.stats import stats_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What an audit found. `stats` are plain JSON values (see `manifests.stats`)."""
+
+    findings: tuple[Finding, ...]
+    stats: dict[str, Any]
+
+    def count(self, severity: Severity) -> int:
+        """Number of findings of one severity."""
+        return sum(finding.severity is severity for finding in self.findings)
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is no error; warnings and infos do not fail a build."""
+        return not self.count(Severity.ERROR)
+
+
+def audit(root: Path, *, progress: Progress | None = None, threads: int | None = None) -> Audit:
+    """Apply every rule to a build.
+
+    Args:
+        root: its output folder.
+        progress: is told what is being looked at (`files`, `images`, `shards`), how many are done, and of how many.
+        threads: that hash and decode; as many as there are cores when left out.
+
+    Returns:
+        the findings, errors first, and the build in numbers; both depend on the build alone.
+
+    Raises:
+        ManifestError: there is no build at all.
+    """
+    tell: Progress = progress or (lambda _what, _done, _total: None)
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+        evidence, findings = look_at_files(root, pool, tell)
+        findings += _unchecked(evidence)
+        findings += _guarded("rows", lambda: look_at_rows(evidence))
+        images, found = look_at_images(evidence, pool, tell)
+        findings += found
+        findings += _guarded("shards", lambda: look_at_shards(evidence, images, tell))
+    return Audit(tuple(fold(findings)), stats_of(evidence))
+
+
+def _guarded(what: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """Run one part. What stops it is itself an error of the audit; what it saw before is kept."""
+    findings: list[Finding] = []
+    try:
+        findings.extend(look())
+    except Exception as problem:
+        logger.exception("the audit of %s stopped", what)
+        message = f"the audit of {what} stopped on {type(problem).__name__}: {problem}"
+        findings.append(Finding(rule="unchecked", severity=Severity.ERROR, table="", where=f"{what}/", message=message))
+    return findings
+
+
+def _unchecked(evidence: Evidence) -> list[Finding]:
+    """Tell which rules were left out, so that silence is not taken for proof."""
+    findings = []
+    for table, why in sorted(evidence.blind.items()):
+        if table not in ("frames", "crops", "pairs", "index"):  # nothing names rows of the others
+            continue
+        message = f"{why}: what names rows of {table} was not held against it"
+        findings.append(Finding(rule="unchecked", severity=Severity.WARNING, table=table, where=table, message=message))
+    late = [stage for stage in ("pairs", "shards") if stage not in evidence.commits]
+    if late:
+        message = f"not run yet: {', '.join(late)}"
+        findings.append(
+            Finding(rule="unchecked", severity=Severity.INFO, table="", where=f"{late[0]}/", message=message)
+        )
+    return findings

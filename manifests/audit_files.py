@@ -1,0 +1,233 @@
+"""First part of the audit: plans, commits and files of a build. What reads goes on to the rules about rows."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests import table as tables
+from manifests.build import STAGES
+from manifests.commit import PLAN, STATS, TEMPORARY, Commit, DataFile, read_commit, sha256_of
+from manifests.errors import ManifestError
+from manifests.findings import Finding, Severity, error
+from manifests.schema import SCHEMAS
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]  # what is being looked at, how many of it are done, how many there are
+
+# Looked at in the second and third part only: pixels, and what no rule about rows reads.
+HEAVY = {"crops": ("jpeg", "silhouette", "keypoints_px"), "frames": ("keypoints_px",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One committed file that reads. `data` lacks the heavy columns, and is None for a tar."""
+
+    stage: str
+    commit: Commit
+    file: DataFile
+    path: Path
+    data: pa.Table | None
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What the first part leaves for the others.
+
+    Attributes:
+        root: of the build.
+        commits: those that read, by stage.
+        parts: files that read, by table.
+        blind: tables of which rows may be missing here, with why: rules that need all of their rows are left out.
+    """
+
+    root: Path
+    commits: dict[str, list[Commit]] = field(default_factory=dict)
+    parts: dict[str, list[Part]] = field(default_factory=dict)
+    blind: dict[str, str] = field(default_factory=dict)
+
+    def table(self, name: str) -> pa.Table:
+        """All rows of a table that read, without its heavy columns, part after part."""
+        found = [part.data for part in self.parts.get(name, []) if part.data is not None]
+        return pa.concat_tables(found) if found else light(name, tables.empty(name))
+
+
+def light(table: str, data: pa.Table) -> pa.Table:
+    """Leave the heavy columns out."""
+    return data.drop_columns([name for name in HEAVY.get(table, ()) if name in data.column_names])
+
+
+def look_at_files(root: Path, pool: ThreadPoolExecutor, progress: Progress) -> tuple[Evidence, list[Finding]]:
+    """Hold every plan, commit and file of a build against each other.
+
+    Args:
+        root: of the build.
+        pool: hashes and reads files.
+        progress: is told about each file.
+
+    Returns:
+        what reads, and the findings.
+
+    Raises:
+        ManifestError: nothing of a build is there.
+    """
+    if not any((root / stage).is_dir() for stage in STAGES):
+        raise ManifestError(
+            "no build is here",
+            where=root,
+            hint=f"give the OUT folder of a build: it holds {', '.join(STAGES)}",
+        )
+    evidence, findings = Evidence(root), list[Finding]()
+    for stage in STAGES:
+        if (root / stage).is_dir():
+            findings += _look_at_stage(evidence, stage)
+    jobs = [
+        (stage, commit, file) for stage, done in evidence.commits.items() for commit in done for file in commit.files
+    ]
+    for count, (part, seen, table) in enumerate(pool.map(lambda job: _look_at_file(root, *job), jobs), start=1):
+        findings += seen
+        if part is not None:
+            evidence.parts.setdefault(table, []).append(part)
+        else:
+            evidence.blind.setdefault(table, "one of its files does not read")
+        progress("files", count, len(jobs))
+    return evidence, findings
+
+
+def _look_at_stage(evidence: Evidence, stage: str) -> Iterator[Finding]:
+    folder = evidence.root / stage
+    plan, found = _read_plan(folder, stage)
+    yield from found
+    evidence.commits[stage] = []
+    names = sorted(path.name for path in folder.iterdir())
+    for name in names:
+        if not name.endswith(".json") or name in (PLAN, STATS) or name.startswith("."):
+            continue
+        try:
+            commit = read_commit(folder / name)
+        except ManifestError as problem:
+            yield error("commit", "", f"{stage}/{name}", problem.what)
+            continue
+        if commit.stage != stage:
+            yield error("commit", "", f"{stage}/{name}", f"it is a commit of stage {commit.stage!r}")
+            continue
+        evidence.commits[stage].append(commit)
+        if plan is not None and commit.fingerprint != plan["fingerprint"]:
+            message = (
+                f"the commit carries {commit.fingerprint[:12]}, the plan {plan['fingerprint'][:12]}: another recipe"
+            )
+            yield error("fingerprint", "", f"{stage}/{name}", message)
+    if plan is not None:
+        yield from _hold_against_plan(evidence, stage, plan["units"])
+    yield from _strays(evidence, stage, names)
+
+
+def _read_plan(folder: Path, stage: str) -> tuple[dict[str, Any] | None, list[Finding]]:
+    where = f"{stage}/{PLAN}"
+    try:
+        plan = json.loads((folder / PLAN).read_text())
+        units, stamp = plan["units"], plan["fingerprint"]
+    except FileNotFoundError:
+        return None, [error("plan", "", where, "the plan is missing: nothing tells which units there should be")]
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        return None, [error("plan", "", where, f"the plan does not read: {problem!r}")]
+    if not isinstance(stamp, str) or not isinstance(units, list) or not all(isinstance(unit, str) for unit in units):
+        return None, [error("plan", "", where, "the plan's fingerprint or units are not of the agreed form")]
+    return plan, []
+
+
+def _hold_against_plan(evidence: Evidence, stage: str, planned: list[str]) -> Iterator[Finding]:
+    done = {commit.unit for commit in evidence.commits[stage]}
+    missing = [unit for unit in planned if unit not in done]
+    extra = sorted(done.difference(planned))
+    if missing:
+        message = f"{len(missing)} of {len(planned)} planned units are not committed: run the stage again"
+        yield Finding(
+            rule="uncommitted", severity=Severity.ERROR, table="", where=f"{stage}/", message=message,
+            count=len(missing), examples=tuple(missing[:5]),
+        )  # fmt: skip
+        for table in STAGES[stage]:
+            evidence.blind.setdefault(table, f"units of {stage} are not committed")
+    if extra:
+        yield Finding(
+            rule="unplanned", severity=Severity.WARNING, table="", where=f"{stage}/",
+            message=f"{len(extra)} committed units are not in the plan", count=len(extra), examples=tuple(extra[:5]),
+        )  # fmt: skip
+
+
+def _strays(evidence: Evidence, stage: str, names: list[str]) -> Iterator[Finding]:
+    """Data files that no commit lists: readers pass them by, a person may not."""
+    listed = {file.name for commit in evidence.commits[stage] for file in commit.files} | {f"{stage}.parquet"}
+    stray = [name for name in names if name.endswith((".parquet", ".tar", ".tmp")) and name not in listed]
+    unfinished = evidence.root / stage / TEMPORARY
+    if unfinished.is_dir() and any(unfinished.iterdir()):
+        stray.append(TEMPORARY)
+    if stray:
+        yield Finding(
+            rule="stray", severity=Severity.WARNING, table="", where=f"{stage}/",
+            message="files that no commit lists: what an interrupted run left, or a commit that was removed",
+            count=len(stray), examples=tuple(f"{stage}/{name}" for name in stray[:5]),
+        )  # fmt: skip
+
+
+def _look_at_file(root: Path, stage: str, commit: Commit, file: DataFile) -> tuple[Part | None, list[Finding], str]:
+    """Hold one file against its commit and its schema; runs in a thread."""
+    where, path = f"{stage}/{file.name}", root / stage / file.name
+    if file.table != "tar" and file.table not in SCHEMAS:
+        return (
+            None,
+            [error("commit", file.table, where, f"the commit lists an unknown table {file.table!r}")],
+            file.table,
+        )
+    findings = []
+    try:
+        size = path.stat().st_size
+        if size != file.bytes:
+            findings.append(error("hash", file.table, where, f"it has {size:,} bytes, its commit tells {file.bytes:,}"))
+        elif sha256_of(path) != file.sha256:
+            findings.append(error("hash", file.table, where, "its SHA-256 is not the one its commit tells"))
+    except FileNotFoundError:
+        return None, [error("missing", file.table, where, "the committed file is not there")], file.table
+    except OSError as problem:
+        return None, [error("unreadable", file.table, where, f"it does not read: {problem}")], file.table
+    if file.table == "tar":
+        return Part(stage, commit, file, path, None), findings, "tar"
+    try:
+        data = _read_light(file.table, path)
+    except ManifestError as problem:
+        rule = "unreadable" if isinstance(problem.__cause__, pa.ArrowException | OSError) else "schema"
+        return None, [*findings, error(rule, file.table, where, problem.what)], file.table
+    except Exception as problem:  # a damaged file may fail in any way: that is a finding, and the audit goes on
+        logger.debug("reading %s", path, exc_info=True)
+        return (
+            None,
+            [*findings, error("unreadable", file.table, where, f"{type(problem).__name__}: {problem}")],
+            file.table,
+        )
+    if data.num_rows != file.rows:
+        findings.append(error("rows", file.table, where, f"it has {data.num_rows} rows, its commit tells {file.rows}"))
+    return Part(stage, commit, file, path, data), findings, file.table
+
+
+def _read_light(table: str, path: Path) -> pa.Table:
+    """Read a table without its heavy columns, and check every value that is read.
+
+    Raises:
+        ManifestError: it is not of this schema, or a column that may not has nulls.
+        ArrowException: it is damaged.
+    """
+    with pq.ParquetFile(path) as file:
+        tables.check(table, file.schema_arrow.empty_table(), where=path)
+        data = file.read(columns=[name for name in SCHEMAS[table].names if name not in HEAVY.get(table, ())])
+    data.validate(full=True)
+    for column in SCHEMAS[table]:
+        if not column.nullable and column.name in data.column_names and data.column(column.name).null_count:
+            raise ManifestError(f"column {column.name} has nulls", where=path, hint="rebuild the table")
+    return data

@@ -1,0 +1,145 @@
+"""Third part of the audit: every distinct image of the crops is decoded once, whatever holds it."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import simplejpeg
+
+from manifests.audit_files import Evidence, Part, Progress
+from manifests.findings import Finding, Severity, error
+from manifests.sample import MAX_MEMBER_BYTES, MAX_SIDE_PX, SILHOUETTE_BYTES
+
+logger = logging.getLogger(__name__)
+
+DIGEST = 16  # bytes that stand for an image or a silhouette
+BATCH = 256  # crops in memory at once
+
+Digests = npt.NDArray[np.uint8]
+
+
+@dataclass(slots=True)
+class Images:
+    """What the crops hold.
+
+    Attributes:
+        jpeg: (n, DIGEST) digests of the crops' images, in the row order of `Evidence.table("crops")`.
+        silhouette: (n, DIGEST) of their silhouettes.
+        known: (n,) whether the crop's bytes could be read.
+        sound: digests of images that decode.
+        broken: digests of images that do not, with why.
+    """
+
+    jpeg: Digests
+    silhouette: Digests
+    known: npt.NDArray[np.bool_]
+    sound: set[bytes] = field(default_factory=set)
+    broken: dict[bytes, str] = field(default_factory=dict)
+
+    def judge(self, digest: bytes, jpeg: bytes) -> str | None:
+        """What is wrong with an image, or None; decodes it when it was not met before."""
+        if digest in self.sound:
+            return None
+        if digest not in self.broken:
+            problem = problem_of(jpeg)
+            if problem is None:
+                self.sound.add(digest)
+                return None
+            self.broken[digest] = problem
+        return self.broken[digest]
+
+
+def digest_of(data: bytes) -> bytes:
+    """`DIGEST` bytes that stand for some bytes."""
+    return hashlib.blake2b(data, digest_size=DIGEST).digest()
+
+
+def problem_of(jpeg: bytes, size_px: int | None = None) -> str | None:
+    """What is wrong with an image, or None. Its header is read, and held to the caps, before any pixel is decoded.
+
+    Args:
+        jpeg: untrusted bytes.
+        size_px: the side it should have; any square one when left out.
+    """
+    if len(jpeg) > MAX_MEMBER_BYTES:
+        return f"has {len(jpeg):,} bytes, more than any image of ours"
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+        if max(height, width) > MAX_SIDE_PX:
+            return f"says that it is {width} x {height} px, more than any image of ours"
+        if height != width or (size_px is not None and width != size_px):
+            return f"is {width} x {height} px, not a square of {size_px or 'one side'}"
+        simplejpeg.decode_jpeg(jpeg, "GRAY")
+    except ValueError as problem:
+        return f"does not decode: {problem}"
+    return None
+
+
+def look_at_images(evidence: Evidence, pool: ThreadPoolExecutor, progress: Progress) -> tuple[Images, list[Finding]]:
+    """Decode the images of all crops, and measure their silhouettes.
+
+    Args:
+        evidence: of the first part.
+        pool: decodes.
+        progress: is told about the crops.
+
+    Returns:
+        what the shards are held against, and the findings.
+    """
+    parts = [part for part in evidence.parts.get("crops", []) if part.data is not None]
+    total = sum(part.data.num_rows for part in parts if part.data is not None)
+    images = Images(np.zeros((total, DIGEST), np.uint8), np.zeros((total, DIGEST), np.uint8), np.zeros(total, bool))
+    findings, first = list[Finding](), 0
+    for part in parts:
+        assert part.data is not None
+        try:
+            findings += list(_look_at_part(part, images, first, pool, progress))
+        except Exception as problem:  # a damaged file may fail in any way: that is a finding, and the audit goes on
+            logger.debug("reading %s", part.path, exc_info=True)
+            where = f"{part.stage}/{part.file.name}"
+            findings.append(error("unreadable", "crops", where, f"its images do not read: {problem}"))
+        first += part.data.num_rows
+    return images, findings
+
+
+def _look_at_part(
+    part: Part, images: Images, first: int, pool: ThreadPoolExecutor, progress: Progress
+) -> Iterator[Finding]:
+    keys, problems, short = [], [], []
+    row = first
+    with pq.ParquetFile(part.path) as file:
+        for batch in file.iter_batches(batch_size=BATCH, columns=["key", "jpeg", "silhouette", "size_px"]):
+            names, jpegs, silhouettes, sizes = (batch.column(i).to_pylist() for i in range(4))
+            for i, (name, problem, digest) in enumerate(
+                zip(names, pool.map(problem_of, jpegs, sizes), pool.map(digest_of, jpegs), strict=True)
+            ):
+                if problem is None:
+                    images.sound.add(digest)
+                else:
+                    images.broken[digest] = problem
+                    keys.append(name)
+                    problems.append(problem)
+                if len(silhouettes[i]) != SILHOUETTE_BYTES:
+                    short.append(name)
+                images.jpeg[row + i] = np.frombuffer(digest, np.uint8)
+                images.silhouette[row + i] = np.frombuffer(digest_of(silhouettes[i]), np.uint8)
+            images.known[row : row + len(names)] = True
+            row += len(names)
+            progress("images", row, len(images.known))
+    where = f"{part.stage}/{part.file.name}"
+    if keys:
+        yield _about("image", where, f"the image {problems[0]}", keys)
+    if short:
+        yield _about("silhouette", where, f"the silhouette has not {SILHOUETTE_BYTES} bytes", short)
+
+
+def _about(rule: str, where: str, message: str, keys: list[str]) -> Finding:
+    return Finding(
+        rule=rule, severity=Severity.ERROR, table="crops", where=where, message=message, count=len(keys),
+        examples=tuple(keys[:5]),
+    )  # fmt: skip

@@ -1,0 +1,235 @@
+"""Last part of the audit: shards against pairs, crops, indexes and commits, member by member."""
+
+import json
+import logging
+import mmap
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from manifests import table as tables
+from manifests.audit_files import Evidence, Part, Progress
+from manifests.audit_images import Images, digest_of
+from manifests.audit_tables import rows_of
+from manifests.errors import ManifestError, ShardError
+from manifests.findings import NUM_EXAMPLES, Finding, Severity, error, of_rows
+from manifests.sample import MAX_MEMBER_BYTES, SILHOUETTE_BYTES, check_end
+from manifests.schema import MEMBERS
+from manifests.types import Role
+
+logger = logging.getLogger(__name__)
+
+Ints = npt.NDArray[np.int64]
+Places = dict[str, tuple[int, int]]  # member name to offset and size of its data
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """What the samples of a shard are held against.
+
+    Attributes:
+        pairs: all pairs.
+        rows: row in `pairs` of each sample of the shard, -1 where it is none.
+        crop_rows: per role, row in the crops of each pair, -1 where it is none.
+        images: of the crops.
+    """
+
+    pairs: pa.Table
+    rows: Ints
+    crop_rows: dict[Role, Ints]
+    images: Images
+
+
+def look_at_shards(evidence: Evidence, images: Images, progress: Progress) -> Iterator[Finding]:
+    """Hold every shard against its index, its pairs and its crops, and `shards.parquet` against the commits."""
+    pairs, crops = evidence.table("pairs"), evidence.table("crops")
+    indexes = {part.commit.unit: part for part in evidence.parts.get("index", []) if part.data is not None}
+    tars = evidence.parts.get("tar", [])
+    yield from _packed(evidence, pairs)
+    yield from _shards_table(evidence, pairs, indexes)
+    crop_rows = {role: rows_of(pairs.column(role.value), crops.column("key")) for role in Role}
+    for count, tar in enumerate(tars, start=1):
+        index = indexes.get(tar.commit.unit)
+        if index is not None and index.data is not None:
+            shelf = Shelf(pairs, rows_of(index.data.column("key"), pairs.column("key")), crop_rows, images)
+            yield from _look_at_shard(tar, index.data, shelf)
+        progress("shards", count, len(tars))
+
+
+def _packed(evidence: Evidence, pairs: pa.Table) -> Iterator[Finding]:
+    """Every pair is in exactly one shard; nothing else is."""
+    if "shards" not in evidence.commits:
+        return
+    samples = evidence.table("index").column("key")
+    rows = rows_of(samples, pairs.column("key"))
+    if "pairs" not in evidence.blind:
+        yield from of_rows("packed", "index", rows < 0, samples, "a sample is no pair")
+    times = np.bincount(rows[rows >= 0], minlength=pairs.num_rows)
+    times = times[rows_of(pairs.column("key"), pairs.column("key"))]  # a key used twice counts for both
+    yield from of_rows("packed", "pairs", times > 1, pairs.column("key"), "a pair is more than once in the shards")
+    if "index" not in evidence.blind:
+        yield from of_rows("packed", "pairs", times == 0, pairs.column("key"), "a pair is in no shard")
+
+
+def _shards_table(evidence: Evidence, pairs: pa.Table, indexes: dict[str, Part]) -> Iterator[Finding]:
+    """Hold `shards.parquet` against the commits and the indexes, and each shard's pairs against its row."""
+    where, done = "shards/shards.parquet", evidence.commits.get("shards", [])
+    try:
+        told = tables.read("shards", evidence.root / where)
+        told.validate(full=True)
+    except ManifestError as problem:
+        if done:
+            yield error("shards_table", "shards", where, problem.what)
+        return
+    rows = {row["name"]: row for row in told.to_pylist()}
+    if len(rows) != told.num_rows:
+        yield error("shards_table", "shards", where, "a shard is listed more than once")
+    committed = {commit.unit: commit for commit in done}
+    odd = sorted(set(rows) ^ set(committed))
+    if odd:
+        message = f"{len(odd)} shards are in the table or committed, but not both"
+        yield error("shards_table", "shards", where, message, examples=tuple(odd[:NUM_EXAMPLES]))
+    for name in sorted(set(rows) & set(committed)):
+        tar, index = committed[name].file("tar"), committed[name].file("index")
+        if tar is None or index is None:
+            yield error("commit", "tar", f"shards/{name}.json", "the commit lists no tar, or no index")
+            continue
+        due = {
+            "rows": tar.rows,
+            "bytes": tar.bytes,
+            "sha256": tar.sha256,
+            "index_sha256": index.sha256,
+            "fingerprint": committed[name].fingerprint,
+        }
+        data = indexes[name].data if name in indexes else None
+        if data is not None and data.num_rows:
+            due["first_pair"], due["last_pair"] = data.column("key")[0].as_py(), data.column("key")[-1].as_py()
+            yield from _own_pairs(name, rows[name], data.column("key"), pairs)
+        wrong = [column for column, value in due.items() if rows[name][column] != value]
+        if wrong:
+            message = f"{', '.join(wrong)} differ from the shard's commit or index"
+            yield error("shards_table", "shards", where, message, examples=(name,))
+
+
+def _own_pairs(name: str, row: dict[str, Any], keys: pa.ChunkedArray, pairs: pa.Table) -> Iterator[Finding]:
+    rows = rows_of(keys, pairs.column("key"))
+    mine = pairs.take(pa.array(rows[rows >= 0]))
+    for column in ("split", "source", "domain", "weight"):
+        odd = pc.not_equal(mine.column(column), row[column])
+        message = f"shard {name} of {column} {row[column]} holds pairs of another"
+        yield from of_rows("shard_columns", "pairs", odd, mine.column("key"), message, where=f"shards/{name}.tar")
+
+
+def _look_at_shard(tar: Part, index: pa.Table, shelf: Shelf) -> Iterator[Finding]:
+    where = f"shards/{tar.file.name}"
+    try:
+        places, order = _members(tar)
+        yield from _hold_against_index(where, tar, index, places, order)
+        yield from _look_at_samples(where, tar, index.column("key").to_pylist(), places, shelf)
+    except ShardError as problem:
+        yield error("tar", "tar", where, problem.what)
+    except (tarfile.TarError, OSError, ValueError) as problem:
+        yield error("unreadable", "tar", where, f"the tar does not read to its end: {problem}")
+
+
+def _members(tar: Part) -> tuple[Places, list[str]]:
+    """Where each member lies, as a tar reader finds it, and their names in order."""
+    places, order = Places(), []
+    with tarfile.open(tar.path, mode="r:") as file:
+        for info in file:
+            if not info.isreg() or info.size > MAX_MEMBER_BYTES:
+                raise ValueError(f"member {info.name!r} is no part of a sample")
+            places[info.name] = info.offset_data, info.size
+            order.append(info.name)
+        end = file.offset
+    check_end(tar.path, end)
+    return places, order
+
+
+def _hold_against_index(where: str, tar: Part, index: pa.Table, places: Places, order: list[str]) -> Iterator[Finding]:
+    keys = index.column("key").to_pylist()
+    listed = [f"{key}.{member}" for key in keys for member in MEMBERS]
+    if len(order) != tar.file.rows * len(MEMBERS):
+        message = f"it holds {len(order)} members, its commit tells {tar.file.rows} samples of {len(MEMBERS)}"
+        yield error("rows", "tar", where, message)
+    elif order != listed:
+        first = next((i for i, pair in enumerate(zip(order, listed, strict=False)) if pair[0] != pair[1]), 0)
+        message = f"member {first} is {order[first]}, where the index lists {listed[first] if listed else 'nothing'}"
+        yield error("tar", "tar", where, message)
+    off = np.zeros(len(keys), bool)
+    for member in MEMBERS:
+        column = index.column(member.replace(".", "_")).combine_chunks()
+        told = zip(column.field("offset").to_pylist(), column.field("size").to_pylist(), strict=True)
+        off |= np.array(
+            [
+                (place := places.get(f"{key}.{member}")) is not None and place != tuple(t)
+                for key, t in zip(keys, told, strict=True)
+            ],
+            bool,
+        )
+    message = "the index has a member begin or end where the tar does not"
+    yield from of_rows("offset", "index", off, index.column("key"), message, where=where)
+
+
+def _look_at_samples(where: str, tar: Part, keys: list[str], places: Places, shelf: Shelf) -> Iterator[Finding]:
+    """Hold the bytes of each sample against its crops and its pair."""
+    bad: dict[tuple[str, str], list[str]] = defaultdict(list)
+    pairs = shelf.pairs.take(pa.array(np.maximum(shelf.rows, 0))).to_pylist() if shelf.pairs.num_rows else []
+    with tar.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for i, key in enumerate(keys):
+            parts = {m: bytes(data[p[0] : sum(p)]) for m in MEMBERS if (p := places.get(f"{key}.{m}")) is not None}
+            pair = pairs[i] if pairs and shelf.rows[i] >= 0 else None
+            for role in Role:
+                crop = int(shelf.crop_rows[role][shelf.rows[i]]) if pair is not None else -1
+                for problem in _problems_of_role(parts, role, crop, shelf.images):
+                    bad[problem].append(key)
+            if "json" in parts and pair is not None and (odd := _odd_json(parts["json"], pair)):
+                bad["sample_json", f"its JSON {odd}"].append(key)
+    for (rule, message), names in sorted(bad.items()):
+        yield Finding(
+            rule=rule, severity=Severity.ERROR, table="index", where=where, message=message, count=len(names),
+            examples=tuple(names[:NUM_EXAMPLES]),
+        )  # fmt: skip
+
+
+def _problems_of_role(parts: dict[str, bytes], role: Role, crop: int, images: Images) -> Iterator[tuple[str, str]]:
+    """Rule and message for what is wrong with one image of a sample and its silhouette."""
+    known = crop >= 0 and bool(images.known[crop])
+    jpeg, silhouette = parts.get(f"{role.value}.jpg"), parts.get(f"{role.value}.sil")
+    if jpeg is not None:
+        digest = digest_of(jpeg)
+        same = known and images.jpeg[crop].tobytes() == digest
+        problem = None if same else images.judge(digest, jpeg)  # the crop's own finding tells of what they share
+        if problem is not None:
+            yield "image", f"the {role.value} {problem}"
+        elif known and not same:
+            yield "sample_bytes", f"the {role.value}'s image is not its crop's"
+    if silhouette is not None:
+        if len(silhouette) != SILHOUETTE_BYTES:
+            yield "silhouette", f"the {role.value}'s silhouette has not {SILHOUETTE_BYTES} bytes"
+        elif known and images.silhouette[crop].tobytes() != digest_of(silhouette):
+            yield "sample_bytes", f"the {role.value}'s silhouette is not its crop's"
+
+
+def _odd_json(text: bytes, pair: dict[str, Any]) -> str | None:
+    """What a sample's JSON gets wrong, or None."""
+    try:
+        meta = json.loads(text)
+    except (ValueError, RecursionError):
+        return "does not parse"
+    if not isinstance(meta, dict):
+        return "is no mapping"
+    due = {name: pair[name] for name in ("kind", "source", "domain", "split", "dt_s", "view_angle_rad")}
+    wrong = [name for name, value in due.items() if meta.get(name) != value]
+    for role in Role:
+        side = meta.get(role.value)
+        if not isinstance(side, dict) or side.get("key") != pair[role.value]:
+            wrong.append(f"{role.value}.key")
+    return f"differs from its pair in {', '.join(wrong)}" if wrong else None

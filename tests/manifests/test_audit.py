@@ -1,0 +1,764 @@
+"""Each rule is given a build with one thing broken, and must say that and nothing else."""
+
+import json
+import shutil
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import simplejpeg
+
+from manifests import table as tables
+from manifests.audit import audit
+from manifests.build import STAGES
+from manifests.commit import UnitWriter
+from manifests.errors import ManifestError
+from manifests.findings import RULES, Finding, Severity, fold
+from manifests.sample import read_tar, write_tar
+from tests.support.build_folder import (
+    STAMP,
+    add_crop,
+    change_rows,
+    change_samples,
+    change_shards_table,
+    make_build,
+    recommit,
+    write_raw,
+)
+
+SHARD = "train-rig-body-000000"
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    return make_build(tmp_path_factory.mktemp("build") / "out")
+
+
+@pytest.fixture
+def build(honest, tmp_path):
+    return shutil.copytree(honest, tmp_path / "out")
+
+
+def only_finding(root, rule, **about) -> Finding:
+    """The one finding of an audit; `about` are attributes it must have."""
+    findings = audit(root, threads=2).findings
+    assert [finding.rule for finding in findings] == [rule], findings
+    assert {name: getattr(findings[0], name) for name in about} == about
+    return findings[0]
+
+
+def test_an_honest_build_passes_without_any_finding(honest):
+    seen = []
+    result = audit(honest, progress=lambda *step: seen.append(step))
+    assert result.findings == ()
+    assert result.passed
+    assert {what: total for what, _, total in seen} == {"files": 31, "images": 54, "shards": 9}
+    assert all(done <= total for _, done, total in seen)
+
+
+def test_stats_count_what_was_written(honest):
+    stats = audit(honest).stats
+    assert stats["rows"] == {"frames": 54, "crops": 54, "pairs": 117, "rejects": 4}
+    # 6 instants x C(3, 2) views; segments of 4 and 2 instants in each of 3 views: 3 x (6 + 1)
+    assert {(row["source"], row["split"], row["kind"]): row["rows"] for row in stats["pairs"]} == {
+        (source, split, kind): rows
+        for source, split in (("rig", "train"), ("rig", "val"), ("synthetic", "train"))
+        for kind, rows in (("cross_view", 18), ("cross_pose", 21))
+    }
+    assert [(r["stage"], r["source"], r["reason"], r["rows"]) for r in stats["rejects"]] == [
+        ("crops", "rig", "frozen", 2),
+        ("frames", "rig", "unreadable", 2),
+    ]
+    angles = stats["histograms"]["view_angle_rad"]
+    assert (sum(angles["counts"]), angles["unknown"]) == (54, 0)
+    assert angles["counts"][3] == 36  # 0.6 rad = 34 degrees
+    assert sum(stats["histograms"]["dt_s"]["counts"]) == 63
+    assert stats["shards"]["rows"] == 117
+    json.dumps(stats)  # plain values
+
+
+def test_two_builds_and_two_audits_say_the_same(honest, tmp_path):
+    other = make_build(tmp_path / "again")
+    files = {path.relative_to(honest): path.read_bytes() for path in honest.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(other): path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    assert audit(honest, threads=1) == audit(other, threads=3)
+
+
+def test_nothing_to_audit_is_an_error_with_a_hint(tmp_path):
+    with pytest.raises(ManifestError, match=r"no build is here(?s:.)*give the OUT folder"):
+        audit(tmp_path)
+
+
+# --- files and commits ---
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"units": ["rig-rec1"]}', '{"units": "rig-rec1", "fingerprint": "a"}', "\udcff"]
+)
+def test_plan_that_does_not_read(build, text):
+    (build / "frames" / "plan.json").write_text(text, errors="surrogateescape")
+    only_finding(build, "plan", severity=Severity.ERROR, where="frames/plan.json")
+
+
+def test_plan_that_is_missing(build):
+    (build / "pairs" / "plan.json").unlink()
+    assert "missing" in only_finding(build, "plan", where="pairs/plan.json").message
+
+
+@pytest.mark.parametrize("text", ["", "7", "[]", '{"files": 3}', '{"files": [], "unit": "rig-rec3"}'])
+def test_commit_that_does_not_read(build, text):
+    (build / "frames" / "rig-rec3.json").write_text(text)
+    only_finding(build, "commit", where="frames/rig-rec3.json")
+
+
+def test_commit_that_names_a_file_elsewhere(build):
+    path = build / "frames" / "rig-rec3.json"
+    path.write_text((build / "frames" / "rig-rec1.json").read_text().replace('"rig-rec1', '"../frames/rig-rec1'))
+    only_finding(build, "commit", where="frames/rig-rec3.json")
+
+
+def test_commit_of_another_stage(build):
+    shutil.copy(build / "frames" / "rig-rec1.json", build / "pairs" / "rig-rec3.json")
+    path = build / "pairs" / "rig-rec3.json"
+    path.write_text(path.read_text().replace('"rig-rec1', '"rig-rec3'))
+    assert only_finding(build, "commit", where="pairs/rig-rec3.json").message == "it is a commit of stage 'frames'"
+
+
+def test_commit_of_another_recipe(build):
+    path = build / "pairs" / "rig-rec1.json"
+    path.write_text(path.read_text().replace(STAMP["pairs"], "0" * 64))
+    only_finding(build, "fingerprint", where="pairs/rig-rec1.json")
+
+
+def test_planned_unit_without_commit(build):
+    path = build / "frames" / "plan.json"
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps(plan | {"units": [*plan["units"], "rig-rec3"]}))
+    first, second = audit(build).findings
+    assert (first.rule, first.severity, first.where, first.examples) == (
+        "uncommitted", Severity.ERROR, "frames/", ("rig-rec3",)
+    )  # fmt: skip
+    assert (second.rule, second.severity, second.where) == ("unchecked", Severity.WARNING, "frames")
+
+
+def test_missing_rows_of_an_uncommitted_unit_are_not_told_twice(build):
+    (build / "crops" / "rig-rec1.json").unlink()
+    found = {finding.rule: finding for finding in audit(build).findings}
+    assert set(found) == {"uncommitted", "unchecked", "stray"}
+    assert found["stray"].examples == ("crops/rig-rec1.crops.parquet", "crops/rig-rec1.rejects.parquet")
+
+
+def test_committed_unit_that_nobody_planned(build):
+    path = build / "frames" / "plan.json"
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps(plan | {"units": plan["units"][1:]}))
+    only_finding(build, "unplanned", severity=Severity.WARNING, examples=("rig-rec1",))
+
+
+def test_strays_are_warned_of(build):
+    (build / "crops" / "_tmp" / "rig-rec1.abc").mkdir(parents=True)
+    (build / "crops" / "rig-old.crops.parquet").write_bytes(b"")
+    only_finding(
+        build, "stray", severity=Severity.WARNING, count=2, examples=("crops/rig-old.crops.parquet", "crops/_tmp")
+    )
+
+
+def test_missing_file(build):
+    (build / "frames" / "rig-rec1.rejects.parquet").unlink()
+    only_finding(build, "missing", table="rejects", where="frames/rig-rec1.rejects.parquet")
+
+
+def test_one_bit_of_a_tar_beside_its_samples(build):
+    path = build / "shards" / f"{SHARD}.tar"
+    data = bytearray(path.read_bytes())
+    last = tables.read("index", build / "shards" / f"{SHARD}.index.parquet").to_pylist()[-1]["json"]
+    assert sum(last.values()) % 512
+    data[sum(last.values())] ^= 1  # in the padding: no sample is hurt, and still the hash must tell
+    path.write_bytes(data)
+    only_finding(build, "hash", table="tar", where=f"shards/{SHARD}.tar")
+
+
+@pytest.mark.parametrize("recommitted", [False, True])
+def test_tar_cut_between_samples(build, recommitted):
+    path = build / "shards" / f"{SHARD}.tar"
+    index = tables.read("index", build / "shards" / f"{SHARD}.index.parquet").to_pylist()
+    path.write_bytes(path.read_bytes()[: index[-1]["target_jpg"]["offset"] - 512])  # stock readers do not notice
+    if recommitted:
+        recommit(build, "shards", SHARD)
+    found = {finding.rule: finding for finding in audit(build).findings}
+    assert set(found) == ({"tar"} if recommitted else {"hash", "tar"})
+    assert found["tar"].message == "the tar does not end where its last sample does"
+
+
+def test_tar_with_fewer_samples_than_committed(build):
+    change_samples(build, SHARD, lambda samples: samples[:-1], keep_index=True)
+    assert only_finding(build, "rows", table="tar").message == "it holds 70 members, its commit tells 15 samples of 5"
+
+
+def test_tar_cut_inside_a_member(build):
+    path = build / "shards" / f"{SHARD}.tar"
+    middle = (
+        tables.read("index", build / "shards" / f"{SHARD}.index.parquet").to_pylist()[7]["reference_jpg"]["offset"] + 9
+    )
+    path.write_bytes(path.read_bytes()[:middle])
+    assert {finding.rule for finding in audit(build).findings} == {"hash", "unreadable"}
+
+
+def test_empty_tar(build):
+    (build / "shards" / f"{SHARD}.tar").write_bytes(b"")
+    assert {finding.rule for finding in audit(build).findings} == {"hash", "unreadable"}
+
+
+def test_rows_other_than_committed(build):
+    path = build / "frames" / "rig-rec1.json"
+    raw = json.loads(path.read_text())
+    raw["files"] = [file | {"rows": file["rows"] + 1} if file["table"] == "frames" else file for file in raw["files"]]
+    path.write_text(json.dumps(raw))
+    only_finding(build, "rows", table="frames", message="it has 18 rows, its commit tells 19")
+
+
+def test_table_of_another_version(build):
+    path = build / "frames" / "rig-rec1.rejects.parquet"
+    data = tables.read("rejects", path)
+    write_raw(
+        build, "frames", "rig-rec1", "rejects", data.replace_schema_metadata({"table": "rejects", "version": "0"})
+    )
+    assert "rejects version 0, not rejects version 1" in only_finding(build, "schema", table="rejects").message
+
+
+def test_table_with_another_column(build):
+    data = tables.read("rejects", build / "frames" / "rig-rec1.rejects.parquet")
+    odd = data.set_column(2, "reason", pa.array([1])).replace_schema_metadata(data.schema.metadata)
+    write_raw(build, "frames", "rig-rec1", "rejects", odd)
+    assert "['reason'] differ from the schema" in only_finding(build, "schema").message
+
+
+def test_nulls_where_none_may_be(build):
+    data = tables.read("rejects", build / "frames" / "rig-rec1.rejects.parquet")
+    holey = pa.Table.from_arrays(
+        [pa.array([None], pa.string()), *data.columns[1:]],
+        schema=pa.schema([f.with_nullable(f.name == "stage" or f.nullable) for f in data.schema], data.schema.metadata),
+    )
+    write_raw(build, "frames", "rig-rec1", "rejects", holey)
+    only_finding(build, "schema", table="rejects")
+
+
+@pytest.mark.parametrize("table", ["frames", "crops", "pairs"])
+@pytest.mark.parametrize("how", ["cut", "garbage", "empty", "flipped"])
+def test_damaged_table_is_a_finding_and_the_rest_is_audited(build, table, how):
+    path = build / table / f"rig-rec1.{table}.parquet"
+    data = bytearray(path.read_bytes())
+    if how == "flipped":
+        data[40 : len(data) // 2] = bytes(255 - byte for byte in data[40 : len(data) // 2])
+    path.write_bytes({"cut": data[: len(data) // 2], "garbage": b"PAR1" * 99, "empty": b"", "flipped": data}[how])
+    change_rows(build, "pairs", "rig-rec2", "pairs", lambda rows: rows[0].update(dt_s=99.0))
+    found = {finding.rule for finding in audit(build).findings}
+    assert {"hash", "unreadable", "time"} <= found
+    assert found <= {"hash", "unreadable", "time", "unchecked", "sample_json"}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_damage_anywhere_never_crashes_and_never_passes(build, seed):
+    rng = np.random.default_rng(seed)
+    files = sorted(path for path in build.rglob("*") if path.suffix in (".parquet", ".tar", ".json"))
+    path = files[rng.integers(len(files))]
+    data = bytearray(path.read_bytes())
+    for place in rng.integers(len(data), size=20):
+        data[place] ^= 0x55
+    path.write_bytes(data)
+    assert not audit(build, threads=2).passed
+
+
+# --- rows ---
+
+
+def test_key_used_twice(build):
+    change_rows(build, "frames", "rig-rec1", "frames", lambda rows: [*rows, rows[0]])
+    only_finding(build, "unique", table="frames", count=1, examples=("rig/train/rec1/00000000/cam1/all",))
+
+
+def test_pair_key_used_twice_across_units(build):
+    rows = tables.read("pairs", build / "pairs" / "rig-rec1.pairs.parquet").slice(0, 1).to_pylist()
+    change_rows(build, "pairs", "rig-rec2", "pairs", lambda own: [*own, *rows])
+    only_finding(build, "unique", table="pairs")
+
+
+def test_key_that_its_columns_do_not_spell(build):
+    key = add_crop(build)
+    change_rows(build, "crops", "rig-rec1", "crops", lambda rows: rows[-1].update(key=key.replace("/p0", "/p1")))
+    only_finding(build, "key", table="crops", count=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"silhouette_from": "guess"}, "silhouette_from is none of dataset, render, parser, none"),
+        ({"box_from": "guess"}, "box_from is none of"),
+        ({"coverage": 1.5}, r"coverage is not in [0, 1]"),
+        ({"mean": float("nan")}, r"mean is not in [0, 255]"),
+    ],
+)
+def test_values_outside_what_is_known(build, changes, message):
+    key = add_crop(build, **changes)
+    finding = only_finding(build, "value", table="crops", where=next(iter(changes)), examples=(key,))
+    assert message in finding.message
+
+
+def test_reject_for_no_known_reason(build):
+    change_rows(build, "crops", "rig-rec1", "rejects", lambda rows: rows[0].update(reason="mood"))
+    only_finding(build, "value", table="rejects", where="reason")
+
+
+def test_crop_of_no_frame(build):
+    key = add_crop(build, frame_key="rig/train/rec1/00000077/cam1/all")
+    only_finding(build, "reference", table="crops", where="frame_key", count=1, examples=(key,))
+
+
+def test_pair_of_no_crop(build):
+    def change(rows):
+        rows[0].update(target="rig/train/rec1/00000077/cam1/p0")
+
+    change_rows(build, "pairs", "rig-rec1", "pairs", change)
+    first, second = audit(build).findings
+    assert (first.rule, first.table, first.where, first.count) == ("reference", "pairs", "target", 1)
+    assert (second.rule, second.message) == ("sample_json", "its JSON differs from its pair in target.key")
+
+
+@pytest.mark.parametrize("column", ["group", "domain"])
+def test_crop_that_disagrees_with_its_frame(build, column):
+    key = add_crop(build, **{column: "hand"})
+    only_finding(build, "crop_frame", where=column, examples=(key,))
+
+
+def repair(build, kind, change):
+    """Change the first train pair of a kind, in its table and in its sample, so that only the rule about pairs can tell."""
+    changed = {}
+
+    def of_pair(rows):
+        row = next(row for row in rows if row["kind"] == kind)
+        change(row)
+        changed.update(row)
+
+    change_rows(build, "pairs", "rig-rec1", "pairs", of_pair)
+    crops = {row["key"]: row for row in tables.read("crops", build / "crops" / "rig-rec1.crops.parquet").to_pylist()}
+
+    def of_sample(sample):
+        if sample.key != changed["key"]:
+            return sample
+        target, reference = crops[changed["target"]], crops[changed["reference"]]
+        meta = {name: changed[name] for name in ("kind", "source", "domain", "split", "dt_s", "view_angle_rad")}
+        return replace(
+            sample,
+            meta=meta | {"target": {"key": target["key"]}, "reference": {"key": reference["key"]}},
+            target_jpg=target["jpeg"],
+            target_sil=target["silhouette"],
+            reference_jpg=reference["jpeg"],
+            reference_sil=reference["silhouette"],
+        )
+
+    for path in sorted((build / "shards").glob("train-rig-*.tar")):
+        change_samples(build, path.stem, lambda samples: [of_sample(sample) for sample in samples])
+    return changed["key"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "where", "message"),
+    [
+        ("cross_view", {"target": "00000001/cam1", "reference": "00000002/cam2"}, "instant", "joins two instants"),
+        ("cross_view", {"target": "00000001/cam1", "reference": "00000001/cam1"}, "view", "joins a camera with itself"),
+        (
+            "cross_pose", {"target": "00000001/cam1", "reference": "00000002/cam2", "dt_s": 0.04}, "view",
+            "joins two cameras",
+        ),
+        (
+            "cross_pose", {"target": "00000001/cam1", "reference": "00000001/cam1", "dt_s": 0.0}, "instant",
+            "joins an instant with itself",
+        ),
+        (
+            "cross_pose", {"target": "00000003/cam1", "reference": "00000004/cam1", "dt_s": 0.04}, "segment",
+            "crosses a cut or a time gap",
+        ),
+    ],
+)  # fmt: skip
+def test_pair_of_the_wrong_crops(build, kind, changes, where, message):
+    crops = {r: f"rig/train/rec1/{changes[r]}/p0" for r in ("target", "reference")}
+    key = repair(build, kind, lambda row: row.update(changes | crops))
+    finding = only_finding(build, kind, table="pairs", where=where, count=1, examples=(key,))
+    assert message in finding.message
+
+
+@pytest.mark.parametrize("kind", ["cross_view", "cross_pose"])
+def test_pair_of_two_people(build, kind):
+    def other_person(rows):
+        for row in rows:
+            if row["view"] == "cam3":
+                row.update(track="p1", key=row["key"].replace("/p0", "/p1"))
+
+    honest_rows = tables.read("pairs", build / "pairs" / "rig-rec1.pairs.parquet").to_pylist()
+    change_rows(build, "crops", "rig-rec1", "crops", other_person)
+    if kind == "cross_pose":  # the person changes within a camera, from one instant to the next
+        change_rows(
+            build, "crops", "rig-rec1", "crops",
+            lambda rows: [r | {"track": "p0", "key": r["key"].replace("/p1", "/p0")} if r["instant"] else r for r in rows],
+        )  # fmt: skip
+
+    def renamed(key):
+        _, _, _, instant, view, _ = key.split("/")
+        return key.replace("/p0", "/p1") if view == "cam3" and (kind == "cross_view" or not int(instant)) else key
+
+    change_rows(
+        build, "pairs", "rig-rec1", "pairs",
+        lambda rows: [r | {"target": renamed(r["target"]), "reference": renamed(r["reference"])} for r in rows],
+    )  # fmt: skip
+    found = [f for f in audit(build).findings if f.rule in ("cross_view", "cross_pose")]
+    assert {(f.rule, f.where) for f in found} >= {(kind, "track")}
+    wrong = sum(
+        r["kind"] == kind and (renamed(r["target"]) == r["target"]) != (renamed(r["reference"]) == r["reference"])
+        for r in honest_rows
+    )
+    assert next(f.count for f in found if f.rule == kind) == wrong > 0
+
+
+def test_pair_of_two_sequences(build):
+    rows = tables.read("pairs", build / "pairs" / "rig-rec2.pairs.parquet").to_pylist()
+    change_rows(
+        build, "pairs", "rig-rec1", "pairs", lambda own: own[0].update(reference=rows[0]["reference"])
+    )  # a person of the val split seen in training
+    found = {(f.rule, f.where) for f in audit(build).findings if f.table == "pairs"}
+    assert found == {("cross_pose", "sequence"), ("pair_columns", "sequence"), ("pair_split", "split")}
+
+
+def test_pair_that_claims_another_split(build):
+    key = repair(build, "cross_view", lambda row: row.update(split="test"))
+    first, second = audit(build).findings
+    assert (first.rule, first.examples) == ("pair_split", (key,))
+    assert (second.rule, second.examples) == ("shard_columns", (key,))
+
+
+def test_pair_that_claims_another_domain(build):
+    key = repair(build, "cross_view", lambda row: row.update(domain="hand"))
+    first, second = audit(build).findings
+    assert (first.rule, first.where, first.examples) == ("pair_columns", "domain", (key,))
+    assert second.rule == "shard_columns"
+
+
+@pytest.mark.parametrize(("kind", "dt_s"), [("cross_view", 0.04), ("cross_pose", 0.04)])
+def test_pair_with_the_wrong_time(build, kind, dt_s):
+    key = repair(build, kind, lambda row: row.update(dt_s=dt_s))
+    only_finding(build, "time", table="pairs", examples=(key,))
+
+
+def test_unknown_time_is_no_finding(build):
+    repair(build, "cross_pose", lambda row: row.update(dt_s=None))
+    assert audit(build).findings == ()
+
+
+@pytest.mark.parametrize(("column", "shared"), [("group", "rec1"), ("subject", "rig-rec1")])
+def test_group_or_subject_in_two_splits(build, column, shared):
+    for stage in ("frames", "crops"):
+        change_rows(build, stage, "rig-rec2", stage, lambda rows: [row | {column: shared} for row in rows])
+    only_finding(build, "leak", where=column, severity=Severity.ERROR, examples=(f"rig/{shared}",))
+
+
+@pytest.mark.parametrize("group", ["same", "other"])
+def test_sequence_in_two_splits(build, group):
+    """Frames of `rec1` under `val`: an error when its group comes along; only a reused name when the groups differ."""
+    rows = [
+        row | {
+            "split": "val", "key": row["key"].replace("/train/", "/val/"), "subject": None,
+            "group": row["group"] if group == "same" else "somebody-else",
+        }
+        for row in tables.read("frames", build / "frames" / "rig-rec1.frames.parquet").to_pylist()
+    ]  # fmt: skip
+    change_rows(build, "frames", "rig-rec2", "frames", lambda own: [*own, *rows])
+    found = {f.where: f.severity for f in audit(build).findings if f.rule == "leak"}
+    assert found == (
+        {"group": Severity.ERROR, "sequence": Severity.ERROR} if group == "same" else {"sequence": Severity.WARNING}
+    )
+
+
+def test_same_names_in_two_sources_are_no_leak(build):
+    """Two datasets may both have a `rec2`, one for training and one for validation."""
+    for table in ("frames", "crops"):
+        change_rows(
+            build, "renders", "synthetic-s000000", table,
+            lambda rows: [row | {"group": "rec2", "subject": "rig-rec2"} for row in rows],
+        )  # fmt: skip
+    assert audit(build).findings == ()
+
+
+# --- pixels ---
+
+
+def jpeg_of(width, height):
+    return simplejpeg.encode_jpeg(np.zeros((height, width, 3), np.uint8))
+
+
+def claims_to_be_huge():
+    """A small JPEG whose header says 65,500 x 65,500: it must be refused before anything is decoded."""
+    data = bytearray(jpeg_of(64, 64))
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = struct.pack(">HH", 65500, 65500)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("jpeg", "message"),
+    [
+        (b"", "does not decode"),
+        (b"GIF89a", "does not decode"),
+        (jpeg_of(64, 64)[:-80], "does not decode"),
+        (jpeg_of(64, 48), "is 64 x 48 px"),
+        (jpeg_of(32, 32), "is 32 x 32 px, not a square of 64"),
+        (claims_to_be_huge(), "says that it is 65500 x 65500 px"),
+        (jpeg_of(64, 64) + bytes(5 << 20), "more than any image of ours"),
+    ],
+)
+def test_image_that_does_not_decode(build, jpeg, message):
+    key = add_crop(build, jpeg=jpeg)
+    finding = only_finding(build, "image", table="crops", where="crops/rig-rec1.crops.parquet", examples=(key,))
+    assert message in finding.message
+
+
+def test_silhouette_of_another_size(build):
+    key = add_crop(build, silhouette=bytes(511))
+    only_finding(build, "silhouette", table="crops", count=1, examples=(key,))
+
+
+# --- shards ---
+
+
+def test_pair_that_is_in_no_shard(build):
+    change_samples(build, SHARD, lambda samples: samples[1:])
+    fix_ends(build)
+    path = build / "shards" / f"{SHARD}.json"
+    path.write_text(path.read_text().replace('"rows":15', '"rows":14'))
+    recommit(build, "shards", SHARD)
+    lost = only_finding(build, "packed", table="pairs", count=1)
+    assert lost.message == "a pair is in no shard"
+
+
+def fix_ends(build):
+    keys = tables.read("index", build / "shards" / f"{SHARD}.index.parquet").column("key").to_pylist()
+    change_shards_table(build, SHARD, lambda row: row | {"first_pair": keys[0], "last_pair": keys[-1]})
+
+
+def grow(build, sample):
+    change_samples(build, SHARD, lambda samples: [*samples[:1], sample, *samples[1:]])
+    path = build / "shards" / f"{SHARD}.json"
+    path.write_text(path.read_text().replace('"rows":15', '"rows":16'))
+    recommit(build, "shards", SHARD)
+
+
+def test_pair_that_is_in_two_shards(build):
+    other = next(read_tar(build / "shards" / "train-rig-body-000001.tar"))
+    grow(build, other)
+    finding = only_finding(build, "packed", table="pairs", count=1, examples=(other.key,))
+    assert finding.message == "a pair is more than once in the shards"
+
+
+def test_sample_that_is_no_pair(build):
+    stranger = replace(next(read_tar(build / "shards" / f"{SHARD}.tar")), key="rig/train/rec1/v/nobody")
+    grow(build, stranger)
+    finding = only_finding(build, "packed", table="index", count=1, examples=(stranger.key,))
+    assert finding.message == "a sample is no pair"
+
+
+def test_shard_with_a_pair_of_another_split(build):
+    """Whoever trains on `train-*.tar` would learn from a validation pair."""
+    moved = "val-rig-body-000000"
+    sample = list(read_tar(build / "shards" / f"{moved}.tar"))[1]
+    change_samples(build, moved, lambda samples: [s for s in samples if s.key != sample.key])
+    path = build / "shards" / f"{moved}.json"
+    path.write_text(path.read_text().replace('"rows":15', '"rows":14'))
+    recommit(build, "shards", moved)
+    grow(build, sample)
+    only_finding(build, "shard_columns", table="pairs", count=1, where=f"shards/{SHARD}.tar", examples=(sample.key,))
+
+
+def test_tar_in_another_order_than_its_index(build):
+    change_samples(build, SHARD, lambda s: [s[0], s[2], s[1], *s[3:]], keep_index=True)
+    found = {finding.rule: finding for finding in audit(build).findings}
+    assert set(found) == {"tar", "offset"}
+    assert found["tar"].message.startswith("member 5 is ")
+
+
+def test_index_that_points_beside_a_member(build):
+    def shift(rows):
+        rows[3]["target_jpg"]["offset"] += 1
+
+    change_rows(build, "shards", SHARD, "index", shift)
+    only_finding(build, "offset", table="index", count=1, where=f"shards/{SHARD}.tar")
+
+
+def test_member_that_is_no_file(build):
+    path = build / "shards" / f"{SHARD}.tar"
+    data = bytearray(path.read_bytes())
+    header = data[:512]
+    header[156:157] = b"2"  # a symbolic link
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data[:512] = header
+    path.write_bytes(data)
+    recommit(build, "shards", SHARD)
+    assert "is no part of a sample" in only_finding(build, "unreadable", table="tar").message
+
+
+def change_one(build, **changes):
+    changed = []
+
+    def change(samples):
+        changed.append(samples[4].key)
+        return [replace(sample, **changes) if i == 4 else sample for i, sample in enumerate(samples)]
+
+    change_samples(build, SHARD, change)
+    return changed[0]
+
+
+def test_sample_whose_image_does_not_decode(build):
+    key = change_one(build, reference_jpg=jpeg_of(64, 64)[:300])
+    finding = only_finding(build, "image", table="index", where=f"shards/{SHARD}.tar", count=1, examples=(key,))
+    assert finding.message.startswith("the reference does not decode")
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [({"target_jpg": jpeg_of(64, 64)}, "image"), ({"target_sil": bytes(512)}, "silhouette")],
+)
+def test_sample_with_bytes_of_another_crop(build, changes, what):
+    key = change_one(build, **changes)
+    finding = only_finding(build, "sample_bytes", table="index", count=1, examples=(key,))
+    assert finding.message == f"the target's {what} is not its crop's"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "cross_time"}, "differs from its pair in kind"),
+        ({"target": {"key": "x"}, "view_angle_rad": 9}, "differs from its pair in view_angle_rad, target.key"),
+        ({"reference": None}, "differs from its pair in reference.key"),
+    ],
+)
+def test_sample_whose_json_disagrees(build, change, message):
+    meta = list(read_tar(build / "shards" / f"{SHARD}.tar"))[4].meta
+    key = change_one(build, meta=meta | change)
+    finding = only_finding(build, "sample_json", table="index", count=1, examples=(key,))
+    assert finding.message == f"its JSON {message}"
+
+
+@pytest.mark.parametrize(
+    ("json_bytes", "message"),
+    [(b"{", "does not parse"), (b"[]", "is no mapping"), (b"[" * 100_000, "does not parse")],
+)
+def test_sample_whose_json_is_none(build, json_bytes, message, monkeypatch):
+    original = json.dumps
+    samples = list(read_tar(build / "shards" / f"{SHARD}.tar"))
+
+    def change(samples):
+        return samples
+
+    class Raw(dict):
+        pass
+
+    marked = replace(samples[0], meta=Raw(samples[0].meta))
+    monkeypatch.setattr(
+        "manifests.sample.json.dumps",
+        lambda value, **how: json_bytes.decode() if isinstance(value, Raw) else original(value, **how),
+    )
+    path = build / "shards" / f"{SHARD}.tar"
+    with path.open("wb") as file:
+        index = write_tar(file, [marked, *samples[1:]])
+    tables.write("index", tables.from_rows("index", index), build / "shards" / f"{SHARD}.index.parquet")
+    monkeypatch.undo()
+    recommit(build, "shards", SHARD)
+    assert only_finding(build, "sample_json", count=1, examples=(marked.key,)).message == f"its JSON {message}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": 14}, "rows differ from"),
+        ({"sha256": "0" * 64, "fingerprint": "1" * 64}, "sha256, fingerprint differ from"),
+        ({"first_pair": "rig/train/rec1/v/none"}, "first_pair differ from"),
+    ],
+)
+def test_shards_table_that_disagrees(build, changes, message):
+    change_shards_table(build, SHARD, lambda row: row | changes)
+    finding = only_finding(build, "shards_table", table="shards", examples=(SHARD,))
+    assert message in finding.message
+
+
+def test_shards_table_without_a_shard(build):
+    path = build / "shards" / "shards.parquet"
+    tables.write("shards", tables.read("shards", path).slice(1), path)
+    only_finding(build, "shards_table", examples=(SHARD,))
+
+
+@pytest.mark.parametrize("how", ["missing", "garbage"])
+def test_shards_table_that_does_not_read(build, how):
+    path = build / "shards" / "shards.parquet"
+    path.unlink()
+    if how == "garbage":
+        path.write_bytes(b"PAR1")
+    only_finding(build, "shards_table", where="shards/shards.parquet")
+
+
+def test_a_build_under_way_is_no_failure(build):
+    for stage in ("pairs", "shards"):
+        shutil.rmtree(build / stage)
+    result = audit(build)
+    assert result.passed
+    assert [(f.rule, f.severity, f.message) for f in result.findings] == [
+        ("unchecked", Severity.INFO, "not run yet: pairs, shards")
+    ]
+
+
+def test_an_empty_stage_is_no_crash(tmp_path):
+    for stage in STAGES:
+        (tmp_path / stage).mkdir()
+        (tmp_path / stage / "plan.json").write_text(json.dumps({"units": [], "fingerprint": "a"}))
+    result = audit(tmp_path)
+    assert result.passed
+    assert result.stats["rows"] == {"frames": 0, "crops": 0, "pairs": 0, "rejects": 0}
+
+
+# --- findings ---
+
+
+def test_many_findings_alike_are_folded_and_none_is_lost():
+    files = [
+        Finding(rule="hash", severity=Severity.ERROR, table="tar", where=f"shards/s{i:02}.tar", message="differs")
+        for i in reversed(range(20))
+    ]
+    note = Finding(rule="stray", severity=Severity.WARNING, table="", where="crops/", message="files")
+    first, second = fold([note, *files])
+    assert (first.count, first.where) == (20, "shards/s00.tar and 19 more places")
+    assert first.examples == tuple(f"shards/s{i:02}.tar" for i in range(5))
+    assert second == note
+    assert fold(reversed([note, *files[:3]])) == fold([*files[:3], note])
+
+
+def test_a_finding_names_a_known_rule_and_the_command_that_shows_it():
+    with pytest.raises(ValueError, match="no rule named taste"):
+        Finding(rule="taste", severity=Severity.ERROR, table="", where="", message="")
+    row = Finding(rule="key", severity=Severity.ERROR, table="crops", where="", message="", examples=("a/b", "c"))
+    assert row.command("out") == "python -m manifests show out --table crops --key a/b"
+    file = Finding(rule="hash", severity=Severity.ERROR, table="tar", where="shards/a.tar", message="")
+    assert file.command("out") == "ls -l out/shards/a.tar"
+
+
+def test_every_rule_is_provoked_somewhere_here():
+    source = __import__("pathlib").Path(__file__).read_text()
+    assert [rule for rule in RULES if f'"{rule}"' not in source] == []
+
+
+def test_audit_reads_what_the_writers_of_the_build_write(tmp_path):
+    """A unit committed by `UnitWriter` beside the others is audited like them."""
+    build = make_build(tmp_path / "out")
+    with UnitWriter(build / "frames", stage="frames", unit="rig-rec3", fingerprint=STAMP["frames"]) as out:
+        out.table("frames", tables.empty("frames"))
+    only_finding(build, "unplanned", examples=("rig-rec3",))
+    assert pq.read_metadata(build / "frames" / "rig-rec3.frames.parquet").num_rows == 0
