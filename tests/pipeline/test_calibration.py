@@ -100,8 +100,8 @@ BROKEN = [
     ("camera_array.toml", lambda text: text.replace("matrix = [[50", "matrix = [[-50", 1), r"positive focal"),
     (
         "camera_array.toml",
-        lambda text: text.replace("rotation = [[", "rotation = [[9", 1),
-        r"1: rotation: is no rotation",
+        lambda text: text.replace("rotation = [[", "rotation = [[9.0, 0.0, 0.0], [", 1),
+        r"1: rotation: has shape \(4, 3\)",
     ),
     (
         "camera_array.toml",
