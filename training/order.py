@@ -31,6 +31,12 @@ from manifests.seeds import rng_for
 
 Ints = npt.NDArray[np.int64]
 
+VERSION = 1
+"""Rises when the same seed and table would give another stream; part of a stream's `table_hash`."""
+
+BLOCK_SHARDS = 8
+"""Shards whose pairs are shuffled among each other, unless told otherwise."""
+
 CYCLE = 1 << 16
 """Places after which the choice of sources repeats; weights are kept to one part in this."""
 
@@ -70,7 +76,7 @@ class Order:
         ValueError: `block_shards` is below 1, or there are more sources than places in a cycle.
     """
 
-    def __init__(self, shards: Sequence[ShardRows], *, seed: int, block_shards: int = 8) -> None:
+    def __init__(self, shards: Sequence[ShardRows], *, seed: int, block_shards: int = BLOCK_SHARDS) -> None:
         if block_shards < 1:
             raise ValueError(f"block_shards must be at least 1, not {block_shards}")
         weights = _check_weights(shards)
@@ -200,12 +206,12 @@ def _check_weights(shards: Sequence[ShardRows]) -> dict[str, float]:
     weights: dict[str, float] = {}
     rows: dict[str, int] = {}
     for shard in shards:
-        if weights.setdefault(shard.source, shard.weight) != shard.weight:
-            raise ManifestError(f"source {shard.source} has two weights", where=f"shard {shard.name}", hint=hint)
         if not (shard.weight > 0 and np.isfinite(shard.weight)) or shard.rows < 0:
             raise ManifestError(
                 f"a weight of {shard.weight} or {shard.rows} rows cannot be", where=f"shard {shard.name}", hint=hint
             )
+        if weights.setdefault(shard.source, shard.weight) != shard.weight:
+            raise ManifestError(f"source {shard.source} has two weights", where=f"shard {shard.name}", hint=hint)
         rows[shard.source] = rows.get(shard.source, 0) + shard.rows
     for source, count in rows.items():
         if not count:
