@@ -1,0 +1,192 @@
+"""A contact sheet of pairs: target, reference, silhouettes outlined, and what a pair says of itself."""
+
+import io
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+
+from manifests import table as tables
+from manifests.build import Build
+from manifests.commit import write_bytes
+from manifests.errors import ManifestError
+from manifests.sample import MAX_MEMBER_BYTES, MAX_SIDE_PX, unpack_cells
+from manifests.seeds import rng_for
+from manifests.types import FrameKey, PairKind, Role
+
+TILE_PX = 160
+GAP_PX = 12
+CAPTION_PX = 34
+FONT_PX = 12
+PAPER, INK, FAINT = (250, 249, 246), (32, 32, 36), (110, 108, 104)
+OUTLINE = {Role.TARGET: (255, 120, 30), Role.REFERENCE: (30, 190, 255)}
+
+
+def choose_pairs(
+    build: Build, *, num: int, kind: str | None = None, source: str | None = None, split: str | None = None
+) -> pa.Table:
+    """Draw pairs for a sheet: the same from the same build, in turn from every source, split and kind there is.
+
+    Args:
+        build: to draw from.
+        num: how many; fewer when there are fewer.
+        kind: only pairs of this kind.
+        source: only pairs of this source.
+        split: only pairs of this split.
+
+    Returns:
+        rows of the pairs table, sorted by source, split, kind and key.
+
+    Raises:
+        ManifestError: no pair is left to show.
+    """
+    pairs = build.table("pairs")
+    for column, value in (("kind", kind), ("source", source), ("split", split)):
+        if value is None:
+            continue
+        known = sorted(pc.unique(pairs.column(column)).to_pylist())
+        pairs = pairs.filter(pc.equal(pairs.column(column), value))
+        if not pairs.num_rows:
+            raise ManifestError(
+                f"no pair of {column} {value!r}",
+                where=build.folder("pairs"),
+                hint=f"there are: {', '.join(known) or 'none'}",
+            )
+    if not pairs.num_rows:
+        raise ManifestError("there is no pair to show", where=build.folder("pairs"), hint="run `make pairs` first")
+    order = ["source", "split", "kind", "key"]
+    pairs = pairs.sort_by([(name, "ascending") for name in order])
+    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for row, group in enumerate(zip(*(pairs.column(name).to_pylist() for name in order[:3]), strict=True)):
+        groups[group].append(row)
+    shuffled = [rng_for("sheet", *group).permutation(rows) for group, rows in groups.items()]
+    turns = [int(rows[turn]) for turn in range(max(map(len, shuffled))) for rows in shuffled if turn < len(rows)]
+    return pairs.take(pa.array(sorted(turns[:num])))
+
+
+def contact_sheet(build: Build, pairs: pa.Table, *, columns: int = 3) -> Image.Image:
+    """Draw pairs side by side: target left, reference right, two lines of caption beneath.
+
+    Args:
+        build: that holds their crops.
+        pairs: rows of the pairs table.
+        columns: pairs in a row of the sheet.
+    """
+    crops = _crops(build, {key for role in Role for key in pairs.column(role.value).to_pylist()})
+    width, height = 2 * TILE_PX + 2, TILE_PX + CAPTION_PX
+    columns = min(columns, pairs.num_rows)
+    lines = math.ceil(pairs.num_rows / columns)
+    size = GAP_PX + columns * (width + GAP_PX), GAP_PX + lines * (height + GAP_PX)
+    sheet = Image.new("RGB", size, PAPER)
+    font = ImageFont.load_default(FONT_PX)
+    for place, pair in enumerate(pairs.to_pylist()):
+        x = GAP_PX + place % columns * (width + GAP_PX)
+        y = GAP_PX + place // columns * (height + GAP_PX)
+        for side, role in enumerate(Role):
+            sheet.paste(_tile(crops.get(pair[role.value]), role), (x + side * (TILE_PX + 2), y))
+        write = ImageDraw.Draw(sheet)
+        first, second = captions(pair)
+        write.text((x, y + TILE_PX + 3), _fit(first, font, width), font=font, fill=INK)
+        write.text((x, y + TILE_PX + 18), _fit(second, font, width), font=font, fill=FAINT)
+    return sheet
+
+
+def captions(pair: dict[str, Any]) -> tuple[str, str]:
+    """Two lines about a pair: what it is; and how its images differ (degrees and seconds, for people)."""
+    target, reference = FrameKey.parse(pair["target"]), FrameKey.parse(pair["reference"])
+    first = f"{pair['kind'].replace('_', '-')}  {pair['source']} / {pair['sequence']}  ({pair['split']})"
+    if pair["kind"] == PairKind.CROSS_VIEW:
+        angle = pair["view_angle_rad"]
+        seen = "angle unknown" if angle is None else f"{math.degrees(angle):.0f}\N{DEGREE SIGN} apart"
+        return first, f"{target.view} + {reference.view}, {seen}, instant {target.instant}"
+    gap = "dt unknown" if pair["dt_s"] is None else f"dt {pair['dt_s']:+.2f} s"
+    return first, f"{target.view}, {gap}, instants {target.instant} + {reference.instant}"
+
+
+def encode(sheet: Image.Image, form: str) -> bytes:
+    """PNG or JPEG bytes of a sheet."""
+    data = io.BytesIO()
+    sheet.save(data, form, **({"quality": 85} if form == "JPEG" else {"optimize": True}))
+    return data.getvalue()
+
+
+def write_sheet(path: Path, sheet: Image.Image) -> None:
+    """Write a sheet as PNG, whole or not at all.
+
+    Raises:
+        ManifestError: the folder does not take it.
+    """
+    try:
+        write_bytes(path, encode(sheet, "PNG"))
+    except OSError as error:
+        raise ManifestError(
+            f"the sheet cannot be written: {error.strerror or error}", where=path, hint="name another file"
+        ) from error
+
+
+def open_jpeg(jpeg: bytes) -> Image.Image:
+    """Decode an untrusted JPEG with Pillow, held to the caps before any pixel is decoded.
+
+    Raises:
+        ValueError: it is too large or does not decode.
+    """
+    if len(jpeg) > MAX_MEMBER_BYTES:
+        raise ValueError("too many bytes")
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+            if max(image.size) > MAX_SIDE_PX:
+                raise ValueError("too many pixels")
+            return image.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _crops(build: Build, keys: set[str]) -> dict[str, dict[str, Any]]:
+    """The crops of some keys; unit by unit, pixels only where one is in."""
+    wanted, found = pa.array(sorted(keys), pa.string()), dict[str, dict[str, Any]]()
+    for stage in ("renders", "crops"):
+        for commit in build.commits(stage):
+            file = commit.file("crops")
+            if file is None:
+                continue
+            path = build.folder(stage) / file.name
+            names = tables.read("crops", path, columns=["key"]).column("key")
+            rows = np.flatnonzero(pc.is_in(names, value_set=wanted).to_numpy())
+            if len(rows):
+                data = tables.read("crops", path, columns=["key", "jpeg", "silhouette"]).take(pa.array(rows))
+                found |= {row["key"]: row for row in data.to_pylist()}
+    return found
+
+
+def _tile(crop: dict[str, Any] | None, role: Role) -> Image.Image:
+    """A crop at tile size with its silhouette outlined; a crossed box when it is missing or does not decode."""
+    try:
+        if crop is None:
+            raise ValueError("missing")
+        picture = open_jpeg(crop["jpeg"]).resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
+        cells = unpack_cells(crop["silhouette"])
+    except ValueError as error:
+        picture = Image.new("RGB", (TILE_PX, TILE_PX), (228, 222, 216))
+        draw = ImageDraw.Draw(picture)
+        draw.line([(0, 0), (TILE_PX, TILE_PX)], fill=FAINT)
+        draw.line([(0, TILE_PX), (TILE_PX, 0)], fill=FAINT)
+        draw.text((6, 4), str(error)[:24], font=ImageFont.load_default(FONT_PX), fill=INK)
+        return picture
+    mask = Image.fromarray(cells.astype(np.uint8) * 255).resize(picture.size, Image.Resampling.BICUBIC)
+    mask = mask.point([255 * (value > 127) for value in range(256)])
+    edge = ImageChops.subtract(mask.filter(ImageFilter.MaxFilter(5)), mask)
+    halo = ImageChops.subtract(mask.filter(ImageFilter.MaxFilter(7)), mask)
+    picture.paste((0, 0, 0), mask=halo.point([value // 3 for value in range(256)]))
+    picture.paste(OUTLINE[role], mask=edge)
+    return picture
+
+
+def _fit(text: str, font: Any, width: int) -> str:
+    while text and font.getlength(text) > width:
+        text = text.rstrip(".")[:-1] + "..." if len(text) > 4 else ""
+    return text
