@@ -250,11 +250,11 @@ def training_views(batch: Batch, recipe: PretrainRecipe, device: torch.device) -
 
 
 def validation_views(
-    source: PairSource, recipe: PretrainRecipe, device: torch.device
+    source: PairSource, recipe: PretrainRecipe, device: torch.device, *, limit: int | None = None
 ) -> Iterator[tuple[Batch, Views, Masks]]:
-    """Centre crops of validation pairs, with masks that never change."""
+    """Centre crops of validation pairs, with masks that never change; as many as the recipe says, or `limit`."""
     architecture = recipe.architecture
-    for batch in source.validation(batch_size=VALIDATION_BATCH, limit=recipe.validation_pairs):
+    for batch in source.validation(batch_size=VALIDATION_BATCH, limit=limit or recipe.validation_pairs):
         views = prepare(
             batch,
             recipe.augmentation,

@@ -1,0 +1,215 @@
+import argparse
+import os
+import pickle
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from manifests.errors import TrainingError
+from training import checkpoints
+from training.checkpoints import (
+    Checkpoint,
+    architecture_of,
+    export_safetensors,
+    list_checkpoints,
+    load_weights,
+    read_checkpoint,
+    save_checkpoint,
+    write_atomic,
+)
+from training.model.croco import Architecture, CroCo
+from training.model.positions import cosine_positions
+
+SIZE = Architecture(image_px=32, patch_px=8, enc_dim=32, enc_depth=1, enc_heads=2, dec_dim=16, dec_depth=1, dec_heads=2)
+
+
+def example(step=7):
+    model = CroCo(SIZE)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model.mask_token.grad = torch.ones_like(model.mask_token)
+    optimizer.step()
+    return Checkpoint(
+        model=model.state_dict(),
+        optimizer=optimizer.state_dict(),
+        step=step,
+        position=step * 32,
+        shards="abc",
+        recipe={"name": "demo", "betas": [0.9, 0.95], "nested": {"flag": True, "nothing": None}},
+        init=None,
+    )
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return one == other
+
+
+def test_round_trip(tmp_path):
+    checkpoint = example()
+    again = read_checkpoint(save_checkpoint(tmp_path, checkpoint, keep=2))
+    for field in fields(Checkpoint):
+        assert same(getattr(checkpoint, field.name), getattr(again, field.name)), field.name
+
+
+def test_only_the_last_ones_stay_in_the_order_of_steps(tmp_path):
+    for step in (1, 2, 10, 9_999_999, 123_456_789):
+        save_checkpoint(tmp_path, example(step), keep=3)
+    assert [path.name for path in list_checkpoints(tmp_path)] == [
+        "step-00000010.pt",
+        "step-09999999.pt",
+        "step-123456789.pt",
+    ]
+
+
+def test_a_killed_write_leaves_the_old_state(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, example(1), keep=1)
+
+    def killed(_descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "_sync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, example(2), keep=1)
+    assert [read_checkpoint(path).step for path in list_checkpoints(tmp_path)] == [1]
+
+
+def test_a_full_disk_is_told_and_leaves_the_old_state(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, example(1), keep=1)
+    write_atomic(tmp_path / "note", b"old")
+
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "_sync", full)
+    with pytest.raises(TrainingError, match=r"No space left on device(.|\n)*step-00000002.pt(.|\n)*free some space"):
+        save_checkpoint(tmp_path, example(2), keep=1)
+    with pytest.raises(TrainingError, match="No space left"):
+        write_atomic(tmp_path / "note", b"new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["note", "step-00000001.pt"]
+    assert (tmp_path / "note").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_file_cut_short_is_told(tmp_path, share):
+    path = save_checkpoint(tmp_path, example(), keep=1)
+    os.truncate(path, int(path.stat().st_size * share))
+    with pytest.raises(TrainingError, match=r"cannot be read safely(.|\n)*step-00000007.pt(.|\n)*damaged"):
+        read_checkpoint(path)
+
+
+class Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_file_that_would_run_code_is_refused_and_does_not_run_it(tmp_path):
+    sprung, path = tmp_path / "sprung", tmp_path / "evil.pt"
+    torch.save({"model": Trap(sprung)}, path)
+    with pytest.raises(TrainingError, match="cannot be read safely"):
+        read_checkpoint(path)
+    path.write_bytes(pickle.dumps({"model": Trap(sprung)}, protocol=2))
+    with pytest.raises(TrainingError, match="cannot be read safely"):
+        load_weights(CroCo(SIZE), path)
+    assert not sprung.exists()
+
+
+def test_other_files_are_no_checkpoints(tmp_path):
+    with pytest.raises(TrainingError, match="no such file"):
+        read_checkpoint(tmp_path / "absent.pt")
+    torch.save({"model": {}}, tmp_path / "other.pt")
+    with pytest.raises(TrainingError, match="no checkpoint of a crosspose run"):
+        read_checkpoint(tmp_path / "other.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(TrainingError, match="holds no checkpoint"):
+        read_checkpoint(tmp_path / "list.pt")
+    torch.save({"weights": {}}, tmp_path / "none.pt")
+    with pytest.raises(TrainingError, match="no weights under `model`"):
+        load_weights(CroCo(SIZE), tmp_path / "none.pt")
+
+
+PUBLIC = {
+    "enc_embed_dim": 32,
+    "enc_depth": 1,
+    "enc_num_heads": 2,
+    "dec_embed_dim": 16,
+    "dec_depth": 1,
+    "dec_num_heads": 2,
+}
+
+
+@pytest.mark.parametrize("form", ["plain", "kwargs", "args", "own", "safetensors"])
+def test_weights_load_from_every_public_form(tmp_path, form):
+    torch.manual_seed(1)
+    trained, path = CroCo(SIZE), tmp_path / "weights.pth"
+    state = trained.state_dict()
+    if form == "plain":
+        torch.save({"model": state}, path)
+    elif form == "kwargs":
+        torch.save({"model": state, "croco_kwargs": {**PUBLIC, "pos_embed": "cosine", "mlp_ratio": 4}}, path)
+    elif form == "args":
+        call = f"CroCoNet({', '.join(f'{key}={value!r}' for key, value in PUBLIC.items())})"
+        torch.save({"model": state, "args": argparse.Namespace(model=call, blr=1e-4), "epoch": 3}, path)
+    elif form == "own":
+        path = save_checkpoint(tmp_path, replace(example(), model=state), keep=1)
+    else:
+        path = tmp_path / "weights.safetensors"
+        export_safetensors(trained, path)
+    torch.manual_seed(2)
+    model = CroCo(SIZE)
+    assert not same(model.state_dict(), state)
+    sha256 = load_weights(model, path)
+    assert same(model.state_dict(), state)
+    assert sha256 == checkpoints.file_sha256(path)
+
+
+def test_weights_of_another_grid_are_stretched(tmp_path):
+    torch.save({"model": CroCo(SIZE).state_dict()}, tmp_path / "weights.pth")
+    larger = CroCo(replace(SIZE, image_px=64))
+    load_weights(larger, tmp_path / "weights.pth")
+    assert larger.enc_pos_embed.shape == (64, 32)
+    assert not torch.equal(larger.enc_pos_embed, cosine_positions(8, 32))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"positions": "rope"}, "trained with cosine positions, the recipe asks for rope"),
+        ({"dec_depth": 2}, r"dec_blocks.1.norm1.weight is missing(.|\n)* and \d+ more"),
+        ({"enc_dim": 64}, r"enc_pos_embed is \(16, 32\), not \(16, 64\)"),
+    ],
+)
+def test_weights_of_another_network_are_refused(tmp_path, change, message):
+    torch.save({"model": CroCo(SIZE).state_dict()}, tmp_path / "weights.pth")
+    model = CroCo(replace(SIZE, **change))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(TrainingError, match=message):
+        load_weights(model, tmp_path / "weights.pth")
+    assert same(model.state_dict(), before)
+
+
+def test_a_stated_size_is_held_against_the_recipe(tmp_path):
+    torch.save(
+        {"model": CroCo(SIZE).state_dict(), "croco_kwargs": {**PUBLIC, "enc_depth": 12}}, tmp_path / "weights.pth"
+    )
+    with pytest.raises(TrainingError, match="of another network: enc_depth 12, not 1"):
+        load_weights(CroCo(SIZE), tmp_path / "weights.pth")
+
+
+def test_settings_written_as_text_are_read_not_run(tmp_path):
+    text = "CroCoNet(enc_embed_dim=1024, enc_depth=24, img_size=224, pos_embed='RoPE100', norm_im2_in_dec=True)"
+    wanted = {"enc_dim": 1024, "enc_depth": 24, "image_px": 224, "positions": "rope"}
+    assert architecture_of({"args": argparse.Namespace(model=text)}) == wanted
+    assert architecture_of({"model": {}}) == {}
+    sprung = tmp_path / "sprung"
+    evil = f"CroCoNet(enc_depth=open({str(sprung)!r}, 'w'))"
+    with pytest.raises(ValueError, match="malformed node"):
+        architecture_of({"args": argparse.Namespace(model=evil)})
+    assert not sprung.exists()

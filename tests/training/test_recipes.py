@@ -1,0 +1,96 @@
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from manifests.errors import RecipeError
+from manifests.recipes import fingerprint, from_mapping, to_mapping
+from training.model.croco import base_small
+from training.recipes import RECIPES, PretrainRecipe, body, body_rope, demo, read_recipe
+
+# Regenerate: python -c "from training.recipes import *; from manifests.recipes import fingerprint;
+#   print({n: fingerprint(r())[:16] for n, r in RECIPES.items()})"
+# A change here is a change of what a published name means: say so in CHANGELOG.md.
+FINGERPRINTS = {"PINNED": ""}
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_published_recipes_keep_their_meaning(name):
+    assert fingerprint(RECIPES[name]())[:16] == FINGERPRINTS[name]
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_recipes_survive_their_plain_form(name):
+    recipe = RECIPES[name]()
+    assert recipe.name == name
+    assert from_mapping(PretrainRecipe, to_mapping(recipe)) == recipe
+
+
+def test_body_is_the_network_and_masking_of_the_paper():
+    recipe = body()
+    assert recipe.architecture == base_small()
+    assert (recipe.mask, recipe.mask_ratio, recipe.full_length) == ("human", 0.75, 49)
+    assert recipe.peak_lr == pytest.approx(1.5e-4)
+    assert body_rope().architecture == replace(base_small(), positions="rope")
+
+
+def test_a_file_changes_a_named_recipe(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "base: demo\nnum_steps: 700\nanneal_steps: 800\nmask: uniform\naugmentation: {flip: true}\npad_to: 49\n"
+    )
+    recipe = read_recipe(str(path))
+    changed = replace(demo(), name="mine", num_steps=700, anneal_steps=800, mask="uniform", pad_to=49)
+    assert recipe == replace(changed, augmentation=replace(demo().augmentation, flip=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "base: demo\nmask_ration: 0.9\n",
+            r"unknown recipe key `mask_ration`(.|\n)*mine.yaml(.|\n)*did you mean `mask_ratio`",
+        ),
+        ("base: demo\naugmentation: {jiter: 0.1}\n", r"unknown recipe key `jiter`(.|\n)*augmentation(.|\n)*`jitter`"),
+        ("base: demo\nbatch_size: many\n", '"many" is not int'),
+        ("base: demo\nmask: hand\n", "\"hand\" is not one of 'human', 'uniform'"),
+        ("base: demo\nwarmup_steps: 9999\n", "warmup_steps 9999 < num_steps"),
+        ("num_steps: 7\n", "does not say which recipe it changes(.|\n)*add `base:`"),
+        ("base: [demo\n", "cannot be read"),
+        ("- demo\n", "does not say which recipe"),
+    ],
+)
+def test_mistakes_in_a_file_are_named(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(str(path))
+
+
+def test_unknown_names_are_answered_with_the_known_ones(tmp_path):
+    with pytest.raises(RecipeError, match=r"no recipe is called `bodi`(.|\n)*take one of body, hand"):
+        read_recipe("bodi")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        read_recipe(str(tmp_path / "absent.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mask_ratio": 1.0}, "mask_ratio must lie between"),
+        ({"mask_ratio": 0.001}, "hides none of"),
+        ({"pad_to": 40}, "pad_to 40: at mask_ratio 0.75 only 49 fits every image"),
+        ({"num_steps": 0}, "num_steps must be positive"),
+        ({"anneal_steps": 5}, "<= anneal_steps 5 does not hold"),
+        ({"human_coverage": 0.0}, "human_coverage must lie"),
+        ({"base_lr": 0.0}, "base_lr must be positive"),
+        ({"augmentation": replace(demo().augmentation, crop_px=200)}, "crop_px 200 is not a multiple of image_px"),
+    ],
+)
+def test_contradictions_are_refused_before_anything_runs(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(body(), **change)
+
+
+def test_a_recipe_does_not_change():
+    with pytest.raises(FrozenInstanceError):
+        demo().seed = 3

@@ -1,0 +1,124 @@
+"""Door of the room: `python -m training pretrain | reconstruct | export`."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.logging import RichHandler
+
+from manifests.errors import CrossposeError
+from training.checkpoints import export_safetensors
+from training.machine import Machine, find_device
+from training.pretrain import pretrain
+from training.recipes import RECIPES, read_recipe
+from training.reconstruct import load_run, reconstruct
+from training.source import Shards
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns:
+        0 when done, 2 for a mistake that the message explains, 128 + signal when a signal stopped the run.
+    """
+    options = _parser().parse_args(arguments)
+    console = Console(stderr=True)
+    _log_to(console)
+    try:
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        verb = {"pretrain": _pretrain, "reconstruct": _reconstruct, "export": _export}[options.verb]
+        return verb(options, console)
+    except CrossposeError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped at once; the last checkpoint stands", file=sys.stderr)
+        return 130
+
+
+def _pretrain(options: argparse.Namespace, console: Console) -> int:
+    recipe = read_recipe(options.recipe)
+    machine = Machine(
+        device=find_device(options.device),
+        checkpoint_every=options.checkpoint_every,
+        keep_checkpoints=options.keep,
+        console=console if console.is_terminal else None,
+    )
+    source = Shards(options.shards, threads=options.decode_threads)
+    outcome = pretrain(recipe, source, options.out, machine=machine, init=options.init)
+    if outcome.finished:
+        print(f"{options.out}: {outcome.step} steps, validation loss {outcome.validation_loss:.4f}")
+        print(f"loss curve: {options.out / 'loss_curve.png'}")
+        return 0
+    return 128 + outcome.signal if outcome.signal else 1
+
+
+def _reconstruct(options: argparse.Namespace, _console: Console) -> int:
+    device = find_device(options.device)
+    rows = reconstruct(options.run, Shards(options.shards), options.out, device=device, num_rows=options.rows)
+    loss, blind = (sum(values) / len(rows) for values in ([r.loss for r in rows], [r.loss_black for r in rows]))
+    print(f"{options.out}: {len(rows)} pairs, mean loss {loss:.4f}, with a black reference {blind:.4f}")
+    return 0
+
+
+def _export(options: argparse.Namespace, _console: Console) -> int:
+    model, recipe, step = load_run(options.run, torch.device("cpu"))
+    export_safetensors(model, options.out)
+    print(f"{options.out}: weights of {recipe.name}, step {step}")
+    return 0
+
+
+def _log_to(console: Console) -> None:
+    """Lines above the progress bar on a terminal, plain lines in a log file."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(
+            console=console, show_path=False, show_level=False, markup=False, highlighter=None
+        )
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--threads", type=_positive, help="CPU threads of the network (default: as torch decides)")
+    on_device = argparse.ArgumentParser(add_help=False)
+    on_device.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
+    on_device.add_argument("--shards", type=Path, required=True, help="folder of the shards stage")
+
+    train = verbs.add_parser("pretrain", parents=[common, on_device], help="train, go on with, or find finished a run")
+    train.add_argument("--recipe", default="demo", help=f"{', '.join(RECIPES)}, or a .yaml file (default: %(default)s)")
+    train.add_argument("--out", type=Path, required=True, help="the run's folder; a run in it goes on")
+    train.add_argument("--init", type=Path, help="weights to start from: public CroCo, or a checkpoint")
+    train.add_argument("--checkpoint-every", type=_positive, default=200, metavar="STEPS")
+    train.add_argument("--keep", type=_positive, default=2, metavar="CHECKPOINTS")
+    train.add_argument("--decode-threads", type=_positive, default=2)
+
+    draw = verbs.add_parser("reconstruct", parents=[common, on_device], help="draw completions of validation pairs")
+    draw.add_argument("--run", type=Path, required=True, help="the run's folder")
+    draw.add_argument("--out", type=Path, required=True, help="PNG to write")
+    draw.add_argument("--rows", type=_positive, default=8)
+
+    export = verbs.add_parser("export", parents=[common], help="write a run's weights as safetensors")
+    export.add_argument("--run", type=Path, required=True, help="the run's folder")
+    export.add_argument("--out", type=Path, required=True, help="file to write")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
