@@ -7,6 +7,8 @@ EXIF). A frame that decoding errors have touched, directly or through the frames
 
 import logging
 import re
+from bisect import bisect_right, insort
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,6 +49,8 @@ _EXIF = {
     7: (3, True),
     8: (1, False),
 }
+# Frames held back at most, of a stream that holds packets which show nothing.
+_MOST_HELD = 8
 _BAD_IMAGE = (
     OSError,
     ValueError,
@@ -252,32 +256,50 @@ class _Tracker:
     """Gives decoded frames their display index, and knows which are touched by damage."""
 
     clock: _Clock
-    last: int = -1
-    damaged_from: int | None = None  # packet of the first damage that no key frame has ended yet
-    seen: list[int] = field(default_factory=list)  # packets shown since the last key frame
+    last: int = -1  # display index
+    shown: list[int] = field(default_factory=list)  # packets shown since the last key frame
+    keys: list[tuple[int, int]] = field(default_factory=list)  # packet and index of each key frame
+    damages: list[int] = field(default_factory=list)  # packets, sorted
+    done: set[int] = field(default_factory=set)  # packets that are shown or lost, from `undone` on
+    undone: int = 0  # first packet that is neither
 
     def damage(self, packet: int) -> None:
-        """A packet did not decode."""
-        if self.damaged_from is None:
-            self.damaged_from = packet
+        """A packet did not decode, or not wholly."""
+        insort(self.damages, packet)
+        self.done.add(packet)
 
-    def place(self, frame: Any) -> tuple[int, bool]:
-        """Display index of a frame that the decoder has just shown, and whether it is whole."""
+    def place(self, frame: Any) -> tuple[int, int]:
+        """Display index and packet of a frame that the decoder has just shown."""
         packet = frame.opaque if frame.opaque is not None else self.last + 1
         if self.clock.order:
             index = self.clock.order[packet]
         elif frame.key_frame:
             # Every packet before a key frame is shown before it: that many frames came, or are lost.
-            index = max(self.last + 1, packet + sum(shown > packet for shown in self.seen))
-            self.seen = []
+            index = max(self.last + 1, packet + sum(other > packet for other in self.shown))
         else:
             index = self.last + 1
-        self.seen.append(packet)
+        self.shown = [packet] if frame.key_frame else [*self.shown[-64:], packet]
+        if frame.key_frame:
+            self.keys.append((packet, index))
         if frame.is_corrupt:
             self.damage(packet)
-        elif frame.key_frame and self.damaged_from is not None and packet > self.damaged_from:
-            self.damaged_from = None
-        return index, self.damaged_from is None or packet < self.damaged_from
+        self.done.add(packet)
+        return index, packet
+
+    def is_settled(self, packet: int) -> bool:
+        """Whether all packets up to this one are shown or lost, so that no damage to it can still come to light."""
+        while self.undone in self.done:
+            self.done.remove(self.undone)
+            self.undone += 1
+        return packet < self.undone
+
+    def is_whole(self, index: int, packet: int) -> bool:
+        """Whether a frame, and all it is predicted from, since the last key frame shown before it, decoded."""
+        place = bisect_right(self.damages, packet)
+        if place == 0:
+            return True
+        before = (key for key, shown_at in reversed(self.keys) if key <= packet and shown_at <= index)
+        return self.damages[place - 1] < next(before, -1)
 
 
 def _decode(container: Any, stream: Any, clock: _Clock, asked: Iterable[int], path: Path) -> Iterator[Picture]:
@@ -291,12 +313,7 @@ def _decode(container: Any, stream: Any, clock: _Clock, asked: Iterable[int], pa
 
     todo, tracker, size = iter(asked), _Tracker(clock), None
     waiting = next(todo, None)
-    for frame in _shown(container, stream, tracker, path):
-        index, whole = tracker.place(frame)
-        if index <= tracker.last or index >= clock.num_frames:
-            logger.debug("%s: the decoder showed frame %d after frame %d", path, index, tracker.last)
-            continue
-        tracker.last = index
+    for index, frame, whole in _settled(container, stream, tracker, path):
         size = size or (frame.width, frame.height)
         while waiting is not None and waiting < index:
             yield lost(waiting)
@@ -318,6 +335,26 @@ def _decode(container: Any, stream: Any, clock: _Clock, asked: Iterable[int], pa
     while waiting is not None:
         yield lost(waiting)
         waiting = next(todo, None)
+
+
+def _settled(container: Any, stream: Any, tracker: _Tracker, path: Path) -> Iterator[tuple[int, Any, bool]]:
+    """Frames with their display index, and whether they are whole.
+
+    A frame is held until what it may be predicted from has been shown: damage there comes to light only then.
+    """
+    held: deque[tuple[int, int, Any]] = deque()
+    for frame in _shown(container, stream, tracker, path):
+        index, packet = tracker.place(frame)
+        if index <= tracker.last or index >= tracker.clock.num_frames:
+            logger.debug("%s: the decoder showed frame %d after frame %d", path, index, tracker.last)
+            continue
+        tracker.last = index
+        held.append((index, packet, frame))
+        while held and (len(held) > _MOST_HELD or tracker.is_settled(held[0][1])):
+            index, packet, frame = held.popleft()
+            yield index, frame, tracker.is_whole(index, packet)
+    for index, packet, frame in held:
+        yield index, frame, tracker.is_whole(index, packet)
 
 
 def _shown(container: Any, stream: Any, tracker: _Tracker, path: Path) -> Iterator[Any]:
@@ -372,9 +409,9 @@ def _opened(path: Path) -> Any:
 def _stream(container: Any, path: Path) -> Any:
     covers = av.stream.Disposition.attached_pic
     for stream in container.streams.video:
-        if not stream.disposition & covers:
+        if not stream.disposition & covers and stream.codec_context is not None:
             return stream
-    raise _unreadable(path, "this file holds no video")
+    raise _unreadable(path, "this file holds no video of a known codec")
 
 
 def _turns(frame: Any) -> int:

@@ -103,6 +103,8 @@ class CamerasSource:
         stamps = next((path for path in paths if path.name == TIMESTAMPS), None)
         if stamps is not None:
             _synchronise(views, _read_stamps(root / stamps), rows, root / stamps)
+        else:
+            _doubt_lonely_gaps(views, recording.sequence)
         instants = sorted({instant for view in views for instant in view.places})[:: self.recipe.frame_step]
         for view in views:
             rows.add(view, instants)
@@ -333,3 +335,24 @@ def _synchronise(views: list[View], stamps: Mapping[str, list[_Stamp]], rows: Ro
                 view.times_s[stamp.instant] = stamp.time_s - start
             elif own_times and not seconds:
                 view.times_s[stamp.instant] = own_times[frame]
+
+
+def _doubt_lonely_gaps(views: Sequence[View], sequence: str) -> None:
+    """Flag what comes after a time gap that other cameras do not have: there, frames may be lost and numbers be off."""
+    gaps: dict[str, set[int]] = {}
+    for view in views:
+        steps = {k: view.times_s[k] - view.times_s[k - 1] for k in view.times_s if k - 1 in view.times_s}
+        usual = sorted(steps.values())[len(steps) // 2] if steps else 0.0
+        gaps[view.name] = {k for k, step in steps.items() if step > 1.5 * usual}
+    shared = set.intersection(*gaps.values()) if len(gaps) > 1 else set().union(*gaps.values())
+    for view in views:
+        lonely = gaps[view.name] - shared
+        if lonely:
+            view.doubtful_from = min(lonely)
+            logger.warning(
+                "%s: view %s has a time gap at frame %d that others do not have; frames from there on are flagged"
+                " unsynchronised (a timestamps.csv would tell)",
+                sequence,
+                view.name,
+                view.doubtful_from,
+            )

@@ -58,6 +58,7 @@ class View:
         size_px: by instant, where images have sizes of their own.
         camera: its calibration, when known.
         flags: that hold for all of its frames.
+        doubtful_from: the first instant from which its frames may not be of their instant, when there is a sign of it.
     """
 
     name: str
@@ -67,6 +68,7 @@ class View:
     size_px: dict[int, tuple[int, int]] = field(default_factory=dict)
     camera: Camera | None = None
     flags: list[str] = field(default_factory=list)
+    doubtful_from: int | None = None
 
 
 def require_folder(root: Path) -> None:
@@ -236,6 +238,8 @@ class Rows:
             if instant in faulty:
                 self.reject(key, Reason.CLOCK, faulty[instant])
                 flags = [*flags, "clock"]
+            if view.doubtful_from is not None and instant >= view.doubtful_from:
+                flags = [*flags, "unsynchronised"]
             row = self._row(view, instant, key, size, camera)
             self.frames.append(row | {"time_s": times.get(instant), "flags": sorted({*view.flags, *flags})})
 

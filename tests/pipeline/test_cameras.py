@@ -259,6 +259,21 @@ def test_a_clock_that_stands_still_is_not_used_at_all(rig):
     ]
 
 
+def test_a_time_gap_of_one_camera_alone_makes_its_synchrony_doubtful(rig, caplog):
+    """A container that lost packets holds no trace of them but its clock: frame 4 of camera 2 is of instant 6."""
+    write_video(rig / "walk/cam02.mp4", [0, 1, 2, 3, 6, 7], pts=[0, 1, 2, 3, 6, 7])
+    views = by_view(scan_all(rig)["walk"])
+    assert [row["flags"] for row in views["cam02"].values()] == [[]] * 4 + [["unsynchronised"]] * 2
+    assert all(row["flags"] == [] for row in views["cam01"].values())
+    assert "walk: view cam02 has a time gap at frame 4" in caplog.text
+
+
+def test_a_time_gap_that_all_cameras_share_is_no_doubt(rig):
+    for camera in ("cam01", "cam02"):
+        write_video(rig / f"walk/{camera}.mp4", range(5), pts=[0, 1, 2, 8, 9])
+    assert all(row["flags"] == [] for row in scan_all(rig)["walk"].frames)
+
+
 @pytest.mark.parametrize("place", ["walk", "walk/calibration", ".", "calib"])
 def test_calibration_is_found_beside_above_and_in_its_folder(rig, place):
     (rig / place).mkdir(exist_ok=True)

@@ -84,6 +84,33 @@ def test_damage_among_reordered_frames_touches_nothing_beyond_its_key_frame(tmp_
     assert any(number is None for number in found.values())
 
 
+@pytest.mark.parametrize("reordered", [0, 2])
+def test_no_damage_to_an_mp4_shows_a_wrong_picture(tmp_path, reordered):
+    """Cut it or overwrite stretches: a picture that is yielded shows what its index says, or none is yielded.
+
+    (A single flipped bit can pass unseen: it may leave a valid stream that says something else.)
+    """
+    whole = write_video(tmp_path / "whole.mp4", range(24), reordered=reordered).read_bytes()
+    rng, outcomes = np.random.default_rng(reordered), set()
+    for _ in range(30):
+        data = bytearray(whole)
+        at = int(rng.integers(100, len(data) - 60))
+        if rng.random() < 0.2:
+            data = data[:at]
+        else:
+            data[at : at + 50] = rng.integers(0, 255, 50, dtype=np.uint8).tobytes()
+        (tmp_path / "v.mp4").write_bytes(data)
+        try:
+            found, pictures = probe(tmp_path / "v.mp4"), shown(tmp_path / "v.mp4")
+        except SourceError:
+            outcomes.add("refused")
+            continue
+        assert list(pictures) == list(range(found.num_frames))
+        assert all(number in (None, k) for k, number in pictures.items())
+        outcomes.add("damaged" if None in pictures.values() else "whole")
+    assert {"refused", "damaged"} <= outcomes
+
+
 def test_a_cut_file_gives_what_it_holds(tmp_path):
     path = write_video(tmp_path / "v.mkv", range(20), keep_every=4)
     cut_file(path, 0.6)
