@@ -108,9 +108,16 @@ def sample_pairs(crops: pa.Table, recipe: PairRecipe, *, seed: int, weight: floa
 
 
 def candidates_of(crops: pa.Table, kind: PairKind) -> Candidates:
-    """All unordered pairs that a kind allows: same person and instant, or same person, camera and segment."""
+    """All unordered pairs that a kind allows: same person and instant, or same person, camera and segment.
+
+    A view that fell out of step (flag `unsynchronised`) still shows poses, but no instant that another view shows.
+    """
     shared = ["track", "instant"] if kind is PairKind.CROSS_VIEW else ["track", "view", "segment"]
-    return group_rows([crops.column(name).to_numpy() for name in shared])
+    columns = [crops.column(name).to_numpy() for name in shared]
+    if kind is PairKind.CROSS_VIEW:
+        astray = np.array(["unsynchronised" in flags for flags in crops.column("flags").to_pylist()], bool)
+        columns.append(np.where(astray, 1 + np.arange(crops.num_rows), 0))  # a group of its own
+    return group_rows(columns)
 
 
 def _sample_kind(

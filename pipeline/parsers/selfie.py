@@ -31,7 +31,7 @@ class SelfieParser:
 
     def __init__(self, assets: Path) -> None:
         path = assets / WEIGHTS
-        hint = "fetch it with `make assets`, or point CROSSPOSE_ASSETS at the folder that holds it"
+        hint = "fetch it with `make fetch`, or point CROSSPOSE_ASSETS at the folder that holds it"
         try:
             weights = path.read_bytes()
         except OSError as error:

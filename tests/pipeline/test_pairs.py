@@ -134,3 +134,16 @@ def test_one_crop_has_no_partner() -> None:
     pairs, rejects = sample_pairs(recording(views=1, instants=1), PairRecipe(), seed=0, weight=1.0)
     assert pairs.num_rows == 0
     assert [r.reason for r in rejects] == [Reason.NO_PARTNER, Reason.NO_PARTNER]
+
+
+def test_a_view_out_of_step_gives_poses_but_no_cross_view_pair() -> None:
+    rows = [crop_row(instant=i, view=v, flags=["unsynchronised"] if v == "c" else []) for i in range(4) for v in "abc"]
+    pairs = sample_pairs(tables.from_rows("crops", rows), ALL, seed=0, weight=1.0)[0].to_pylist()
+    views = {
+        FrameKey.parse(row[role]).view
+        for row in pairs
+        if row["kind"] == "cross_view"
+        for role in ("target", "reference")
+    }
+    assert views == {"a", "b"}
+    assert sum(row["kind"] == "cross_pose" for row in pairs) == 3 * 6
