@@ -52,7 +52,7 @@ def _pretrain(options: argparse.Namespace, console: Console) -> int:
     outcome = pretrain(recipe, source, options.out, machine=machine, init=options.init)
     if outcome.finished:
         print(f"{options.out}: {outcome.step} steps, validation loss {outcome.validation_loss:.4f}")
-        print(f"loss curve: {options.out / 'loss_curve.png'}")
+        print(f"loss curve: {options.out / 'loss.png'}")
         return 0
     return 128 + outcome.signal if outcome.signal else 1
 

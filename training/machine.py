@@ -88,7 +88,10 @@ class Processes:
         if self.world == 1:
             return model
         devices = [self._device] if self._device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+        # The only buffers are position tables, equal everywhere.
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False
+        )
 
     def sum(self, *values: Tensor) -> list[float]:
         """Sum each number over the processes."""

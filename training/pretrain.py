@@ -1,6 +1,6 @@
 """One pre-training run, readable from top to bottom: `pretrain`.
 
-A run's folder holds `recipe.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, and, once it is done, `loss_curve.png` and
+A run's folder holds `recipe.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, and, once it is done, `loss.png` and
 `finished.json`. Running the same recipe into the same folder goes on from the last checkpoint, bit for bit as if it had never
 stopped (float32 on one kind of CPU): nothing random has a state, it is all keyed by (seed, place in the stream).
 Shape letters: `B` pairs, `N` patches of an image, `V` visible, `P` values of a patch.
@@ -94,7 +94,9 @@ class Trainer:
         masked_BM = torch.from_numpy(masks.masked_BM).to(device)
         use_bfloat16 = device.type == "cuda" and self.recipe.precision == "bfloat16"
         with torch.autocast("cuda", torch.bfloat16) if use_bfloat16 else nullcontext():
-            predicted_BNP = self.network(target_BNP, reference_BNP, visible_BV)
+            # Validation runs in the first process alone, so it must not talk to the others.
+            network = self.network if torch.is_grad_enabled() else self.model
+            predicted_BNP = network(target_BNP, reference_BNP, visible_BV)
         return pair_losses(predicted_BNP, target_BNP, masked_BM)
 
     def train_step(self, batch: Batch, views: Views, masks: Masks, processes: Processes) -> tuple[float, float, float]:
@@ -399,7 +401,7 @@ def _report(record: Record, trainer: Trainer, loss: float, lr: float, norm: floa
 
 def _finish(out: Path, trainer: Trainer, validation: dict[str, float]) -> None:
     """Draw the curve, then leave the mark that the run is done."""
-    draw_loss_curve(out, out / "loss_curve.png", zero_loss=zero_loss(trainer.recipe))
+    draw_loss_curve(out, out / "loss.png", zero_loss=zero_loss(trainer.recipe))
     numbers = {"step": trainer.step, "position": trainer.position, "validation": validation}
     write_atomic(out / "finished.json", _json({**numbers, "fingerprint": fingerprint(trainer.recipe)}))
 

@@ -82,8 +82,8 @@ def test_a_run_leaves_what_it_promises(tmp_path, pairs, caplog):
     assert outcome.finished
     assert outcome.step == 6
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"recipe.json", "checkpoints", "metrics.jsonl", "tensorboard", "loss_curve.png", "finished.json"}
-    assert (tmp_path / "run/loss_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert names == {"recipe.json", "checkpoints", "metrics.jsonl", "tensorboard", "loss.png", "finished.json"}
+    assert (tmp_path / "run/loss.png").read_bytes().startswith(b"\x89PNG")
     assert list((tmp_path / "run/tensorboard").iterdir())
     lines = read_metrics(tmp_path / "run")
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]

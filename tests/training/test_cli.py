@@ -1,0 +1,181 @@
+"""The door of the room on real shards: train, go on, find finished, draw, export, and every mistake with its message."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.support.builds import Made, write_shards
+from tests.support.toy_pairs import ToyPairs
+from training.__main__ import main
+from training.checkpoints import list_checkpoints, read_checkpoint
+from training.machine import Machine
+from training.pretrain import pretrain
+from training.recipes import read_recipe
+from training.reconstruct import COLUMNS, complete_rows, draw_rows, load_run
+
+QUICK = """
+base: smoke
+architecture: {image_px: 56, patch_px: 8, enc_dim: 32, enc_depth: 1, dec_dim: 32, dec_depth: 1}
+batch_size: 4
+num_steps: 4
+warmup_steps: 1
+anneal_steps: 4
+validate_every: 2
+validation_pairs: 4
+"""
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    made = [Made(source="rig", rows=(6, 5)), Made(source="rig", rows=(5,), split="val")]
+    return write_shards(tmp_path_factory.mktemp("shards"), made)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "quick.yaml"
+    path.write_text(QUICK)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, shards, recipe):
+    out = tmp_path_factory.mktemp("run") / "pretrain"
+    assert (
+        main(["pretrain", "--recipe", str(recipe), "--shards", str(shards), "--out", str(out), "--threads", "1"]) == 0
+    )
+    return out
+
+
+def test_a_run_from_shards_to_picture(run, shards, tmp_path, capsys):
+    sheet = tmp_path / "new" / "reconstructions.png"
+    arguments = ["reconstruct", "--run", str(run), "--shards", str(shards), "--out", str(sheet), "--rows", "3"]
+    assert main(arguments) == 0
+    assert "3 pairs, mean loss" in capsys.readouterr().out
+    with Image.open(sheet) as image:
+        assert image.format == "PNG"
+        assert image.width > 4 * 200
+        assert image.height > 3 * 200
+
+
+def test_a_second_call_finds_the_run_finished(run, shards, recipe, capsys):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    start_s = time.perf_counter()
+    assert main(["pretrain", "--recipe", str(recipe), "--shards", str(shards), "--out", str(run)]) == 0
+    assert time.perf_counter() - start_s < 5
+    assert "4 steps, validation loss" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_weights_leave_as_safetensors(run, tmp_path):
+    assert main(["export", "--run", str(run), "--out", str(tmp_path / "weights.safetensors")]) == 0
+    weights = load_file(tmp_path / "weights.safetensors")
+    for name, value in read_checkpoint(list_checkpoints(run / "checkpoints")[-1]).model.items():
+        assert torch.equal(weights[name], value), name
+
+
+def mistakes():
+    return [
+        (["pretrain", "--recipe", "bodi"], ["RecipeError", "no recipe is called `bodi`", "take one of"]),
+        (["pretrain", "--device", "tpu9"], ["TrainingError", "no device is called tpu9", "--device"]),
+        (["pretrain", "--recipe", "smoke", "--shards", "ABSENT"], ["ManifestError", "ABSENT"]),
+        (["pretrain", "--init", "ABSENT.pth"], ["TrainingError", "no such file", "ABSENT.pth", "check --init"]),
+        (
+            ["pretrain", "--recipe", "smoke", "--out", "RUN"],
+            ["TrainingError", "holds another run", "recipe.batch_size: 4 -> 8"],
+        ),
+        (["pretrain", "--out", "FILE/run"], ["TrainingError", "cannot write", "FILE/run"]),
+        (["reconstruct", "--run", "ABSENT"], ["TrainingError", "no checkpoint", "train it first"]),
+        (["reconstruct", "--run", "RUN", "--shards", "OTHER"], ["TrainingError", "not the shards", "--shards"]),
+    ]
+
+
+@pytest.mark.parametrize(("arguments", "wanted"), mistakes(), ids=lambda value: " ".join(value)[:40])
+def test_mistakes_say_what_where_and_what_to_do(arguments, wanted, run, shards, recipe, tmp_path, capsys):
+    (tmp_path / "FILE").write_text("not a folder")
+    others = write_shards(
+        tmp_path / "OTHER", [Made(source="rig", rows=(2,)), Made(source="rig", rows=(2,), split="val")]
+    )
+    names = {"RUN": run, "OTHER": others}
+    given = [str(tmp_path / a) if a.startswith(("ABSENT", "FILE")) else str(names.get(a, a)) for a in arguments]
+    defaults = {"--shards": shards, "--out": tmp_path / "out"}
+    defaults |= {"--recipe": recipe} if arguments[0] == "pretrain" else {"--run": run}
+    for option, value in defaults.items():
+        if option not in given:
+            given += [option, str(value)]
+    assert main(given) == 2
+    message = capsys.readouterr().err
+    for part in [*wanted, "where:", "try:"]:
+        assert part in message
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_next_call_goes_on(shards, recipe, tmp_path, number):
+    long = tmp_path / "long.yaml"
+    long.write_text(recipe.read_text().replace("steps: 4", "steps: 100000"))
+    command = [sys.executable, "-m", "training", "pretrain", "--threads", "1", "--checkpoint-every", "100000"]
+    command += ["--recipe", str(long), "--shards", str(shards), "--out", str(tmp_path / "run")]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "step 3/" in line and "pairs/s" in line:
+                break
+        process.send_signal(number)
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == 128 + number
+    assert "Traceback" not in rest
+    assert f"stopped by signal {number.value}" in rest
+    checkpoint = read_checkpoint(list_checkpoints(tmp_path / "run/checkpoints")[-1])
+    assert checkpoint.step >= 3
+    assert checkpoint.position == 4 * checkpoint.step
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory, recipe):
+    source, out = ToyPairs(num_train=4, num_validation=4), tmp_path_factory.mktemp("toy")
+    pretrain(read_recipe(str(recipe)), source, out, machine=Machine())
+    return source, out
+
+
+def test_rows_show_what_they_say(toy_run):
+    source, out = toy_run
+    model, recipe, step = load_run(out, torch.device("cpu"))
+    assert step == 4
+    assert not model.training
+    rows = complete_rows(model, recipe, source, num_rows=2, device=torch.device("cpu"))
+    assert [row.key for row in rows] == ["val/0", "val/1"]
+    patch = recipe.architecture.patch_px
+    for i, row in enumerate(rows):
+        target, masked, reference, completion = row.images
+        stored = source.batch("val", [i])
+        for shown, whole in ((target, stored.target_BHWC[0]), (reference, stored.reference_BHWC[0])):
+            averaged = whole[16:240, 16:240].reshape(56, 4, 56, 4, 3).mean(axis=(1, 3))
+            assert np.abs(shown - averaged).max() <= 1
+        hidden = (masked == 128).all(axis=-1).reshape(7, patch, 7, patch).all(axis=(1, 3))
+        assert hidden.sum() == 49 - recipe.full_length
+        visible = ~hidden.repeat(patch, axis=0).repeat(patch, axis=1)
+        assert (masked[visible] == target[visible]).all()
+        assert (completion[visible] == target[visible]).all()
+        assert (completion[~visible] != target[~visible]).any()
+        assert row.loss != row.loss_black
+
+
+def test_the_sheet_has_a_title_and_captions_of_any_length(toy_run):
+    source, out = toy_run
+    model, recipe, _ = load_run(out, torch.device("cpu"))
+    rows = complete_rows(model, recipe, source, num_rows=1, device=torch.device("cpu"))
+    sheet = np.asarray(draw_rows(rows, title="title " * 100))
+    assert sheet.shape[2] == 3
+    right_margin = sheet[:, -8:]
+    assert (right_margin == 255).all()
+    assert (sheet[:34] < 128).any()
+    assert (sheet[-52:] < 128).any()
+    assert len(COLUMNS) == 4
