@@ -9,9 +9,12 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
+from pathlib import Path
 from typing import Any, TypeVar
+
+import yaml
 
 from manifests.errors import RecipeError
 
@@ -75,7 +78,7 @@ def from_mapping(cls: type[R], mapping: Mapping[str, Any], *, base: R | None = N
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in mapping:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
             hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
             raise RecipeError(f"unknown recipe key `{key}`", where=where, hint=hint)
     values = {name: getattr(base, name) for name in known} if base is not None else {}
@@ -87,6 +90,47 @@ def from_mapping(cls: type[R], mapping: Mapping[str, Any], *, base: R | None = N
         raise RecipeError(f"the recipe is incomplete: {error}", where=where, hint="name every required key") from error
     except ValueError as error:
         raise RecipeError(str(error), where=where, hint="change one of the keys it names") from error
+
+
+def read_recipe(name_or_file: str, recipes: Mapping[str, Callable[[], R]], *, where: str = "RECIPE") -> R:
+    """Find a recipe by name, or read a YAML file that names one under `recipe` and changes fields of it.
+
+    A file that gives no `name` of its own is called after its stem.
+
+    Args:
+        name_or_file: a name of `recipes`, or a path that ends in .yaml or .yml.
+        recipes: the recipes there are, by name.
+        where: how the user gave the name, for messages.
+
+    Raises:
+        RecipeError: no such recipe or file, no mapping, an unknown key, or values that contradict each other.
+    """
+    path = Path(name_or_file)
+    if path.suffix not in (".yaml", ".yml"):
+        return _named(name_or_file, recipes, where=where)
+    try:
+        mapping = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"the recipe does not read: {error}", where=path, hint="give a YAML file") from error
+    if not isinstance(mapping, dict) or not isinstance(mapping.get("recipe"), str):
+        raise RecipeError(
+            "the file names no recipe to start from",
+            where=path,
+            hint=f"add `recipe:` with one of {', '.join(recipes)}",
+        )
+    base = _named(mapping.pop("recipe"), recipes, where=str(path))
+    changes = {"name": path.stem, **{str(key): value for key, value in mapping.items()}}
+    return from_mapping(type(base), changes, base=base, where=str(path))
+
+
+def _named(name: str, recipes: Mapping[str, Callable[[], R]], *, where: str) -> R:
+    if name not in recipes:
+        near = difflib.get_close_matches(name, recipes, n=1)
+        known = f"recipes: {', '.join(recipes)}, or a .yaml file that starts from one"
+        raise RecipeError(
+            f"no recipe is called `{name}`", where=where, hint=f"did you mean `{near[0]}`?" if near else known
+        )
+    return recipes[name]()
 
 
 def _convert(hint: Any, value: Any, base: Any, where: str) -> Any:
@@ -139,8 +183,14 @@ def _convert_union(options: list[Any], value: Any, base: Any, where: str) -> Any
             return _convert(option, value, base, where)
         except RecipeError:
             continue
+    if all(isinstance(option, type) and not dataclasses.is_dataclass(option) for option in options):
+        try:
+            return _convert(options[-1], value, base, where)
+        except RecipeError:
+            raise _wrong(value, " or ".join(option.__name__ for option in options), where) from None
     return _convert(options[-1], value, base, where)
 
 
 def _wrong(value: Any, wanted: str, where: str) -> RecipeError:
-    return RecipeError(f"{_short(str(value))} is not {wanted}", where=where, hint=f"give {wanted}")
+    text = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+    return RecipeError(f"{text} is not {wanted}", where=where, hint=f"give {wanted}")

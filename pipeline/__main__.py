@@ -11,10 +11,10 @@ from types import FrameType
 from rich.console import Console
 
 from manifests.errors import CrossposeError, RecipeError, SourceError
-from manifests.recipes import to_mapping
+from manifests.recipes import read_recipe, to_mapping
 from pipeline.executors import LocalExecutor, RayExecutor
 from pipeline.progress import TerminalWatcher, print_summary
-from pipeline.recipes import BuildRecipe, load_recipe
+from pipeline.recipes import RECIPES, BuildRecipe
 from pipeline.stage import Executor, run_stage
 
 VERBS = ("ingest", "render", "crop", "pairs", "shards")
@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
 
         fetch_all(arguments.assets.resolve(), console)
         return
-    recipe = load_recipe(arguments.recipe)
+    recipe = read_recipe(arguments.recipe, RECIPES)
     if arguments.verb == "recipe":
         console.print_json(data=to_mapping(recipe))
         return

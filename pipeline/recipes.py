@@ -1,16 +1,10 @@
 """Build recipes: what decides the bytes of a build, and nothing about the machine it runs on."""
 
-import difflib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
-import yaml
-from synthetic.scene import SceneRecipe
-
-from manifests.errors import RecipeError
-from manifests.recipes import from_mapping
 from manifests.types import KEY_PART
+from synthetic.scene import SceneRecipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +85,12 @@ class CropRecipe:
         margin: side of the square over the longer side of the person's box.
         jpeg_quality: of the stored crop (baseline, 4:2:0).
         detect_every: frames between two looks at the whole image for new people.
-        min_person_px: a person of less height or width than this is TOO_SMALL.
+        min_person_px: a person whose box has a shorter longer side than this is TOO_SMALL.
         min_track: frames a person must be followed to be trusted.
         black_mean: a frame of mean luma below this is BLACK.
         frozen_difference: mean absolute luma difference to the frame before below which a frame is FROZEN.
-        cut_difference: the same, above which the picture changed at once.
+        cut_difference: the same, above which the picture may have changed at once.
+        cut_correlation: with it, the correlation of the two pictures as thumbnails, below which that is a CUT.
         time_gap: a step of more than this many usual steps is a TIME_GAP.
         meet_m: rays of the subject's crops must pass each other within this distance, metres.
         max_people: people followed at once in one view.
@@ -105,11 +100,12 @@ class CropRecipe:
     margin: float = 1.25
     jpeg_quality: int = 90
     detect_every: int = 15
-    min_person_px: int = 48
+    min_person_px: int = 64
     min_track: int = 5
     black_mean: float = 10.0
-    frozen_difference: float = 0.05
-    cut_difference: float = 40.0
+    frozen_difference: float = 0.0625
+    cut_difference: float = 10.0
+    cut_correlation: float = 0.6
     time_gap: float = 2.5
     meet_m: float = 0.35
     max_people: int = 4
@@ -228,37 +224,3 @@ def demo() -> BuildRecipe:
 
 
 RECIPES = {recipe.__name__: recipe for recipe in (cameras, videos, synthetic, demo)}
-
-
-def load_recipe(name: str) -> BuildRecipe:
-    """A recipe by name, or from a YAML file that names one under `recipe:` and overrides its fields.
-
-    Raises:
-        RecipeError: the name, the file, or a key in it is unknown or wrong.
-    """
-    if not name.endswith((".yaml", ".yml")):
-        return named(name, where="RECIPE")
-    path = Path(name)
-    try:
-        mapping = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise RecipeError(f"the recipe does not read: {error}", where=path, hint="give a YAML mapping") from error
-    if not isinstance(mapping, dict) or not isinstance(mapping.get("recipe"), str):
-        raise RecipeError(
-            "the file names no recipe to start from", where=path, hint=f"begin with `recipe: {next(iter(RECIPES))}`"
-        )
-    base = named(mapping.pop("recipe"), where=str(path))
-    return from_mapping(BuildRecipe, {"name": path.stem, **mapping}, base=base, where=str(path))
-
-
-def named(name: str, *, where: str) -> BuildRecipe:
-    """A recipe of this package by name.
-
-    Raises:
-        RecipeError: there is none; says the nearest.
-    """
-    if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"recipes: {', '.join(RECIPES)}, or a YAML file"
-        raise RecipeError(f"no recipe named {name!r}", where=where, hint=hint)
-    return RECIPES[name]()

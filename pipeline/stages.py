@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from manifests.splits import split_of
 from typing_extensions import override
 
 from manifests import table as tables
@@ -13,6 +12,7 @@ from manifests.build import Build
 from manifests.commit import UnitWriter, content_hash, sha256_of
 from manifests.errors import SourceError, StageError
 from manifests.recipes import fingerprint
+from manifests.splits import split_of
 from manifests.types import Split
 from pipeline.crop import crop_recording
 from pipeline.pairs import COLUMNS, sample_pairs

@@ -5,28 +5,33 @@ from pathlib import Path
 import pytest
 
 from manifests.errors import RecipeError, SourceError
+from manifests.recipes import read_recipe
 from pipeline.__main__ import find_roots, main
-from pipeline.recipes import load_recipe
+from pipeline.recipes import RECIPES, BuildRecipe
+
+
+def read(name: str) -> BuildRecipe:
+    return read_recipe(name, RECIPES)
 
 
 def test_roots_of_one_and_of_several_sources(tmp_path: Path) -> None:
     (tmp_path / "cameras").mkdir()
     (tmp_path / "videos").mkdir()
-    one = find_roots(load_recipe("cameras"), [str(tmp_path)])
+    one = find_roots(read("cameras"), [str(tmp_path)])
     assert one == {"cameras": tmp_path}
-    both = find_roots(load_recipe("demo"), [str(tmp_path)])
+    both = find_roots(read("demo"), [str(tmp_path)])
     assert both == {"cameras": tmp_path / "cameras", "videos": tmp_path / "videos"}
-    named = find_roots(load_recipe("demo"), [f"videos={tmp_path}", f"cameras={tmp_path}/cameras"])
+    named = find_roots(read("demo"), [f"videos={tmp_path}", f"cameras={tmp_path}/cameras"])
     assert named == {"cameras": tmp_path / "cameras", "videos": tmp_path}
 
 
 def test_wrong_roots(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="'video' is no source of this recipe"):
-        find_roots(load_recipe("videos"), [f"video={tmp_path}"])
+        find_roots(read("videos"), [f"video={tmp_path}"])
     with pytest.raises(RecipeError, match="no folder is given for cameras"):
-        find_roots(load_recipe("cameras"), [])
+        find_roots(read("cameras"), [])
     with pytest.raises(SourceError, match="the root of source cameras is not there"):
-        find_roots(load_recipe("cameras"), [str(tmp_path / "nowhere")])
+        find_roots(read("cameras"), [str(tmp_path / "nowhere")])
 
 
 def test_an_error_is_what_where_try_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

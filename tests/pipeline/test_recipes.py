@@ -5,20 +5,24 @@ from pathlib import Path
 import pytest
 
 from manifests.errors import RecipeError
-from manifests.recipes import fingerprint, from_mapping, to_mapping
-from pipeline.recipes import RECIPES, BuildRecipe, CropRecipe, ParserRecipe, SourceRecipe, SplitRecipe, load_recipe
+from manifests.recipes import fingerprint, from_mapping, read_recipe, to_mapping
+from pipeline.recipes import RECIPES, BuildRecipe, CropRecipe, ParserRecipe, SourceRecipe, SplitRecipe
+
+
+def read(name: str) -> BuildRecipe:
+    return read_recipe(name, RECIPES)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_survive_json(name: str) -> None:
-    recipe = load_recipe(name)
+    recipe = read(name)
     assert from_mapping(BuildRecipe, to_mapping(recipe)) == recipe
 
 
 def test_a_file_overrides_only_what_it_names(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("recipe: cameras\nseed: 3\npair: {cross_view: 7}\n")
-    mine, base = load_recipe(str(path)), load_recipe("cameras")
+    mine, base = read(str(path)), read("cameras")
     assert (mine.name, mine.seed, mine.pair.cross_view) == ("mine", 3, 7)
     assert (mine.crop, mine.sources, mine.pair.cross_pose) == (base.crop, base.sources, base.pair.cross_pose)
     assert fingerprint(mine) != fingerprint(base)
@@ -31,7 +35,7 @@ def test_a_file_overrides_only_what_it_names(tmp_path: Path) -> None:
             "recipe: cameras\npair: {cros_view: 7}\n",
             r"(?s)unknown recipe key `cros_view`.*mine\.yaml: pair.*`cross_view`",
         ),
-        ("recipe: camras\n", r"(?s)no recipe named 'camras'.*`cameras`"),
+        ("recipe: camras\n", r"(?s)no recipe is called `camras`.*`cameras`"),
         ("seed: 1\n", "names no recipe to start from"),
         ("recipe: cameras\nseed: many\n", r'(?s)"many" is not int.*seed'),
         ("recipe: cameras\ncrop: {size_px: 250}\n", "size_px must be a multiple of 64"),
@@ -42,14 +46,14 @@ def test_a_wrong_file_is_told_what_and_where(tmp_path: Path, text: str, message:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(RecipeError, match=message):
-        load_recipe(str(path))
+        read(str(path))
 
 
 def test_unknown_names_and_missing_files() -> None:
     with pytest.raises(RecipeError, match="did you mean `videos`"):
-        load_recipe("video")
+        read("video")
     with pytest.raises(RecipeError, match="does not read"):
-        load_recipe("nowhere.yaml")
+        read("nowhere.yaml")
 
 
 @pytest.mark.parametrize(
