@@ -130,20 +130,24 @@ def body_rope() -> PretrainRecipe:
 
 
 def demo() -> PretrainRecipe:
-    """A small network at 112 px that learns visibly from a few thousand pairs in a few minutes on two CPU cores."""
+    """A small network at 112 px that learns visibly from a few thousand pairs in about four minutes on two CPU cores.
+
+    Patches of 8 px: with 16 px it was twice as fast a step, but learned a dozen recordings by heart within two minutes.
+    A zero prediction scores 191/192 here.
+    """
     return PretrainRecipe(
         name="demo",
         architecture=Architecture(
             image_px=112, patch_px=8, enc_dim=128, enc_depth=4, enc_heads=4, dec_dim=96, dec_depth=3, dec_heads=3
         ),
         batch_size=32,
-        num_steps=600,
-        warmup_steps=40,
-        anneal_steps=600,
+        num_steps=200,
+        warmup_steps=20,
+        anneal_steps=200,
         base_lr=8e-3,
         precision="float32",
-        validate_every=150,
-        validation_pairs=256,
+        validate_every=50,
+        validation_pairs=128,
     )
 
 

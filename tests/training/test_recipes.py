@@ -10,7 +10,13 @@ from training.recipes import RECIPES, PretrainRecipe, body, body_rope, demo, rea
 # Regenerate: python -c "from training.recipes import *; from manifests.recipes import fingerprint;
 #   print({n: fingerprint(r())[:16] for n, r in RECIPES.items()})"
 # A change here is a change of what a published name means: say so in CHANGELOG.md.
-FINGERPRINTS = {"PINNED": ""}
+FINGERPRINTS = {
+    "body": "29dfaa27b909ba76",
+    "hand": "ff8e33d1ce45ee5d",
+    "body_rope": "ba61af28e1fb7b40",
+    "demo": "50b9fe72ea5cf7f7",
+    "smoke": "57af4b2229864b80",
+}
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
