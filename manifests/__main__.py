@@ -13,6 +13,7 @@ from manifests.audit import Audit, audit
 from manifests.build import Build
 from manifests.diff import diff
 from manifests.errors import CrossposeError, ManifestError
+from manifests.findings import plural
 from manifests.report import print_json, terminal, write_report
 from manifests.schema import SCHEMAS
 from manifests.sheet import choose_pairs, contact_sheet, write_sheet
@@ -80,7 +81,7 @@ def _audit(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.json:
         print_json(console, result)
     else:
-        console.print(terminal(result, str(arguments.out)))
+        console.print(terminal(result, str(arguments.out)), soft_wrap=True)
         console.print(f"report: {escape(str(paths[1]))}", soft_wrap=True)
     return 0 if result.passed else 1
 
@@ -88,7 +89,8 @@ def _audit(arguments: argparse.Namespace, console: Console) -> int:
 def _with_progress(out: Path) -> Audit:
     """Audit with a bar for each part on stderr; only a terminal sees it, and stdout stays clean for `--json`."""
     columns = TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks = {what: progress.add_task(what, total=None) for what in ("files", "images", "shards")}
         return audit(out, progress=lambda what, done, total: progress.update(tasks[what], completed=done, total=total))
 
@@ -119,7 +121,7 @@ def _diff(arguments: argparse.Namespace, console: Console) -> int:
         console.print(f"\n[bold]{difference.where}[/]  {escape(difference.message)}", soft_wrap=True)
         for example in difference.examples:
             console.print(f"  {escape(example)}", soft_wrap=True)
-    console.print("\nno difference" if not found else f"\n{len(found)} differences")
+    console.print("\nno difference" if not found else f"\n{plural(len(found), 'difference')}")
     return 1 if found else 0
 
 

@@ -15,7 +15,7 @@ from manifests import table as tables
 from manifests.build import STAGES
 from manifests.commit import PLAN, STATS, TEMPORARY, Commit, DataFile, read_commit, sha256_of
 from manifests.errors import ManifestError
-from manifests.findings import Finding, Severity, error
+from manifests.findings import Finding, Severity, error, plural
 from manifests.schema import SCHEMAS
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def _hold_against_plan(evidence: Evidence, stage: str, planned: list[str]) -> It
     missing = [unit for unit in planned if unit not in done]
     extra = sorted(done.difference(planned))
     if missing:
-        message = f"{len(missing)} of {len(planned)} planned units are not committed: run the stage again"
+        message = f"{len(missing)} of {plural(len(planned), 'planned unit')} not committed: run the stage again"
         yield Finding(
             rule="uncommitted", severity=Severity.ERROR, table="", where=f"{stage}/", message=message,
             count=len(missing), examples=tuple(missing[:5]),
@@ -158,7 +158,7 @@ def _hold_against_plan(evidence: Evidence, stage: str, planned: list[str]) -> It
     if extra:
         yield Finding(
             rule="unplanned", severity=Severity.WARNING, table="", where=f"{stage}/",
-            message=f"{len(extra)} committed units are not in the plan", count=len(extra), examples=tuple(extra[:5]),
+            message=f"{plural(len(extra), 'committed unit')} not in the plan", count=len(extra), examples=tuple(extra[:5]),
         )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from manifests.audit_files import Evidence, Part, Progress
 from manifests.audit_images import Images, digest_of
 from manifests.audit_tables import rows_of
 from manifests.errors import ManifestError, ShardError
-from manifests.findings import NUM_EXAMPLES, Finding, Severity, error, of_rows
+from manifests.findings import NUM_EXAMPLES, Finding, Severity, error, of_rows, plural
 from manifests.sample import MAX_MEMBER_BYTES, SILHOUETTE_BYTES, check_end
 from manifests.schema import MEMBERS
 from manifests.types import Role
@@ -94,7 +94,7 @@ def _shards_table(evidence: Evidence, pairs: pa.Table, indexes: dict[str, Part])
     committed = {commit.unit: commit for commit in done}
     odd = sorted(set(rows) ^ set(committed))
     if odd:
-        message = f"{len(odd)} shards are in the table or committed, but not both"
+        message = f"{plural(len(odd), 'shard')} in the table or committed, but not both"
         yield error("shards_table", "shards", where, message, examples=tuple(odd[:NUM_EXAMPLES]))
     for name in sorted(set(rows) & set(committed)):
         tar, index = committed[name].file("tar"), committed[name].file("index")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.audit_files import Evidence
-from manifests.findings import NUM_EXAMPLES, Finding, Severity, of_rows
+from manifests.findings import NUM_EXAMPLES, Finding, Severity, of_rows, plural
 from manifests.splits import leaks
 from manifests.types import BoxFrom, Domain, PairKind, Reason, SilhouetteFrom, Split
 
@@ -61,7 +61,7 @@ def _unique(name: str, data: pa.Table) -> Iterator[Finding]:
         examples = tuple(keys[: min(NUM_EXAMPLES, len(keys))].to_pylist())
         yield Finding(
             rule="unique", severity=Severity.ERROR, table=name, where=name,
-            message=f"{twice.num_rows} keys are used more than once", count=extra, examples=examples,
+            message=f"{plural(twice.num_rows, 'key')} used more than once", count=extra, examples=examples,
         )  # fmt: skip
 
 

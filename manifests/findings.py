@@ -96,6 +96,11 @@ def error(rule: str, table: str, where: str, message: str, *, examples: tuple[st
     return Finding(rule=rule, severity=Severity.ERROR, table=table, where=where, message=message, examples=examples)
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 file`, `2 files`, `1,000 files`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def of_rows(
     rule: str,
     table: str,

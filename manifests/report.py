@@ -15,12 +15,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from manifests.audit import Audit
 from manifests.build import Build
 from manifests.commit import write_bytes, write_json
 from manifests.errors import CrossposeError, ManifestError
-from manifests.findings import RULES, Finding, Severity
+from manifests.findings import RULES, Finding, Severity, plural
 from manifests.sheet import choose_pairs, contact_sheet, encode
 
 logger = logging.getLogger(__name__)
@@ -86,34 +87,35 @@ def terminal(audit: Audit, shown_root: str) -> RenderableType:
     parts: list[RenderableType] = [_numbers(audit.stats)]
     if audit.findings:
         parts.append(_findings(audit.findings, shown_root))
-    verdict = ", ".join(f"{audit.count(severity)} {severity.value}s" for severity in Severity)
+    verdict = ", ".join(plural(audit.count(severity), severity.value) for severity in Severity)
     style = "bold green" if audit.passed else "bold red"
     parts.append(f"[{style}]{'passed' if audit.passed else 'FAILED'}[/]: {verdict}; {len(RULES)} rules")
     return Group(*parts)
 
 
-def _findings(findings: Sequence[Finding], shown_root: str) -> Table:
-    table = Table(title="findings", title_justify="left", show_lines=True, expand=True)
-    for name, ratio in (("rule", None), ("count", None), ("what, where", 1)):
-        table.add_column(name, ratio=ratio, justify="right" if name == "count" else "left", overflow="fold")
-    for finding in findings:
-        colour = COLOURS[finding.severity]
-        lines = [
-            escape(finding.message),
-            f"[dim]in {escape(' '.join({finding.table: 0, finding.where: 0}).strip())}[/]",
-        ]
-        lines += [f"[dim]  {escape(example)}[/]" for example in finding.examples[:3]]
-        lines.append(f"[dim]$ {escape(finding.command(shown_root))}[/]")
+def _findings(findings: Sequence[Finding], shown_root: str) -> Group:
+    table = Table(title="findings", title_justify="left", box=SIMPLE_HEAD, show_edge=False, expand=True)
+    for name in ("", "rule", "count", "what, where"):
+        table.add_column(name, ratio=1 if name == "what, where" else None, overflow="fold")
+    for number, finding in enumerate(findings, start=1):
+        place = " ".join({finding.table: 0, finding.where: 0}).strip()
+        lines = [finding.message, f"in {place}", *(f"  {example}" for example in finding.examples[:3])]
+        body = Text("\n".join(lines[1:]), style="dim")
         table.add_row(
-            f"[{colour}]{finding.rule}[/]\n[dim]{finding.severity}[/]", f"{finding.count:,}", "\n".join(lines)
+            str(number),
+            Text(finding.rule, style=COLOURS[finding.severity]),
+            f"{finding.count:,}",
+            Text(f"{lines[0]}\n").append(body),
         )
-    return table
+    # Below the table, so that a command can be copied in one piece.
+    commands = "\n".join(f"{n:3} $ {finding.command(shown_root)}" for n, finding in enumerate(findings, start=1))
+    return Group(table, "", "to see them:", escape(commands), "")
 
 
 def _numbers(stats: dict[str, Any]) -> Table:
-    table = Table(title="pairs", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("source", "domain", "split", "sequences", "groups", "frames", "crops", "cross-view", "cross-pose"):
-        table.add_column(name, justify="left" if name in ("source", "domain", "split") else "right")
+    table = Table(title="pairs", title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
+    for name in ("source", "domain", "split", "sequences", "groups", "frames", "crops", "cross-\nview", "cross-\npose"):
+        table.add_column(name, justify="left" if name in ("source", "domain", "split") else "right", no_wrap=True)
     for row in source_rows(stats):
         table.add_row(*[escape(f"{value:,}" if isinstance(value, int) else str(value)) for value in row])
     return table
@@ -174,7 +176,7 @@ def page(audit: Audit, shown_root: str, sheet: bytes | None) -> str:
     """
     stats = audit.stats
     verdict = "passed" if audit.passed else "failed"
-    counts = ", ".join(f"{audit.count(severity)} {severity.value}s" for severity in Severity)
+    counts = ", ".join(plural(audit.count(severity), severity.value) for severity in Severity)
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>audit {verdict}</title><style>{STYLE}</style>",
@@ -223,7 +225,7 @@ def _totals(stats: dict[str, Any]) -> str:
         "cross-view": kinds["cross_view"],
         "cross-pose": kinds["cross_pose"],
         "shards": stats["shards"]["tars"],
-        "in the shards": megabytes(stats["shards"]["bytes"]),
+        "in shards": megabytes(stats["shards"]["bytes"]),
         "left out": stats["rows"]["rejects"],
     }
     cards = "".join(f"<div><b>{_text(value)}</b>{name}</div>" for name, value in totals.items())
@@ -247,7 +249,9 @@ def _finding(finding: Finding, shown_root: str) -> str:
 
 def _rules(findings: Iterable[Finding]) -> str:
     counts = Counter(finding.rule for finding in findings)
-    rows = [(rule, "holds" if not counts[rule] else f"{counts[rule]} findings", what) for rule, what in RULES.items()]
+    rows = [
+        (rule, "holds" if not counts[rule] else plural(counts[rule], "finding"), what) for rule, what in RULES.items()
+    ]
     table = _table(["rule", "", "what it proves"], rows, kind="rules")
     return f"<details><summary>All {len(RULES)} rules</summary>{table}</details>"
 

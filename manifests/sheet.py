@@ -111,7 +111,7 @@ def captions(pair: dict[str, Any]) -> tuple[str, str]:
 def encode(sheet: Image.Image, form: str) -> bytes:
     """PNG or JPEG bytes of a sheet."""
     data = io.BytesIO()
-    sheet.save(data, form, **({"quality": 85} if form == "JPEG" else {"optimize": True}))
+    sheet.save(data, form, **({"quality": 85} if form == "JPEG" else {}))
     return data.getvalue()
 
 
