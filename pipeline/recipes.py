@@ -180,6 +180,10 @@ class BuildRecipe:
         names = [source.name for source in self.sources] + (["synthetic"] if self.render else [])
         if len(set(names)) != len(names):
             raise ValueError(f"two sources of one name in {names}")
+        if self.render and self.render.image_px != self.crop.size_px:
+            raise ValueError(
+                f"render.image_px {self.render.image_px} must equal crop.size_px {self.crop.size_px}: renders are stored as they are"
+            )
         if not names:
             raise ValueError("a recipe needs a source, or something to render")
 

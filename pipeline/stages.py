@@ -23,6 +23,7 @@ from pipeline.shards import CropReader, plan_shards, shard_table, write_shard
 from pipeline.sources import build_source
 from pipeline.sources.base import Recording
 from pipeline.stage import Plan, Report, Stage, Unit, require
+from synthetic.render import Renderer
 
 SYNTHETIC = "synthetic"
 
@@ -105,9 +106,9 @@ class Render(Stage):
         return Plan(recipe=decides, inputs=inputs, units=units)
 
     @override
-    def open(self) -> Studio:
+    def open(self) -> Renderer:
         """Load the body and the clips, and open the renderer."""
-        return Studio(self.assets).opened()
+        return Studio(self.assets).renderer()
 
     @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:

@@ -1,0 +1,143 @@
+"""Render scenes into frames and crops: a rendered view is framed as a crop already, with exact labels."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from manifests.sample import cells_of, pack_cells
+from manifests.splits import split_of
+from manifests.types import BoxFrom, Domain, FrameKey, SilhouetteFrom, Split
+from pipeline.fetch import BODY
+from pipeline.quality import perceptual_hash
+from pipeline.recipes import BuildRecipe
+from pipeline.stage import Report
+from synthetic.body import load_body
+from synthetic.motion import list_clips, load_clip
+from synthetic.render import Renderer, View
+from synthetic.scene import Scene, sample_scene
+
+TRACK = "p0"
+
+
+@dataclass(frozen=True, slots=True)
+class Studio:
+    """Where the body and the motion clips lie. They are read, and EGL opened, when the first scene is rendered."""
+
+    assets: Path
+
+    def inputs(self) -> list[Path]:
+        """The files that decide what is rendered."""
+        return [self.assets / BODY, *list_clips(self.assets / "motion")]
+
+    def renderer(self) -> Renderer:
+        """The one renderer of this process."""
+        return _renderer(self.assets)
+
+
+@lru_cache(maxsize=1)
+def _renderer(assets: Path) -> Renderer:
+    clips = [load_clip(path) for path in list_clips(assets / "motion")]
+    return Renderer(load_body(assets / BODY), {clip.name: clip for clip in clips})
+
+
+def render_scene(
+    recipe: BuildRecipe, index: int, renderer: Renderer, report: Report, *, source: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Render all views of all instants of one scene.
+
+    Args:
+        recipe: of the build.
+        index: of the scene.
+        renderer: of this process.
+        report: told after every image.
+        source: opens the keys.
+
+    Returns:
+        rows of the frames table, and rows of the crops table, in the same order.
+    """
+    assert recipe.render is not None, "the plan has no scenes without a render recipe"
+    scene = sample_scene(recipe.render, recipe.seed, index)
+    held_out = recipe.split
+    split = split_of(scene.identity, seed=recipe.seed, val_groups=held_out.val_groups, val_share=held_out.val_share)
+    frames, crops = [], []
+    total = len(scene.phases) * len(scene.cameras)
+    for instant in range(len(scene.phases)):
+        for view in range(len(scene.cameras)):
+            shared = _shared_columns(scene, split, instant, view, source)
+            image = renderer.render(scene, instant=instant, view=view)
+            labels = _labels(image)
+            frames.append(shared | labels | _frame_columns(scene, image))
+            crops.append(shared | labels | _crop_columns(shared["key"], image, recipe.crop.jpeg_quality))
+            report(len(frames), total)
+    return frames, crops
+
+
+def _shared_columns(scene: Scene, split: Split, instant: int, view: int, source: str) -> dict[str, Any]:
+    sequence, camera = f"s{scene.index:06d}", f"v{view}"
+    key = FrameKey(source=source, split=split, sequence=sequence, instant=instant, view=camera, track=TRACK)
+    return {
+        "key": str(key),
+        "source": source,
+        "domain": Domain.BODY.value,
+        "split": split.value,
+        "group": scene.identity,
+        "subject": scene.identity,
+        "sequence": sequence,
+        "instant": instant,
+        "view": camera,
+        "track": TRACK,
+        "flags": [],
+    }
+
+
+def _labels(image: View) -> dict[str, Any]:
+    """Columns that frames and crops share: for a rendered view both are the same image."""
+    seen = np.concatenate([image.joints_xy_px, image.joint_visible[:, None]], axis=1).astype(np.float32)
+    return {
+        "time_s": float(image.time_s),
+        "box_xyxy_px": image.box_xyxy_px.tolist(),
+        "box_from": BoxFrom.RENDER.value,
+        "intrinsics": image.intrinsics.ravel().tolist(),
+        "camera_from_world": image.camera_from_world.ravel().tolist(),
+        "silhouette_from": SilhouetteFrom.RENDER.value,
+        "keypoints_set": "smpl24",
+        "keypoints_px": seen.ravel().tolist(),
+    }
+
+
+def _frame_columns(scene: Scene, image: View) -> dict[str, Any]:
+    height, width = image.rgb.shape[:2]
+    return {"media": f"scene/{scene.index:06d}", "media_index": 0, "width": width, "height": height}
+
+
+def _crop_columns(key: str, image: View, quality: int) -> dict[str, Any]:
+    size = image.rgb.shape[0]
+    return {
+        "frame_key": key,
+        **stored_picture(image.rgb, quality),
+        "square_xyxy_px": [-0.5, -0.5, size - 0.5, size - 0.5],
+        "silhouette": pack_cells(cells_of(image.silhouette)),
+        "coverage": float(image.silhouette.mean()),
+        "segment": 0,
+    }
+
+
+def stored_picture(rgb: npt.NDArray[np.uint8], quality: int) -> dict[str, Any]:
+    """Encode a crop, once and for all, and take its fingerprints.
+
+    Args:
+        rgb: (S, S, 3).
+        quality: of the JPEG (baseline, 4:2:0: what decodes fastest).
+
+    Returns:
+        columns jpeg, size_px, mean and phash of the crops table.
+    """
+    luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality=quality, colorspace="RGB", colorsubsampling="420")
+    return {"jpeg": jpeg, "size_px": len(rgb), "mean": float(luma.mean()), "phash": perceptual_hash(luma)}
