@@ -138,6 +138,6 @@ def stored_picture(rgb: npt.NDArray[np.uint8], quality: int) -> dict[str, Any]:
     Returns:
         columns jpeg, size_px, mean and phash of the crops table.
     """
-    luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    luma = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
     jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality=quality, colorspace="RGB", colorsubsampling="420")
     return {"jpeg": jpeg, "size_px": len(rgb), "mean": float(luma.mean()), "phash": perceptual_hash(luma)}
