@@ -8,8 +8,6 @@ import pyarrow as pa
 
 from manifests import table as tables
 from manifests.commit import Commit, commits, iter_tables
-from manifests.errors import ManifestError
-from manifests.schema import SCHEMAS
 
 # The stage folders of a build, in the order of the road, and the tables that each holds.
 STAGES: dict[str, tuple[str, ...]] = {
@@ -49,19 +47,3 @@ class Build:
         parts = [part for stage in stages for _, part in iter_tables(self.folder(stage), name, columns=wanted)]
         blank = tables.empty(name) if wanted is None else tables.empty(name).select(wanted)
         return pa.concat_tables(parts) if parts else blank
-
-    def find(self, name: str, key: str) -> dict[str, object]:
-        """One row of a table by its key.
-
-        Raises:
-            ManifestError: no such table, or no row of that key.
-        """
-        if name not in SCHEMAS:
-            raise ManifestError(f"no table named {name}", where=self.root, hint=f"tables: {', '.join(SCHEMAS)}")
-        column = "name" if name == "shards" else "key"
-        data = self.table(name, columns=[column])
-        rows = [i for i, value in enumerate(data.column(column).to_pylist()) if value == key]
-        if not rows:
-            raise ManifestError(f"no row {key} in {name}", where=self.root, hint="`show` without a key lists examples")
-        found: dict[str, object] = self.table(name).slice(rows[0], 1).to_pylist()[0]
-        return found

@@ -28,16 +28,6 @@ CROP = "rig/train/rec1/00000003/cam2/p0"
 PAIR = "rig/train/rec1/p/1-cam1-p0/0-cam1-p0"
 
 
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory):
-    return make_build(tmp_path_factory.mktemp("build") / "out")
-
-
-@pytest.fixture
-def build(honest, tmp_path):
-    return shutil.copytree(honest, tmp_path / "out", ignore=shutil.ignore_patterns("audit"))
-
-
 @pytest.fixture
 def run(capsys, monkeypatch):
     """Run the door with these arguments: exit code, stdout, stderr."""

@@ -16,7 +16,9 @@ import pyarrow as pa
 import simplejpeg
 
 from manifests import table as tables
+from manifests.audit import audit
 from manifests.commit import Commit, UnitWriter, commits, read_commit, sha256_of, write_json
+from manifests.findings import Finding
 from manifests.recipes import canonical_json, fingerprint
 from manifests.sample import Sample, pack_cells, write_tar
 from manifests.schema import CELLS
@@ -267,3 +269,14 @@ def change_samples(
     if not keep_index:
         tables.write("index", tables.from_rows("index", index), root / "shards" / f"{name}.index.parquet")
     recommit(root, "shards", name)
+
+
+# --- asking the audit ---
+
+
+def only_finding(root: Path, rule: str, **about: Any) -> Finding:
+    """The one finding of an audit; `about` are attributes it must have."""
+    findings = audit(root, threads=2).findings
+    assert [finding.rule for finding in findings] == [rule], findings
+    assert {name: getattr(findings[0], name) for name in about} == about
+    return findings[0]
