@@ -105,6 +105,11 @@ def test_page_of_a_build_without_pairs(build):
     text = page(audit(build), "out", sheet_of(build))
     assert "There is no pair that can be shown." in text
     assert "data:image" not in text
+    assert "<td>packed</td><td>no finding</td>" in text  # no shard was there to be held against the pairs
+
+
+def test_page_claims_proof_only_where_all_was_looked_at(honest):
+    assert "<td>packed</td><td>holds</td>" in page(audit(honest), "out", None)
 
 
 def test_report_that_cannot_be_written(build, run):
