@@ -213,7 +213,8 @@ def pretrain(
             # A run killed after its last checkpoint comes back here without having validated.
             validation = validation or trainer.validate(source)
             _finish(out, trainer, validation)
-        return Outcome(finished=True, step=trainer.step, validation_loss=validation.get("loss"))
+        validation = processes.from_first(validation)
+        return Outcome(finished=True, step=trainer.step, validation_loss=validation["loss"])
 
 
 def build_optimizer(model: nn.Module, recipe: PretrainRecipe) -> torch.optim.AdamW:
@@ -377,7 +378,7 @@ def _run(
             if stopping:
                 logger.info("stopped by signal %s after step %d; run again to go on", stop.number, trainer.step)
                 break
-    return processes.from_first(validation)
+    return validation
 
 
 def _report(record: Record, trainer: Trainer, loss: float, lr: float, norm: float, seconds: float, wait: float) -> None:

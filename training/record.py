@@ -3,10 +3,14 @@
 Every number is written by step; a run that goes on from a checkpoint first drops what it had written beyond it.
 """
 
+import io
 import json
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from manifests.errors import TrainingError
 from training.checkpoints import write_atomic
@@ -83,18 +87,17 @@ def draw_loss_curve(folder: Path, path: Path, *, zero_loss: float) -> None:
     Raises:
         TrainingError: the picture cannot be written.
     """
-    import io
-
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     lines = read_metrics(folder)
-    train = [(line["step"], line["loss"]) for line in lines if line["kind"] == "train"]
+    train = [line for line in lines if line["kind"] == "train"]
+    step, loss = np.array([line["step"] for line in train]), np.array([line["loss"] for line in train])
     validation = [line for line in lines if line["kind"] == "validation"]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(*zip(*train, strict=True), color="tab:blue", alpha=0.25, linewidth=0.8)
-    axes.plot(*zip(*_smooth(train), strict=True), color="tab:blue", label="training, smoothed")
+    axes.plot(step, loss, color="tab:blue", alpha=0.25, linewidth=0.8)
+    axes.plot(step, _smooth(loss), color="tab:blue", label="training, smoothed")
     for name, colour, label in (
         ("loss", "tab:orange", "validation"),
         ("loss_black", "tab:gray", "validation, black reference"),
@@ -110,11 +113,11 @@ def draw_loss_curve(folder: Path, path: Path, *, zero_loss: float) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def _smooth(points: list[tuple[int, float]], share: float = 0.05) -> list[tuple[int, float]]:
-    """Running mean over the last `share` of the run so far."""
-    window = max(1, int(len(points) * share))
-    smooth = []
-    for i, (step, _) in enumerate(points):
-        recent = [value for _, value in points[max(0, i + 1 - window) : i + 1]]
-        smooth.append((step, sum(recent) / len(recent)))
+def _smooth(values: npt.NDArray[np.float64], share: float = 0.05) -> npt.NDArray[np.float64]:
+    """Mean of each value and those before it, over a window of `share` of them all."""
+    window = max(1, int(len(values) * share))
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - window, 0)
+    smooth: npt.NDArray[np.float64] = (total[end] - total[start]) / (end - start)
     return smooth
