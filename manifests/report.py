@@ -249,9 +249,8 @@ def _finding(finding: Finding, shown_root: str) -> str:
 
 def _rules(findings: Iterable[Finding]) -> str:
     counts = Counter(finding.rule for finding in findings)
-    rows = [
-        (rule, "holds" if not counts[rule] else plural(counts[rule], "finding"), what) for rule, what in RULES.items()
-    ]
+    silent = "no finding" if counts["unchecked"] else "holds"  # silence is proof only if all was looked at
+    rows = [(rule, plural(counts[rule], "finding") if counts[rule] else silent, what) for rule, what in RULES.items()]
     table = _table(["rule", "", "what it proves"], rows, kind="rules")
     return f"<details><summary>All {len(RULES)} rules</summary>{table}</details>"
 
