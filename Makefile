@@ -36,8 +36,8 @@ demo: fetch ## the whole road on real and rendered people: shards, audit, a shor
 	@echo "Done. Look at"
 	@echo "  shards           $(OUT)/shards/*.tar"
 	@echo "  audit report     $(OUT)/audit/report.html"
-	@echo "  loss curve       $(OUT)/pretrain/loss.png"
-	@echo "  reconstructions  $(OUT)/pretrain/reconstructions.png"
+	@echo "  loss curve       $(OUT)/pretrain/demo/loss.png"
+	@echo "  reconstructions  $(OUT)/pretrain/demo/reconstructions.png"
 	@echo "and try"
 	@echo "  $(PYTHON) -m manifests show $(OUT) --sheet pairs.png       a contact sheet of pairs"
 	@echo "  make build RECIPE=cameras ROOT=/my/recordings              your own rig (see README)"
@@ -65,10 +65,10 @@ audit: install ## prove the build and write OUT/audit/report.html
 	@$(PYTHON) -m manifests audit $(OUT)
 
 pretrain: install ## train MODEL on OUT/shards; goes on from its last checkpoint
-	@$(PYTHON) -m training pretrain --recipe $(MODEL) --shards $(OUT)/shards --out $(OUT)/pretrain
+	@$(PYTHON) -m training pretrain --recipe $(MODEL) --shards $(OUT)/shards --out $(OUT)/pretrain/$(MODEL)
 
 reconstruct: install ## picture what the trained model completes, on pairs it never saw
-	@$(PYTHON) -m training reconstruct --run $(OUT)/pretrain --shards $(OUT)/shards --out $(OUT)/pretrain/reconstructions.png
+	@$(PYTHON) -m training reconstruct --run $(OUT)/pretrain/$(MODEL) --shards $(OUT)/shards --out $(OUT)/pretrain/$(MODEL)/reconstructions.png
 
 check: install ## lint, types, import contracts
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
@@ -80,7 +80,7 @@ test-all: fetch ## run the slow tests too
 	@$(PYTHON) -m pytest -q -m "not gpu and not licensed"
 
 bench: fetch ## measure against what one would use instead
-	@$(PYTHON) -m pytest -q tests/bench --benchmark-enable -m "" --timeout 0
+	@$(PYTHON) -m pytest -q tests/bench/bench_*.py --benchmark-enable -m "" --timeout 0 -o log_cli=true -o log_cli_level=INFO
 
 clean: ## remove caches; builds (out/) and assets stay
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks build *.egg-info

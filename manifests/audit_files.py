@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from manifests import table as tables
 from manifests.build import STAGES
-from manifests.commit import PLAN, STATS, TEMPORARY, Commit, DataFile, read_commit, sha256_of
+from manifests.commit import PLAN, STATS, TEMPORARY, Commit, DataFile, read_commit
 from manifests.errors import ManifestError
+from manifests.files import sha256_of
 from manifests.findings import Finding, Severity, error, plural
 from manifests.schema import SCHEMAS
 

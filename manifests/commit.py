@@ -18,12 +18,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import pyarrow as pa
 
 from manifests import table as tables
 from manifests.errors import ManifestError, RecipeError, StageError
+from manifests.files import sha256_of, sync_folder, write_bytes
 from manifests.recipes import canonical_json, from_mapping
 from manifests.schema import schema_version
 from manifests.types import Reject
@@ -121,41 +121,6 @@ def content_hash(folder: Path, *, only: Iterable[str] | None = None) -> str:
         if wanted is None or file.table in wanted
     ]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
-    """Write JSON with sorted keys so that it is there whole or not at all."""
-    write_bytes(path, (json.dumps(value, indent=indent, sort_keys=True) + "\n").encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a small file so that it is there whole or not at all, and survives a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sweep(folder: Path) -> None:

@@ -19,8 +19,8 @@ from rich.text import Text
 
 from manifests.audit import Audit
 from manifests.build import Build
-from manifests.commit import write_bytes, write_json
 from manifests.errors import CrossposeError, ManifestError
+from manifests.files import write_bytes, write_json
 from manifests.findings import RULES, Finding, Severity, plural
 from manifests.sheet import choose_pairs, contact_sheet, encode
 

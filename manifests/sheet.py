@@ -13,8 +13,8 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from manifests import table as tables
 from manifests.build import Build
-from manifests.commit import write_bytes
 from manifests.errors import ManifestError
+from manifests.files import write_bytes
 from manifests.sample import MAX_MEMBER_BYTES, MAX_SIDE_PX, unpack_cells
 from manifests.seeds import rng_for
 from manifests.types import FrameKey, PairKind, Role

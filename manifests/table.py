@@ -1,7 +1,6 @@
 """Tables on disk: Parquet with one schema each, written whole or not at all."""
 
-import os
-import uuid
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import ManifestError
+from manifests.files import write_bytes
 from manifests.schema import SCHEMAS
 from manifests.types import Reject
 
@@ -84,15 +84,9 @@ def write(table: str, data: pa.Table, path: Path) -> None:
         ManifestError: the table does not fit its schema.
     """
     check(table, data, where=path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            encode(data, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    encode(data, buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def encode(data: pa.Table, file: Any) -> None:

@@ -13,7 +13,6 @@ from manifests import table as tables
 from manifests.commit import UnitWriter, commits
 from manifests.errors import StageError
 from manifests.sample import Sample, write_tar
-from manifests.schema import SHARDS
 from manifests.seeds import rng_for
 from manifests.types import Role
 
@@ -187,4 +186,4 @@ def shard_table(folder: Path, weights: dict[str, float]) -> pa.Table:
                 "last_pair": keys[-1].as_py(),
             }
         )
-    return pa.Table.from_pylist(rows, schema=SHARDS)
+    return tables.from_rows("shards", rows)

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from manifests.commit import PLAN, Commit, UnitWriter, commits, is_committed, read_commit, sweep, write_json
+from manifests.commit import PLAN, Commit, UnitWriter, commits, is_committed, read_commit, sweep
 from manifests.errors import CrossposeError, StageError
+from manifests.files import write_json
 from manifests.recipes import changed_keys, fingerprint, to_mapping
 
 logger = logging.getLogger(__name__)
@@ -157,7 +158,14 @@ def run_stage(stage: Stage, root: Path, executor: Executor, watcher: Watcher) ->
         sweep(folder)
         if failed:
             raise _failure(stage, failed, len(plan.units))
-        stage.finish(folder)
+        try:
+            stage.finish(folder)
+        except OSError as error:
+            raise StageError(
+                f"the stage could not be summed up: {error.strerror}",
+                where=folder,
+                hint="free disk space, then run again",
+            ) from error
         return _sum_up(stage, folder, new=len(todo), seconds=time.monotonic() - began)
 
 

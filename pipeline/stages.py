@@ -9,8 +9,9 @@ from typing_extensions import override
 
 from manifests import table as tables
 from manifests.build import Build
-from manifests.commit import UnitWriter, content_hash, sha256_of
+from manifests.commit import UnitWriter, content_hash
 from manifests.errors import SourceError, StageError
+from manifests.files import sha256_of
 from manifests.recipes import fingerprint
 from manifests.splits import split_of
 from manifests.types import Split

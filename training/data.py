@@ -30,8 +30,9 @@ import pyarrow as pa
 import simplejpeg
 
 from manifests import table as tables
-from manifests.commit import UNIT_ID, Commit, read_commit, sha256_of
+from manifests.commit import UNIT_ID, Commit, read_commit
 from manifests.errors import ManifestError, ShardError
+from manifests.files import sha256_of
 from manifests.recipes import fingerprint
 from manifests.sample import MAX_MEMBER_BYTES, SILHOUETTE_BYTES
 from manifests.schema import MEMBERS

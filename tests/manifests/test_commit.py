@@ -24,12 +24,10 @@ from manifests.commit import (
     is_committed,
     iter_tables,
     read_commit,
-    sha256_of,
     sweep,
-    write_bytes,
-    write_json,
 )
 from manifests.errors import ManifestError, StageError
+from manifests.files import sha256_of, write_bytes, write_json
 from manifests.types import Reason, Reject
 
 REPOSITORY = Path(__file__).parents[2]
