@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from manifests.errors import CrossposeError
+from manifests.recipes import read_recipe
 from training.checkpoints import export_safetensors
 from training.machine import Machine, find_device
 from training.pretrain import pretrain
-from training.recipes import RECIPES, read_recipe
+from training.recipes import RECIPES
 from training.reconstruct import load_run, reconstruct
 from training.source import Shards
 
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _pretrain(options: argparse.Namespace, console: Console) -> int:
-    recipe = read_recipe(options.recipe)
+    recipe = read_recipe(options.recipe, RECIPES, where="--recipe, or MODEL of make")
     machine = Machine(
         device=find_device(options.device),
         checkpoint_every=options.checkpoint_every,

@@ -5,13 +5,8 @@ Where it runs (folders, device, processes) is no part of a recipe. A YAML file m
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-
-from manifests.errors import RecipeError
-from manifests.recipes import from_mapping
 from training.augment import Augmentation
 from training.masking import PadTo, num_visible
 from training.model.croco import Architecture, base_small
@@ -173,36 +168,3 @@ RECIPES: Mapping[str, Callable[[], PretrainRecipe]] = {
     recipe.__name__: recipe for recipe in (body, hand, body_rope, demo, smoke)
 }
 """Recipes that a command line or a YAML file may name."""
-
-
-def read_recipe(name_or_file: str) -> PretrainRecipe:
-    """Find a recipe by name, or read a YAML file that names one under `base` and changes fields of it.
-
-    A file without a `name` of its own is called after its stem.
-
-    Raises:
-        RecipeError: no such recipe or file, no mapping, an unknown key, or values that contradict each other.
-    """
-    if name_or_file in RECIPES:
-        return RECIPES[name_or_file]()
-    path = Path(name_or_file)
-    if path.suffix not in (".yaml", ".yml"):
-        raise RecipeError(
-            f"no recipe is called `{name_or_file}`",
-            where="--recipe",
-            hint=f"take one of {', '.join(RECIPES)}, or a .yaml file with `base: demo`",
-        )
-    try:
-        mapping: Any = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"the recipe cannot be read: {error}", where=path, hint="give a YAML file") from error
-    if not isinstance(mapping, dict) or mapping.get("base") not in RECIPES:
-        raise RecipeError(
-            "the file does not say which recipe it changes",
-            where=path,
-            hint=f"add `base:` with one of {', '.join(RECIPES)}",
-        )
-    changes = {str(key): value for key, value in mapping.items() if key != "base"}
-    return from_mapping(
-        PretrainRecipe, {"name": path.stem, **changes}, base=RECIPES[mapping["base"]](), where=str(path)
-    )

@@ -12,17 +12,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from manifests.recipes import read_recipe
 from tests.support.builds import Made, write_shards
 from tests.support.toy_pairs import ToyPairs
 from training.__main__ import main
 from training.checkpoints import list_checkpoints, read_checkpoint
 from training.machine import Machine
 from training.pretrain import pretrain
-from training.recipes import read_recipe
+from training.recipes import RECIPES
 from training.reconstruct import COLUMNS, complete_rows, draw_rows, load_run
 
 QUICK = """
-base: smoke
+recipe: smoke
 architecture: {image_px: 56, patch_px: 8, enc_dim: 32, enc_depth: 1, dec_dim: 32, dec_depth: 1}
 batch_size: 4
 num_steps: 4
@@ -84,7 +85,7 @@ def test_weights_leave_as_safetensors(run, tmp_path):
 
 def mistakes():
     return [
-        (["pretrain", "--recipe", "bodi"], ["RecipeError", "no recipe is called `bodi`", "take one of"]),
+        (["pretrain", "--recipe", "bodi"], ["RecipeError", "no recipe is called `bodi`", "did you mean"]),
         (["pretrain", "--device", "tpu9"], ["TrainingError", "no device is called tpu9", "--device"]),
         (["pretrain", "--recipe", "smoke", "--shards", "ABSENT"], ["ManifestError", "ABSENT"]),
         (["pretrain", "--init", "ABSENT.pth"], ["TrainingError", "no such file", "ABSENT.pth", "check --init"]),
@@ -141,7 +142,7 @@ def test_a_signal_saves_and_the_next_call_goes_on(shards, recipe, tmp_path, numb
 @pytest.fixture(scope="module")
 def toy_run(tmp_path_factory, recipe):
     source, out = ToyPairs(num_train=4, num_validation=4), tmp_path_factory.mktemp("toy")
-    pretrain(read_recipe(str(recipe)), source, out, machine=Machine())
+    pretrain(read_recipe(str(recipe), RECIPES), source, out, machine=Machine())
     return source, out
 
 

@@ -3,9 +3,9 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from manifests.errors import RecipeError
-from manifests.recipes import fingerprint, from_mapping, to_mapping
+from manifests.recipes import fingerprint, from_mapping, read_recipe, to_mapping
 from training.model.croco import base_small
-from training.recipes import RECIPES, PretrainRecipe, body, body_rope, demo, read_recipe
+from training.recipes import RECIPES, PretrainRecipe, body, body_rope, demo
 
 # Regenerate: python -c "from training.recipes import *; from manifests.recipes import fingerprint;
 #   print({n: fingerprint(r())[:16] for n, r in RECIPES.items()})"
@@ -42,9 +42,9 @@ def test_body_is_the_network_and_masking_of_the_paper():
 def test_a_file_changes_a_named_recipe(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "base: demo\nnum_steps: 700\nanneal_steps: 800\nmask: uniform\naugmentation: {flip: true}\npad_to: 49\n"
+        "recipe: demo\nnum_steps: 700\nanneal_steps: 800\nmask: uniform\naugmentation: {flip: true}\npad_to: 49\n"
     )
-    recipe = read_recipe(str(path))
+    recipe = read_recipe(str(path), RECIPES)
     changed = replace(demo(), name="mine", num_steps=700, anneal_steps=800, mask="uniform", pad_to=49)
     assert recipe == replace(changed, augmentation=replace(demo().augmentation, flip=True))
 
@@ -53,30 +53,30 @@ def test_a_file_changes_a_named_recipe(tmp_path):
     ("text", "message"),
     [
         (
-            "base: demo\nmask_ration: 0.9\n",
+            "recipe: demo\nmask_ration: 0.9\n",
             r"unknown recipe key `mask_ration`(.|\n)*mine.yaml(.|\n)*did you mean `mask_ratio`",
         ),
-        ("base: demo\naugmentation: {jiter: 0.1}\n", r"unknown recipe key `jiter`(.|\n)*augmentation(.|\n)*`jitter`"),
-        ("base: demo\nbatch_size: many\n", "'many' is not int"),
-        ("base: demo\nmask: hand\n", "'hand' is not one of 'human', 'uniform'"),
-        ("base: demo\nwarmup_steps: 9999\n", "warmup_steps 9999 < num_steps"),
-        ("num_steps: 7\n", "does not say which recipe it changes(.|\n)*add `base:`"),
-        ("base: [demo\n", "cannot be read"),
-        ("- demo\n", "does not say which recipe"),
+        ("recipe: demo\naugmentation: {jiter: 0.1}\n", r"unknown recipe key `jiter`(.|\n)*augmentation(.|\n)*`jitter`"),
+        ("recipe: demo\nbatch_size: many\n", "'many' is not int"),
+        ("recipe: demo\nmask: hand\n", "'hand' is not one of 'human', 'uniform'"),
+        ("recipe: demo\nwarmup_steps: 9999\n", "warmup_steps 9999 < num_steps"),
+        ("num_steps: 7\n", "names no recipe to start from(.|\n)*add `recipe:`"),
+        ("recipe: [demo\n", "does not read"),
+        ("- demo\n", "names no recipe"),
     ],
 )
 def test_mistakes_in_a_file_are_named(tmp_path, text, message):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(RecipeError, match=message):
-        read_recipe(str(path))
+        read_recipe(str(path), RECIPES)
 
 
 def test_unknown_names_are_answered_with_the_known_ones(tmp_path):
-    with pytest.raises(RecipeError, match=r"no recipe is called `bodi`(.|\n)*take one of body, hand"):
-        read_recipe("bodi")
-    with pytest.raises(RecipeError, match="cannot be read"):
-        read_recipe(str(tmp_path / "absent.yaml"))
+    with pytest.raises(RecipeError, match=r"no recipe is called `bodi`(.|\n)*did you mean .body."):
+        read_recipe("bodi", RECIPES)
+    with pytest.raises(RecipeError, match="does not read"):
+        read_recipe(str(tmp_path / "absent.yaml"), RECIPES)
 
 
 @pytest.mark.parametrize(
