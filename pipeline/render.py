@@ -5,16 +5,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
-import simplejpeg
 
 from manifests.sample import cells_of, pack_cells
 from manifests.splits import split_of
 from manifests.types import BoxFrom, Domain, FrameKey, SilhouetteFrom, Split
+from pipeline.crop import stored_picture
 from pipeline.fetch import BODY
-from pipeline.quality import perceptual_hash
 from pipeline.recipes import BuildRecipe
 from pipeline.stage import Report
 from synthetic.body import load_body
@@ -126,18 +123,3 @@ def _crop_columns(key: str, image: View, quality: int) -> dict[str, Any]:
         "coverage": float(image.silhouette.mean()),
         "segment": 0,
     }
-
-
-def stored_picture(rgb: npt.NDArray[np.uint8], quality: int) -> dict[str, Any]:
-    """Encode a crop, once and for all, and take its fingerprints.
-
-    Args:
-        rgb: (S, S, 3).
-        quality: of the JPEG (baseline, 4:2:0: what decodes fastest).
-
-    Returns:
-        columns jpeg, size_px, mean and phash of the crops table.
-    """
-    luma = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
-    jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality=quality, colorspace="RGB", colorsubsampling="420")
-    return {"jpeg": jpeg, "size_px": len(rgb), "mean": float(luma.mean()), "phash": perceptual_hash(luma)}

@@ -179,8 +179,10 @@ def _read_config(path: Path) -> Any:
         from mmengine.config import Config
     try:
         config = Config.fromfile(str(path))
-    except Exception as error:  # noqa: BLE001  a config is code: it may raise anything
-        raise RecipeError(f"the mmseg config does not load: {error}", where=path, hint="try it with mmseg itself") from error
+    except Exception as error:
+        raise RecipeError(
+            f"the mmseg config does not load: {error}", where=path, hint="try it with mmseg itself"
+        ) from error
     if "model" not in config:
         raise RecipeError("the mmseg config has no `model`", where=path, hint="give the config of a segmentor")
     _make_local(config.model)
@@ -207,7 +209,7 @@ def _build(config: Any, path: Path) -> nn.Module:
         with DefaultScope.overwrite_default_scope("mmseg"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # mmseg warns of its own old argument names
             net: nn.Module = MODELS.build(config.model)
-    except Exception as error:  # noqa: BLE001  whatever a third-party constructor raises
+    except Exception as error:
         raise RecipeError(
             f"mmseg cannot build this net: {error}", where=path, hint="some need mmdet, mmpretrain or compiled mmcv ops"
         ) from error
