@@ -35,14 +35,16 @@ class Outfit:
         push_X: (X,) metres that each vertex is pushed out along its normal.
         smooth_X: (X,) in [0, 1], how much the body's detail is smoothed away.
         faces_F3: (F, 3) vertex indices of the faces that this look shows.
-        face_uvs_F3: (F, 3) indices into the body's texture coordinates.
+        corners_K2: (K, 2) different pairs of (vertex, texture coordinate), which is what a GPU calls a vertex.
+        triangles_F3: (F, 3) the same faces, as indices into `corners_K2`.
     """
 
     texture_SS4: npt.NDArray[np.uint8]
     push_X: Floats
     smooth_X: Floats
     faces_F3: Ints
-    face_uvs_F3: Ints
+    corners_K2: Ints
+    triangles_F3: Ints
 
 
 class Wardrobe:
@@ -82,12 +84,15 @@ class Wardrobe:
         if look.skirt:  # long skirts hide the knees at most
             lowest = body.template_X3[body.faces_F3, 1].min(axis=1)
             shown &= (body.face_group_F != 3) | (lowest > self._hip_y - 0.36)
+        pairs = np.stack([body.faces_F3[shown].ravel(), body.face_uvs_F3[shown].ravel()], axis=1)
+        corners, inverse = np.unique(pairs, axis=0, return_inverse=True)
         return Outfit(
             texture_SS4=self._paint(look),
             push_X=push_X,
             smooth_X=smooth_X,
             faces_F3=body.faces_F3[shown],
-            face_uvs_F3=body.face_uvs_F3[shown],
+            corners_K2=corners,
+            triangles_F3=inverse.reshape(-1, 3),
         )
 
     def clothe(self, verts_X3: npt.ArrayLike, outfit: Outfit) -> tuple[Floats, Floats]:
