@@ -28,6 +28,8 @@ from synthetic.render import Renderer
 
 SYNTHETIC = "synthetic"
 
+ENOUGH_TO_JUDGE = 20  # frames; of fewer (a stray photo beside the clips) no share that is left out means anything
+
 # Clocks, calibrations and notes: a change of one number in them must not pass unseen because the size stayed.
 _READ_WHOLE = {".csv", ".dat", ".json", ".toml", ".txt", ".xml", ".yaml", ".yml"}
 
@@ -169,7 +171,7 @@ class Crop(Stage):
         )
         used = len(set(crops.column("frame_key").to_pylist()))
         left_out = 1 - used / frames.num_rows
-        if left_out > self.recipe.max_reject_share:
+        if left_out > self.recipe.max_reject_share and frames.num_rows >= ENOUGH_TO_JUDGE:
             reasons = ", ".join(sorted({reject.reason.value for reject in rejects}))
             raise StageError(
                 f"{frames.num_rows - used} of {frames.num_rows} frames of {unit.id} were left out ({reasons})",
