@@ -28,6 +28,24 @@ def split_of(group: str, *, seed: int, val_groups: Collection[str] = (), val_sha
     return Split.TRAIN
 
 
+def assign(
+    groups: Collection[str], *, seed: int, val_groups: Collection[str] = (), val_share: float = 0.0
+) -> dict[str, Split]:
+    """Choose the split of every group of a source, see `split_of`; somebody always stays to be learned from.
+
+    Where the hash would hold everybody out (a single recording, say), the group that is held out last stays in `train`,
+    unless it is one of `val_groups`.
+
+    Returns:
+        the split of each group, by name.
+    """
+    chosen = {g: split_of(g, seed=seed, val_groups=val_groups, val_share=val_share) for g in sorted(set(groups))}
+    by_hash = [group for group in chosen if group not in val_groups]
+    if by_hash and Split.TRAIN not in chosen.values():
+        chosen[max(by_hash, key=lambda group: seed_for(seed, "split", group))] = Split.TRAIN
+    return chosen
+
+
 def leaks(groups: pa.ChunkedArray | pa.Array, splits: pa.ChunkedArray | pa.Array) -> list[str]:
     """Name the groups that are in more than one split, sorted; null groups are nobody's and never leak.
 

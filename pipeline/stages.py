@@ -13,7 +13,7 @@ from manifests.commit import UnitWriter, content_hash
 from manifests.errors import SourceError, StageError
 from manifests.files import sha256_of
 from manifests.recipes import fingerprint
-from manifests.splits import split_of
+from manifests.splits import assign
 from manifests.types import Split
 from pipeline.crop import crop_recording
 from pipeline.pairs import COLUMNS, sample_pairs
@@ -60,18 +60,20 @@ class Ingest(Stage):
     @override
     def plan(self) -> Plan:
         """A unit is a recording."""
+        found = [
+            (source, recording)
+            for source in self.recipe.sources
+            for recording in build_source(source).recordings(self.roots[source.name])
+        ]
+        held_out = self.recipe.split
+        free = [recording.group for _, recording in found if recording.split is None]
+        splits = assign(free, seed=self.recipe.seed, val_groups=held_out.val_groups, val_share=held_out.val_share)
         units, listing = [], {}
-        for source in self.recipe.sources:
-            for recording in build_source(source).recordings(self.roots[source.name]):
-                unit = f"{source.name}-{recording.sequence}"
-                split = recording.split or split_of(
-                    recording.group,
-                    seed=self.recipe.seed,
-                    val_groups=self.recipe.split.val_groups,
-                    val_share=self.recipe.split.val_share,
-                )
-                units.append(Unit(unit, _RecordingWork(source, recording, split)))
-                listing[unit] = fingerprint(_listing(self.roots[source.name], recording))
+        for source, recording in found:
+            unit = f"{source.name}-{recording.sequence}"
+            split = recording.split or splits[recording.group]
+            units.append(Unit(unit, _RecordingWork(source, recording, split)))
+            listing[unit] = fingerprint(_listing(self.roots[source.name], recording))
         decides = {"sources": self.recipe.sources, "split": self.recipe.split, "seed": self.recipe.seed}
         return Plan(recipe=decides, inputs=listing, units=tuple(units))
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.splits import leaks, split_of
+from manifests.splits import assign, leaks, split_of
 from manifests.types import Split
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
@@ -59,3 +59,16 @@ def test_leaks_against_a_slow_twin(rows):
     assert leaks(pa.array(groups, pa.string()), pa.array(splits, pa.string())) == slow
     halves = [pa.chunked_array([c[: len(c) // 2], c[len(c) // 2 :]], pa.string()) for c in (groups, splits)]
     assert leaks(*halves) == slow
+
+
+@given(st.sets(st.text("abc", min_size=1, max_size=6), min_size=1, max_size=12), st.integers(0, 99))
+def test_somebody_always_stays_to_be_learned_from(groups, seed):
+    chosen = assign(groups, seed=seed, val_share=0.9)
+    assert set(chosen) == groups
+    assert Split.TRAIN in chosen.values()
+    alone = {group: split_of(group, seed=seed, val_share=0.9) for group in groups}
+    assert sum(chosen[group] is not alone[group] for group in groups) == (Split.TRAIN not in alone.values())
+
+
+def test_groups_named_for_val_are_all_held_out_even_if_nobody_is_left():
+    assert assign(["a", "b"], seed=0, val_groups=("a", "b")) == {"a": Split.VAL, "b": Split.VAL}
