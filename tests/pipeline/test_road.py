@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from manifests import table as tables
 from manifests.audit import audit
 from manifests.build import Build
 from manifests.errors import StageError
+from manifests.recipes import to_mapping
 from manifests.types import FrameKey
 from pipeline.executors import LocalExecutor
 from pipeline.recipes import BuildRecipe, PairRecipe, ShardRecipe, SourceRecipe, SplitRecipe
@@ -112,6 +115,50 @@ def test_a_changed_calibration_of_equal_size_is_noticed(built: Path, rig: Path, 
     path.write_text(text[:digit] + "9" + text[digit + 1 :])
     with pytest.raises(StageError, match=r"inputs\.cameras-single"):
         run_road(RECIPE, changed, assets, built)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param("local", marks=pytest.mark.slow), pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.ray])],
+)
+@pytest.mark.timeout(900)
+def test_killed_again_and_again_gives_the_same_bytes(
+    built: Path, rig: Path, assets: Path, tmp_path: Path, how: str
+) -> None:
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(json.dumps({"recipe": "cameras", **to_mapping(RECIPE)}))  # JSON is YAML
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "build",
+        "--recipe",
+        str(recipe),
+        "--root",
+        str(rig),
+        "--assets",
+        str(assets),
+    ]
+    command += ["--out", str(tmp_path / "out"), "--executor", how]
+    chance, kills = random.Random(how), 0
+    for _ in range(40):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+        before, end = num_commits(tmp_path / "out"), time.monotonic() + 120
+        while process.poll() is None and num_commits(tmp_path / "out") == before and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.3))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        kills += 1
+    assert process.wait() == 0
+    assert kills >= 4, "killed too seldom to prove anything"
+    assert contents(tmp_path / "out") == contents(built)
+
+
+def num_commits(out: Path) -> int:
+    return len([p for p in out.glob("*/*.json") if p.name not in ("plan.json", "stats.json")])
 
 
 @pytest.mark.timeout(300)
