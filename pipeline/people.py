@@ -32,6 +32,7 @@ OPEN = 0.06  # share of a silhouette's outline that may lie on the edge of the c
 GROWTH = 1.7  # a silhouette's area changes at most by this factor from one frame to the next
 LIKENESS = 0.35  # of the colours, below which it is somebody else
 COVER = 0.35  # two people's boxes that overlap by more may have been swapped
+APART = 0.4  # share of a silhouette's largest piece from which another piece beside it is another person
 FADE = 0.5  # share of the threshold that is enough where the person was a moment ago
 MAX_MISSED = 3  # frames a person may be unclear before the track ends
 LEAST_SHARE = 0.15  # of a tile's side: smaller components are not looked at
@@ -403,9 +404,20 @@ def _mine(people: Mask, expected: Mask, rivals: Sequence[Mask]) -> Mask | None:
     main = int(common.argmax())
     area = stats[:, cv2.CC_STAT_AREA]
     kept = (common > 0.5 * area) & (area > 0.01 * area[main])
+    kept &= ~_beside(np.asarray(stats, np.int32), main)
     kept[[0, main]] = False, True
     mine: Mask = kept[labels]
     return mine
+
+
+def _beside(stats: npt.NDArray[np.int32], main: int) -> Mask:
+    """Which components stand beside the main one and are about as large: two who were one silhouette have come apart."""
+    left, top, width, height, area = stats.T
+    across = np.minimum(left + width, left[main] + width[main]) - np.maximum(left, left[main])
+    along = np.minimum(top + height, top[main] + height[main]) - np.maximum(top, top[main])
+    apart = (across < 0.2 * np.minimum(width, width[main])) & (along > 0.5 * np.minimum(height, height[main]))
+    found: Mask = apart & (area > APART * area[main])
+    return found
 
 
 def _distance(mask: Mask) -> npt.NDArray[np.float32]:
@@ -417,7 +429,7 @@ def _box(mask: Mask, square: Square, *, width: int, height: int) -> Floats:
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     cells = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], float)
     box = cells * square.side / GRID + np.array([square.x0, square.y0] * 2) - 0.5
-    return np.clip(box, -0.5, np.array([width, height] * 2) - 0.5)
+    return np.asarray(np.clip(box, -0.5, np.array([width, height] * 2) - 0.5))
 
 
 def _openness(mask: Mask, square: Square, *, width: int, height: int) -> float:

@@ -67,7 +67,9 @@ class Watch:
             return Verdict(difference, None, False)
         correlation = _correlation(small, thumbnail)
         cut = correlation < self._recipe.cut_correlation
-        return Verdict(difference, None, cut, f"difference {difference:.1f}, correlation {correlation:.2f}" if cut else "")
+        return Verdict(
+            difference, None, cut, f"difference {difference:.1f}, correlation {correlation:.2f}" if cut else ""
+        )
 
 
 def gaps(clock: Sequence[float], *, factor: float) -> npt.NDArray[np.bool_]:

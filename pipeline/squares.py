@@ -66,7 +66,7 @@ def cut(image: Image, square: Square, size_px: int) -> Image:
     part = image[top:bottom, left:right]
     if part.shape[:2] != (side, side):
         pad = (max(top - y0, 0), max(y0 + side - bottom, 0), max(left - x0, 0), max(x0 + side - right, 0))
-        part = cv2.copyMakeBorder(part, *pad, cv2.BORDER_REPLICATE)[:side, :side]
+        part = np.asarray(cv2.copyMakeBorder(part, *pad, cv2.BORDER_REPLICATE), np.uint8)[:side, :side]
     if side == size_px:
         return np.ascontiguousarray(part)
     way = cv2.INTER_AREA if side > size_px else cv2.INTER_CUBIC

@@ -48,6 +48,12 @@ class ViewTrack:
         """Names it in the recording."""
         return self.view, self.number
 
+    def sight(self) -> tuple[Floats, Floats]:
+        """Where its rays begin and lead, (T, 3) each; only for a calibrated view."""
+        assert self.origins_m is not None, "only calibrated tracks are held against each other"
+        assert self.directions is not None, "a calibrated track has rays"
+        return self.origins_m, self.directions
+
 
 @dataclass(frozen=True, slots=True)
 class Who:
@@ -106,14 +112,15 @@ def gap_m(a: ViewTrack, b: ViewTrack) -> float | None:
 
     Instants at which they meet behind a camera, or are parallel, count as infinitely far. None: too few in common.
     """
-    assert a.origins_m is not None and a.directions is not None and b.origins_m is not None and b.directions is not None
+    origins_a, directions_a = a.sight()
+    origins_b, directions_b = b.sight()
     _, at_a, at_b = np.intersect1d(a.instants, b.instants, assume_unique=True, return_indices=True)
     if len(at_a) < min(MIN_COMMON, len(a.instants), len(b.instants)):
         return None
     distances = []
     for i, j in zip(at_a, at_b, strict=True):
-        origins = np.stack([a.origins_m[i], b.origins_m[j]])
-        directions = np.stack([a.directions[i], b.directions[j]])
+        origins = np.stack([origins_a[i], origins_b[j]])
+        directions = np.stack([directions_a[i], directions_b[j]])
         try:
             point, away = meet(origins, directions)
         except ValueError:  # parallel: nothing is known

@@ -105,7 +105,7 @@ def _t_pose(posed_X3: Floats, raw: RawBody) -> Floats:
         placed_J3[joint] = placed_J3[parent] + turn_J33[parent] @ (joints_J3[joint] - joints_J3[parent])
     shift_J3 = placed_J3 - np.einsum("jab,jb->ja", turn_J33, joints_J3)
     blend_X33 = np.tensordot(raw.weights_XJ, turn_J33, axes=1)
-    return np.einsum("xab,xb->xa", blend_X33, posed_X3) + raw.weights_XJ @ shift_J3
+    return np.asarray(np.einsum("xab,xb->xa", blend_X33, posed_X3) + raw.weights_XJ @ shift_J3)
 
 
 def _fit(verts_NX3: Floats, raw: RawBody) -> dict[str, npt.NDArray[Any]]:
@@ -183,9 +183,9 @@ def _extra_vertices(template_X3: Floats, raw: RawBody) -> Ints:
     found = [far(nose, 0, 0, 1), *(far(eye, 0, 0, 1) for eye in eyes), far(head, -1, 0, 0), far(head, 1, 0, 0)]
     for side, foot in zip((1, -1), feet, strict=True):
         found += [far(foot, -0.4 * side, 0, 1), far(foot, 0.9 * side, 0, 0.7), far(foot, 0, -0.3, -1)]
-    for side in "lr":
+    for hand in "lr":
         for finger in range(1, 6):
-            tip = template_X3[raw.tip_vertices[f"{side}-finger-{finger}-4"]].mean(axis=0)
+            tip = template_X3[raw.tip_vertices[f"{hand}-finger-{finger}-4"]].mean(axis=0)
             found.append(int(body[np.square(template_X3[body] - tip).sum(axis=1).argmin()]))
     return np.array(found, dtype=np.int64)
 
@@ -211,7 +211,9 @@ def _write_npz(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
         partial.replace(path)
     except OSError as error:
         raise SyntheticError(
-            f"the body cannot be written: {error.strerror}", where=path, hint="choose a folder with free space that you may write"
+            f"the body cannot be written: {error.strerror}",
+            where=path,
+            hint="choose a folder with free space that you may write",
         ) from error
     finally:
         partial.unlink(missing_ok=True)
@@ -251,13 +253,18 @@ class BodyModel:
         self.uvs_U2 = arrays["uvs"]
         self.skin_vertices: Ints = np.unique(self.faces_F3[self.face_group_F == 0])
         vertex_ids = dict(zip(EXTRA_JOINTS, arrays["extra_vertices"].tolist(), strict=True))
-        layout = {k: arrays[k] for k in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")}
+        layout = {
+            k: arrays[k]
+            for k in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
+        }
         with contextlib.redirect_stdout(io.StringIO()):  # it prints that ten shape components are few
             self._smpl = smplx.SMPL(
                 "", data_struct=Struct(**layout), vertex_ids=vertex_ids, num_betas=NUM_SHAPES, batch_size=1
             ).requires_grad_(requires_grad=False)
 
-    def pose(self, pose_TJ3: npt.ArrayLike, betas_S: npt.ArrayLike, trans_T3: npt.ArrayLike) -> tuple[Floats32, Floats32]:
+    def pose(
+        self, pose_TJ3: npt.ArrayLike, betas_S: npt.ArrayLike, trans_T3: npt.ArrayLike
+    ) -> tuple[Floats32, Floats32]:
         """Pose one person at several instants.
 
         Runs on one thread, so that the result does not depend on how many threads the process was given.
@@ -317,4 +324,14 @@ def load_body(path: Path) -> BodyModel:
     return BodyModel(arrays, sha256=hashlib.sha256(data).hexdigest())
 
 
-__all__ = ["BODY_FORMAT", "EXTRA_JOINTS", "GROUPS", "JOINT_NAMES", "PARENTS", "BodyModel", "build_body", "load_body", "pose_correctives"]
+__all__ = [
+    "BODY_FORMAT",
+    "EXTRA_JOINTS",
+    "GROUPS",
+    "JOINT_NAMES",
+    "PARENTS",
+    "BodyModel",
+    "build_body",
+    "load_body",
+    "pose_correctives",
+]

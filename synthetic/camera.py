@@ -41,7 +41,11 @@ class Camera:
     def camera_from_world(self) -> Floats:
         """(4, 4) extrinsics."""
         across = self.distance_m * np.cos(self.elevation_rad)
-        offset = [across * np.sin(self.azimuth_rad), self.distance_m * np.sin(self.elevation_rad), across * np.cos(self.azimuth_rad)]
+        offset = [
+            across * np.sin(self.azimuth_rad),
+            self.distance_m * np.sin(self.elevation_rad),
+            across * np.cos(self.azimuth_rad),
+        ]
         pose = look_at(np.array(TARGET_M) + offset, np.array(TARGET_M), up=np.array([0.0, 1.0, 0.0]))
         roll = np.eye(4)
         roll[:2, :2] = [[np.cos(self.roll_rad), np.sin(self.roll_rad)], [-np.sin(self.roll_rad), np.cos(self.roll_rad)]]
@@ -125,4 +129,6 @@ def crop_intrinsics(camera: Camera, points_X3: npt.ArrayLike, image_px: int) -> 
     side = float((high - low).max()) / camera.person_share
     slack = (side - (high - low)) / 2.0 * 0.8
     centre = (low + high) / 2.0 - np.array(camera.shift) * slack
-    return np.asarray(crop_from_frame(np.concatenate([centre - side / 2.0, centre + side / 2.0]), image_px), dtype=np.float64)
+    return np.asarray(
+        crop_from_frame(np.concatenate([centre - side / 2.0, centre + side / 2.0]), image_px), dtype=np.float64
+    )

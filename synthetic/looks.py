@@ -10,8 +10,23 @@ from synthetic.patterns import CLOTH_KINDS, Colour, Pattern
 
 COLLARS = ("crew", "v", "high")
 HAIR_STYLES = ("shaved", "short", "full", "long", "cap")
-_SKIN_TONES = ((0.96, 0.82, 0.74), (0.91, 0.74, 0.62), (0.82, 0.62, 0.48), (0.68, 0.47, 0.34), (0.50, 0.33, 0.23), (0.33, 0.21, 0.15))
-_HAIR_COLOURS = ((0.06, 0.05, 0.05), (0.16, 0.10, 0.07), (0.31, 0.20, 0.12), (0.52, 0.36, 0.2), (0.74, 0.6, 0.38), (0.5, 0.22, 0.1), (0.62, 0.61, 0.6))
+_SKIN_TONES = (
+    (0.96, 0.82, 0.74),
+    (0.91, 0.74, 0.62),
+    (0.82, 0.62, 0.48),
+    (0.68, 0.47, 0.34),
+    (0.50, 0.33, 0.23),
+    (0.33, 0.21, 0.15),
+)
+_HAIR_COLOURS = (
+    (0.06, 0.05, 0.05),
+    (0.16, 0.10, 0.07),
+    (0.31, 0.20, 0.12),
+    (0.52, 0.36, 0.2),
+    (0.74, 0.6, 0.38),
+    (0.5, 0.22, 0.1),
+    (0.62, 0.61, 0.6),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +92,9 @@ class Look:
 
     def __post_init__(self) -> None:
         if self.hair not in HAIR_STYLES or self.collar not in COLLARS:
-            raise ValueError(f"hair must be of {HAIR_STYLES} and collar of {COLLARS}, got {self.hair!r}, {self.collar!r}")
+            raise ValueError(
+                f"hair must be of {HAIR_STYLES} and collar of {COLLARS}, got {self.hair!r}, {self.collar!r}"
+            )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Look":
@@ -109,7 +126,12 @@ def sample_look(rng: np.random.Generator) -> Look:
     return Look(
         skin=skin,
         lips=_rgb(np.array(skin) * (0.86, 0.62, 0.62)),
-        iris=_between(((0.25, 0.15, 0.08), (0.35, 0.25, 0.12), (0.25, 0.4, 0.3), (0.3, 0.42, 0.55)), rng.random(), rng, jitter=0.02),
+        iris=_between(
+            ((0.25, 0.15, 0.08), (0.35, 0.25, 0.12), (0.25, 0.4, 0.3), (0.3, 0.42, 0.55)),
+            rng.random(),
+            rng,
+            jitter=0.02,
+        ),
         hair=str(rng.choice(HAIR_STYLES, p=(0.1, 0.32, 0.26, 0.2, 0.12))),
         hair_colour=hair_colour,
         cap_colour=_cloth_colour(rng),
@@ -145,7 +167,9 @@ def _rgb(values: Any) -> Colour:
 def _between(stops: tuple[Colour, ...], position: float, rng: np.random.Generator, *, jitter: float) -> Colour:
     at = position * (len(stops) - 1)
     low = min(int(at), len(stops) - 2)
-    return _rgb((1 - at + low) * np.array(stops[low]) + (at - low) * np.array(stops[low + 1]) + rng.normal(0.0, jitter, 3))
+    return _rgb(
+        (1 - at + low) * np.array(stops[low]) + (at - low) * np.array(stops[low + 1]) + rng.normal(0.0, jitter, 3)
+    )
 
 
 def _cloth_colour(rng: np.random.Generator) -> Colour:
@@ -163,7 +187,11 @@ def _cloth(rng: np.random.Generator, share: tuple[float, ...]) -> Pattern:
     if kind in ("plain", "denim"):
         figure = _rgb(np.array(ground) * rng.uniform(0.7, 0.9))
     if kind == "denim":
-        ground = _rgb(colorsys.hsv_to_rgb(float(rng.uniform(0.57, 0.64)), float(rng.uniform(0.3, 0.6)), float(rng.uniform(0.3, 0.7))))
+        ground = _rgb(
+            colorsys.hsv_to_rgb(
+                float(rng.uniform(0.57, 0.64)), float(rng.uniform(0.3, 0.6)), float(rng.uniform(0.3, 0.7))
+            )
+        )
         figure = _rgb(np.array(ground) * 0.6)
     return Pattern(
         kind=kind, colours=(ground, figure, accent), tile_m=float(rng.uniform(0.16, 0.4)), seed=int(rng.integers(2**31))

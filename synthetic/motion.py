@@ -21,7 +21,17 @@ from synthetic.rotations import axis_angle_from_matrix, matrix_from_axis_angle, 
 Floats = npt.NDArray[np.float64]
 
 NUMBERS_PER_FRAME = 44
-_QUATERNIONS = {"root": 4, "chest": 8, "neck": 12, "rhip": 16, "rankle": 21, "rshoulder": 25, "lhip": 30, "lankle": 35, "lshoulder": 39}
+_QUATERNIONS = {
+    "root": 4,
+    "chest": 8,
+    "neck": 12,
+    "rhip": 16,
+    "rankle": 21,
+    "rshoulder": 25,
+    "lhip": 30,
+    "lankle": 35,
+    "lshoulder": 39,
+}
 _ANGLES = {"rknee": 20, "relbow": 29, "lknee": 34, "lelbow": 43}
 _OURS_FROM_THEIRS = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])  # their forward x is our z
 _ARM_DROP_RAD = np.deg2rad(85.0)  # from our T-pose arm to their hanging arm
@@ -84,7 +94,9 @@ def load_clip(path: Path) -> Clip:
         raise SyntheticError(f"the motion clip cannot be read: {error}", where=path, hint=_HINT) from error
     if frames.ndim != 2 or frames.shape[1] != NUMBERS_PER_FRAME or len(frames) < 2:
         raise SyntheticError(
-            f"a motion clip has rows of {NUMBERS_PER_FRAME} numbers, at least 2; this has {frames.shape}", where=path, hint=_HINT
+            f"a motion clip has rows of {NUMBERS_PER_FRAME} numbers, at least 2; this has {frames.shape}",
+            where=path,
+            hint=_HINT,
         )
     lengths = np.stack([np.linalg.norm(frames[:, i : i + 4], axis=1) for i in _QUATERNIONS.values()])
     if not np.isfinite(frames).all() or np.abs(lengths - 1.0).max() > 0.5 or not (frames[:-1, 0] > 0).all():

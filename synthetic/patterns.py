@@ -71,7 +71,7 @@ def sample_tile(tile_HWC: Floats32, u_tiles: npt.ArrayLike, v_tiles: npt.ArrayLi
     height, width = tile_HWC.shape[:2]
     columns = np.floor(np.asarray(u_tiles) * width).astype(np.int64) % width
     rows = np.floor(np.asarray(v_tiles) * height).astype(np.int64) % height
-    return tile_HWC[rows, columns]
+    return np.asarray(tile_HWC[rows, columns])
 
 
 def noise(rng: np.random.Generator, cells: tuple[int, ...], *, size_px: int = TILE_PX) -> Floats32:
@@ -175,7 +175,16 @@ def _print(rng: np.random.Generator) -> Floats32:
         angle = float(rng.uniform(0, 180))
         for dx in (-TILE_PX, 0, TILE_PX):  # drawn nine times, so that the tile repeats
             for dy in (-TILE_PX, 0, TILE_PX):
-                cv2.ellipse(layer, (int(centre[0] + dx), int(centre[1] + dy)), (int(axes[0]), int(axes[1])), angle, 0, 360, 1.0, -1)
+                cv2.ellipse(
+                    layer,
+                    (int(centre[0] + dx), int(centre[1] + dy)),
+                    (int(axes[0]), int(axes[1])),
+                    angle,
+                    0,
+                    360,
+                    1.0,
+                    -1,
+                )
     return _stack(first, second)
 
 
@@ -185,7 +194,9 @@ def _bricks(rng: np.random.Generator) -> Floats32:
     row = np.floor(v * rows)
     across = u * rows / 2 + 0.5 * (row % 2) if rows % 2 == 0 else u * (rows // 2)
     joint = ((across % 1.0) < 0.06) | ((v * rows % 1.0) < 0.12)
-    shade = rng.random((rows, 64), dtype=np.float32)[row.astype(int) % rows, np.floor(across).astype(int) % max(rows // 2, 1)]
+    shade = rng.random((rows, 64), dtype=np.float32)[
+        row.astype(int) % rows, np.floor(across).astype(int) % max(rows // 2, 1)
+    ]
     return _stack(0.7 * shade * ~joint, 0.8 * joint)
 
 

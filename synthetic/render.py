@@ -35,7 +35,9 @@ Bytes = npt.NDArray[np.uint8]
 
 SUPERSAMPLING = 2
 _NEAR_M, _FAR_M = 0.1, 40.0
-_EGL_HINT = "apt-get install -y libegl1 libgl1 libgl1-mesa-dri, and start Python anew with PYOPENGL_PLATFORM=egl or unset"
+_EGL_HINT = (
+    "apt-get install -y libegl1 libgl1 libgl1-mesa-dri, and start Python anew with PYOPENGL_PLATFORM=egl or unset"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,9 @@ class Renderer:
         posed, person = self._pose(scene, instant)
         intrinsics = crop_intrinsics(camera, posed.points_X3, scene.image_px)
         pose = camera.camera_from_world
-        rgba, depth = self._gl.draw([*self._surroundings(scene), *person], scene.light.sh, intrinsics, pose, scene.image_px)
+        rgba, depth = self._gl.draw(
+            [*self._surroundings(scene), *person], scene.light.sh, intrinsics, pose, scene.image_px
+        )
         rgb, silhouette, parts, depth_m = _downsample(rgba, depth)
         joints_xy_px, joint_depth_m = joints_in_image(posed.joints_J3, intrinsics, pose)
         return View(
@@ -155,7 +159,11 @@ class Renderer:
     def _dress(self, scene: Scene) -> tuple[Outfit, Any]:
         if self._outfit is None or self._outfit[0] != scene.look:
             outfit = self._wardrobe.dress(scene.look)
-            self._outfit = (scene.look, outfit, self._gl.material(outfit.texture_SS4[::-1], repeat=False, double_sided=True))
+            self._outfit = (
+                scene.look,
+                outfit,
+                self._gl.material(outfit.texture_SS4[::-1], repeat=False, double_sided=True),
+            )
         return self._outfit[1], self._outfit[2]
 
     def _surroundings(self, scene: Scene) -> list[Any]:
@@ -176,7 +184,13 @@ class Renderer:
             verts, normals = self._wardrobe.clothe(verts_TX3[0], outfit)
             posed = _Posed(verts, joints_TJ3[0].astype(np.float64), verts[np.unique(outfit.faces_F3)], index / clip.fps)
             corners = outfit.corners_K2
-            person = self._gl.mesh(verts[corners[:, 0]], normals[corners[:, 0]], self._body.uvs_U2[corners[:, 1]], outfit.triangles_F3, material)
+            person = self._gl.mesh(
+                verts[corners[:, 0]],
+                normals[corners[:, 0]],
+                self._body.uvs_U2[corners[:, 1]],
+                outfit.triangles_F3,
+                material,
+            )
             self._surroundings(scene)
             shadow = floor_shadow(posed.points_X3, scene.light)
             self._posed = (key, posed, [(person, 1.0), self._gl.surface(self._floor, shadow)])
@@ -192,7 +206,9 @@ class Renderer:
         return self._clips[name]
 
 
-def _downsample(rgba: Bytes, depth: npt.NDArray[np.float32]) -> tuple[Bytes, npt.NDArray[np.bool_], Bytes, npt.NDArray[np.float32]]:
+def _downsample(
+    rgba: Bytes, depth: npt.NDArray[np.float32]
+) -> tuple[Bytes, npt.NDArray[np.bool_], Bytes, npt.NDArray[np.float32]]:
     step = SUPERSAMPLING
     size = rgba.shape[0] // step
     rgb = cv2.resize(rgba[..., :3], (size, size), interpolation=cv2.INTER_AREA)
@@ -208,13 +224,12 @@ class _GL:
     def __init__(self) -> None:
         os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
         os.environ.setdefault("LP_NUM_THREADS", "1")  # one process per core, not one thread per core in each process
-        if not hasattr(np, "infty"):
-            np.infty = np.inf  # pyrender 0.1.45 was written for numpy 1
+        vars(np).setdefault("infty", np.inf)  # pyrender 0.1.45 was written for numpy 1
         try:
             self._pyrender: Any = importlib.import_module("pyrender")
             self._api: Any = importlib.import_module("OpenGL.GL")
             offscreen = self._pyrender.OffscreenRenderer(64, 64)
-        except Exception as error:  # noqa: BLE001 - PyOpenGL fails in many ways when a library is absent
+        except Exception as error:
             raise SyntheticError(
                 f"OpenGL without a screen cannot be opened: {type(error).__name__}: {error}",
                 where=f"PYOPENGL_PLATFORM={os.environ['PYOPENGL_PLATFORM']}",
@@ -225,7 +240,9 @@ class _GL:
         offscreen._platform.make_current()
         # Rows of textures of any width: the default of 4 shears those of odd width and reads past their end.
         self._api.glPixelStorei(self._api.GL_UNPACK_ALIGNMENT, 1)
-        self.device = " | ".join(self._api.glGetString(n).decode() for n in (self._api.GL_RENDERER, self._api.GL_VERSION))
+        self.device = " | ".join(
+            self._api.glGetString(n).decode() for n in (self._api.GL_RENDERER, self._api.GL_VERSION)
+        )
         logger.info("rendering on %s", self.device)
 
     def _own_renderer(self) -> Any:
@@ -243,7 +260,10 @@ class _GL:
                 return sorted(scene.mesh_nodes, key=lambda node: int(node.place))
 
             def _bind_lighting(self, scene: Any, program: Any, node: Any, flags: int) -> None:  # noqa: ARG002
-                places = {name: api.glGetUniformLocation(program._program_id, name) for name in ("sh", "has_parts", "shadow_size_m")}
+                places = {
+                    name: api.glGetUniformLocation(program._program_id, name)
+                    for name in ("sh", "has_parts", "shadow_size_m")
+                }
                 assert places["sh"] >= 0
                 assert places["has_parts"] >= 0
                 api.glUniform3fv(places["sh"], 9, self.sh_93)
@@ -290,7 +310,12 @@ class _GL:
         return self.mesh(surface.verts_X3, surface.normals_X3, surface.uvs_X2, surface.faces_F3, material), 0.0
 
     def draw(
-        self, meshes: list[tuple[Any, float]], sh: tuple[tuple[float, ...], ...], intrinsics: Floats, camera_from_world: Floats, image_px: int
+        self,
+        meshes: list[tuple[Any, float]],
+        sh: tuple[tuple[float, ...], ...],
+        intrinsics: Floats,
+        camera_from_world: Floats,
+        image_px: int,
     ) -> tuple[Bytes, npt.NDArray[np.float32]]:
         """Render at the supersampled size.
 

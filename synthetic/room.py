@@ -47,7 +47,9 @@ def build_room(room: Room) -> list[Surface]:
     """Turn a room's description into surfaces."""
     wide, deep = room.half_m
     height = room.height_m
-    floor = _quad([-wide, 0, deep], [2 * wide, 0, 0], [0, 0, -2 * deep], tiles=np.array([2 * wide, 2 * deep]) / room.floor.tile_m)
+    floor = _quad(
+        [-wide, 0, deep], [2 * wide, 0, 0], [0, 0, -2 * deep], tiles=np.array([2 * wide, 2 * deep]) / room.floor.tile_m
+    )
     surfaces = [_surface(floor, _bytes(tile(room.floor)), is_floor=True)]
     ceiling = np.full((8, 8, 3), np.array(room.ceiling), dtype=np.float32)
     surfaces.append(_surface(_quad([-wide, height, -deep], [2 * wide, 0, 0], [0, 0, 2 * deep]), _bytes(ceiling)))
@@ -110,7 +112,9 @@ def _quad(
 
 def _surface(quad: tuple[Floats, Floats, Floats, Ints], texture_HWC: Bytes, *, is_floor: bool = False) -> Surface:
     verts, normals, uvs, faces = quad
-    return Surface(verts_X3=verts, normals_X3=normals, uvs_X2=uvs, faces_F3=faces, texture_HWC=texture_HWC, is_floor=is_floor)
+    return Surface(
+        verts_X3=verts, normals_X3=normals, uvs_X2=uvs, faces_F3=faces, texture_HWC=texture_HWC, is_floor=is_floor
+    )
 
 
 def _box(box: Box) -> Surface:

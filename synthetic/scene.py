@@ -64,7 +64,9 @@ class SceneRecipe:
         if not 0.1 <= self.person_share_min <= self.person_share_max <= 0.95:
             raise ValueError("person shares must satisfy 0.1 <= min <= max <= 0.95, or the person would be cut")
         if not -12.0 <= self.elevation_min_deg <= self.elevation_max_deg <= 75.0:
-            raise ValueError("elevations must satisfy -12 <= min <= max <= 75 degrees: lower cameras stand below the floor")
+            raise ValueError(
+                "elevations must satisfy -12 <= min <= max <= 75 degrees: lower cameras stand below the floor"
+            )
         if not 2.2 <= self.distance_min_m <= self.distance_max_m <= 6.0:
             raise ValueError("distances must satisfy 2.2 <= min <= max <= 6 metres: the room ends there")
         if not self.clips or len(set(self.clips)) != len(self.clips):
@@ -201,7 +203,9 @@ def sample_scene(recipe: SceneRecipe, seed: int, scene: int) -> Scene:
     person = rng_for(seed, "identity", identity)
     rng = rng_for(seed, "scene", identity, scene % recipe.scenes_per_identity)
     start = rng.random()
-    steps = (np.arange(recipe.instants_per_scene) + rng.uniform(-0.25, 0.25, recipe.instants_per_scene)) / recipe.instants_per_scene
+    steps = (
+        np.arange(recipe.instants_per_scene) + rng.uniform(-0.25, 0.25, recipe.instants_per_scene)
+    ) / recipe.instants_per_scene
     light = _sample_light(rng)
     return Scene(
         index=scene,
@@ -318,10 +322,15 @@ def _pattern_from(data: dict[str, Any]) -> Pattern:
     return Pattern(**{key: _tuples(value) for key, value in data.items()})
 
 
+def _box_from(data: dict[str, Any]) -> Box:
+    plain = {key: _tuples(value) for key, value in data.items() if key != "pattern"}
+    return Box(pattern=_pattern_from(data["pattern"]), **plain)
+
+
 def _scene_from(data: dict[str, Any]) -> Scene:
     plain = {key: _tuples(value) for key, value in data.items() if key not in ("look", "cameras", "light", "room")}
     room = data["room"]
-    boxes = tuple(Box(**{k: _pattern_from(v) if k == "pattern" else _tuples(v) for k, v in box.items()}) for box in room["boxes"])
+    boxes = tuple(_box_from(box) for box in room["boxes"])
     return Scene(
         **plain,
         look=Look.from_dict(data["look"]),

@@ -72,7 +72,9 @@ class Wardrobe:
         self._texel_group = texel_group
         edges = np.concatenate([body.faces_F3[:, [0, 1]], body.faces_F3[:, [1, 2]], body.faces_F3[:, [2, 0]]])
         num = len(body.template_X3)
-        graph = sp.coo_matrix((np.ones(2 * len(edges)), (edges.ravel(), edges[:, ::-1].ravel())), shape=(num, num)).tocsr()
+        graph = sp.coo_matrix(
+            (np.ones(2 * len(edges)), (edges.ravel(), edges[:, ::-1].ravel())), shape=(num, num)
+        ).tocsr()
         graph.data[:] = 1.0
         self._neighbours = sp.diags(1.0 / np.maximum(np.asarray(graph.sum(axis=1)).ravel(), 1.0)) @ graph
 
@@ -80,7 +82,9 @@ class Wardrobe:
         """Draw a look; never an undressed body: top, bottom and shoes always cover what they are for."""
         body = self._body
         push_X, smooth_X = self._layers(look)
-        shown = np.isin(body.face_group_F, [0, 1, 2, *([3] if look.skirt else []), *([4] if look.hair == "long" else [])])
+        shown = np.isin(
+            body.face_group_F, [0, 1, 2, *([3] if look.skirt else []), *([4] if look.hair == "long" else [])]
+        )
         if look.skirt:  # long skirts hide the knees at most
             lowest = body.template_X3[body.faces_F3, 1].min(axis=1)
             shown &= (body.face_group_F != 3) | (lowest > self._hip_y - 0.36)
@@ -123,7 +127,7 @@ class Wardrobe:
             neckline -= np.where(z > 0, np.maximum(0.0, 0.09 - 1.6 * x), 0.0)
         sleeve = self._shoulder[0] + 0.01 + look.top.end * (self._wrist[0] - self._shoulder[0] - 0.01) - x
         hem_y = self._waist_y - 0.06 - 0.14 * look.hem
-        return np.minimum(np.minimum(neckline, sleeve), y - hem_y)
+        return np.asarray(np.minimum(np.minimum(neckline, sleeve), y - hem_y))
 
     def _in_bottom(self, points_N3: Floats, look: Look) -> Floats:
         y = points_N3[:, 1]
@@ -131,7 +135,13 @@ class Wardrobe:
         return np.minimum(self._waist_y + 0.03 - y, y - end_y)
 
     def _in_shoe(self, points_N3: Floats, look: Look) -> Floats:
-        return self._ankle_y - 0.005 + 0.11 * look.shoe_height - points_N3[:, 1] + 0.15 * np.minimum(points_N3[:, 2] + 0.03, 0.0)
+        return (
+            self._ankle_y
+            - 0.005
+            + 0.11 * look.shoe_height
+            - points_N3[:, 1]
+            + 0.15 * np.minimum(points_N3[:, 2] + 0.03, 0.0)
+        )
 
     def _in_hair(self, points_N3: Floats, look: Look) -> Floats:
         x, y, z = np.abs(points_N3[:, 0]), points_N3[:, 1] - self._eye_y, points_N3[:, 2]
@@ -154,7 +164,12 @@ class Wardrobe:
         skin = self._group_X == 0
         top, bottom, shoe, hair = (
             _ramp(f(points, look), width) * skin
-            for f, width in ((self._in_top, 0.012), (self._in_bottom, 0.012), (self._in_shoe, 0.01), (self._in_hair, 0.02))
+            for f, width in (
+                (self._in_top, 0.012),
+                (self._in_bottom, 0.012),
+                (self._in_shoe, 0.01),
+                (self._in_hair, 0.02),
+            )
         )
         on_torso = np.abs(points[:, 0]) < self._shoulder[0]
         drop = np.clip((self._shoulder[1] - points[:, 1]) / 0.4, 0.0, 1.0)
@@ -162,8 +177,12 @@ class Wardrobe:
         top_push = 0.007 + look.top.loose_m * np.where(on_torso, 0.4 + 0.6 * drop, 0.25 + 0.5 * sleeve) + 0.016 * folds
         leg = np.clip((self._hip_y - points[:, 1]) / (self._hip_y - self._ankle_y), 0.0, 1.0)
         inner = np.clip(np.abs(points[:, 0]) / 0.06, 0.0, 1.0)  # thighs must not push through each other
-        bottom_push = (0.005 + look.bottom.loose_m * (0.15 + 0.85 * leg) + 0.014 * folds * (0.4 + leg)) * (0.4 + 0.6 * inner)
-        strands = sample_tile(noise(rng, (12, 25, 51))[..., None], points[:, 0] / 0.3, (points[:, 1] + points[:, 2]) / 0.3)[:, 0]
+        bottom_push = (0.005 + look.bottom.loose_m * (0.15 + 0.85 * leg) + 0.014 * folds * (0.4 + leg)) * (
+            0.4 + 0.6 * inner
+        )
+        strands = sample_tile(
+            noise(rng, (12, 25, 51))[..., None], points[:, 0] / 0.3, (points[:, 1] + points[:, 2]) / 0.3
+        )[:, 0]
         thick = {"shaved": 0.002, "short": 0.012, "full": 0.03, "long": 0.016, "cap": 0.014}[look.hair]
         hair_push = thick * (0.75 + (0.0 if look.hair == "cap" else 0.6) * (strands.astype(np.float64) - 0.5))
         push = np.maximum(np.maximum(top * top_push, bottom * bottom_push), np.maximum(shoe * 0.008, hair * hair_push))
@@ -194,7 +213,11 @@ class Wardrobe:
         along, around = self._cloth_axes(points)
         shade = 0.86 + 0.28 * sample_tile(noise(rng, (6, 13, 27))[..., None], around / 0.45, along / 0.8)
         for inside, paint, name in (
-            (self._in_sock(points, look), np.broadcast_to(np.array(look.socks, np.float32), colour.shape) * shade, SHOES),
+            (
+                self._in_sock(points, look),
+                np.broadcast_to(np.array(look.socks, np.float32), colour.shape) * shade,
+                SHOES,
+            ),
             (self._in_shoe(points, look), self._shoes(points, look) * shade, SHOES),
             (self._in_bottom(points, look), self._trousers(points, look, along, around) * shade, BOTTOM),
             (self._in_top(points, look), self._shirt(points, look, along, around) * shade, TOP),
@@ -221,23 +244,34 @@ class Wardrobe:
         return self._in_shoe(points_N3, look) + 0.045
 
     def _skin(self, points: Floats, look: Look, rng: np.random.Generator) -> Floats32:
-        blotch = sample_tile(noise(rng, (4, 9, 19))[..., None], points[:, 0] / 0.5, (points[:, 1] + 0.6 * points[:, 2]) / 0.5)
+        blotch = sample_tile(
+            noise(rng, (4, 9, 19))[..., None], points[:, 0] / 0.5, (points[:, 1] + 0.6 * points[:, 2]) / 0.5
+        )
         colour = np.array(look.skin, np.float32) * (0.94 + 0.12 * blotch)
         x, y, z = np.abs(points[:, 0]), points[:, 1] - self._eye_y, points[:, 2]
         front = z > self._head_z[1] - 0.07
         eye_x = abs(float(self._eye_centres[0][0]))
         brow = front & (np.abs(x - eye_x) < 0.02) & (np.abs(y - 0.021 - 0.1 * (x - eye_x)) < 0.0042)
         mouth = front & (((x / 0.025) ** 2 + ((y + 0.0705) / 0.009) ** 2) < 1.0)
-        jaw = _ramp(-0.04 - y, 0.03) * (self._eye_y + y > self._neck_y + 0.04) * (z > 0.02) * (0.75 if look.beard > 0 else 0.0)
+        jaw = (
+            _ramp(-0.04 - y, 0.03)
+            * (self._eye_y + y > self._neck_y + 0.04)
+            * (z > 0.02)
+            * (0.75 if look.beard > 0 else 0.0)
+        )
         colour = colour + (jaw * look.beard)[:, None] * (np.array(look.hair_colour, np.float32) - colour)
         colour = np.where(mouth[:, None], np.array(look.lips, np.float32), colour)
-        return np.asarray(np.where(brow[:, None], 0.3 * colour + 0.7 * np.array(look.hair_colour, np.float32), colour), np.float32)
+        return np.asarray(
+            np.where(brow[:, None], 0.3 * colour + 0.7 * np.array(look.hair_colour, np.float32), colour), np.float32
+        )
 
     def _hair(self, points: Floats, look: Look, rng: np.random.Generator) -> Floats32:
         if look.hair == "cap":
             peak = (points[:, 2] > self._head_z[1] - 0.03) & (points[:, 1] < self._eye_y + 0.05)
             return np.asarray(np.array(look.cap_colour, np.float32) * np.where(peak, 0.7, 1.0)[:, None], np.float32)
-        strands = sample_tile(noise(rng, (24, 48, 96))[..., None], points[:, 0] / 0.16, points[:, 1] / 0.9 + points[:, 2] / 0.5)
+        strands = sample_tile(
+            noise(rng, (24, 48, 96))[..., None], points[:, 0] / 0.16, points[:, 1] / 0.9 + points[:, 2] / 0.5
+        )
         colour = np.array(look.hair_colour, np.float32) * (0.65 + 0.8 * strands)
         if look.hair == "shaved":
             colour = 0.55 * colour + 0.45 * np.array(look.skin, np.float32)
@@ -275,7 +309,12 @@ class Wardrobe:
     def _shoes(self, points: Floats, look: Look) -> Floats32:
         upper, sole = (np.array(colour, np.float32) for colour in look.shoes)
         colour = np.broadcast_to(upper, points.shape)
-        lace = (points[:, 2] > 0.02) & (points[:, 2] < 0.12) & (points[:, 1] > self._sole_y + 0.045) & ((points[:, 2] % 0.022) < 0.009)
+        lace = (
+            (points[:, 2] > 0.02)
+            & (points[:, 2] < 0.12)
+            & (points[:, 1] > self._sole_y + 0.045)
+            & ((points[:, 2] % 0.022) < 0.009)
+        )
         colour = np.where(lace[:, None], sole, colour)
         return np.asarray(np.where((points[:, 1] < self._sole_y + 0.026)[:, None], sole, colour), np.float32)
 
@@ -332,7 +371,9 @@ def _texel_points(body: BodyModel) -> tuple[Ints, Floats, Ints, tuple[Ints, Ints
     covered = np.flatnonzero(face_of >= 0)
     points = np.einsum("nk,nkc->nc", weights[covered], body.template_X3[body.faces_F3[face_of[covered]]])
     empty = (face_of < 0).reshape(TEXTURE_PX, TEXTURE_PX)
-    distance, label = cv2.distanceTransformWithLabels(empty.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    distance, label = cv2.distanceTransformWithLabels(
+        empty.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
     owner = np.zeros(int(label.max()) + 1, dtype=np.int64)
     owner[label.ravel()[covered]] = covered
     gutter = np.flatnonzero(empty.ravel() & (distance.ravel() < 9.0))

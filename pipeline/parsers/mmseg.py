@@ -76,7 +76,8 @@ class MmsegParser:
         shape = tuple(inputs.shape[2:])
         metas = [{"img_shape": shape, "ori_shape": shape, "pad_shape": shape}] * len(inputs)
         with torch.inference_mode():
-            logits = self._net.encode_decode(inputs, metas)
+            net: Any = self._net
+            logits = net.encode_decode(inputs, metas)
             if logits.shape[1] == 1:  # one output: the probability of class 1
                 foreground = logits.sigmoid()
                 probability = torch.cat([1 - foreground, foreground], dim=1)

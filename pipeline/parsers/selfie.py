@@ -71,5 +71,5 @@ def resize(crop: npt.NDArray[np.uint8], side_px: int) -> npt.NDArray[np.uint8]:
 def spread(person: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Bring a probability map to the (height, width) of the crop it belongs to, and into [0, 1]."""
     if person.shape != tuple(shape):
-        person = cv2.resize(person, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+        person = np.asarray(cv2.resize(person, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
     return np.ascontiguousarray(np.clip(person, 0, 1), np.float32)
