@@ -223,7 +223,8 @@ def demo() -> BuildRecipe:
             SourceRecipe(kind="videos", name="videos", frame_step=2),
         ),
         split=SplitRecipe(val_groups=("sports2d",), val_share=0.2),
-        render=SceneRecipe(),
+        render=SceneRecipe(num_identities=48, scenes_per_identity=1),
+        render_weight=2.0,  # one man fills all real recordings; many people teach more
     )
 
 

@@ -136,12 +136,12 @@ def demo() -> PretrainRecipe:
             image_px=112, patch_px=8, enc_dim=128, enc_depth=4, enc_heads=4, dec_dim=96, dec_depth=3, dec_heads=3
         ),
         batch_size=32,
-        num_steps=200,
+        num_steps=400,
         warmup_steps=20,
-        anneal_steps=200,
+        anneal_steps=400,
         base_lr=8e-3,
         precision="float32",
-        validate_every=50,
+        validate_every=100,
         validation_pairs=128,
     )
 

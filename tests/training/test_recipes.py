@@ -14,7 +14,7 @@ FINGERPRINTS = {
     "body": "29dfaa27b909ba76",
     "hand": "ff8e33d1ce45ee5d",
     "body_rope": "ba61af28e1fb7b40",
-    "demo": "50b9fe72ea5cf7f7",
+    "demo": "e227635ab36f9441",
     "smoke": "57af4b2229864b80",
 }
 
