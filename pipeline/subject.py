@@ -174,7 +174,7 @@ def _may_join(
     for a in one.tracks:
         for b in other.tracks:
             if a.view == b.view:
-                if len(np.intersect1d(a.instants, b.instants)):
+                if len(np.intersect1d(a.instants, b.instants)) or not _alike(a, b):
                     return False
             else:
                 edge = (min(index[a.key], index[b.key]), max(index[a.key], index[b.key]))
@@ -208,13 +208,17 @@ def _chained(tracks: Sequence[ViewTrack]) -> list[_Identity]:
     for track in sorted(tracks, key=lambda track: (track.instants[0], track.number)):
         for person in people:
             last = person.tracks[-1]
-            likeness = float(np.sqrt(last.colours * track.colours).sum())
-            if last.instants[-1] < track.instants[0] and likeness > ALIKE:
+            if last.instants[-1] < track.instants[0] and _alike(last, track):
                 person.tracks.append(track)
                 break
         else:
             people.append(_Identity([track]))
     return people
+
+
+def _alike(a: ViewTrack, b: ViewTrack) -> bool:
+    """Whether two tracks of one view look like one person."""
+    return float(np.sqrt(a.colours * b.colours).sum()) > ALIKE
 
 
 def _weight(person: _Identity) -> float:
