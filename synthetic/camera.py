@@ -38,15 +38,20 @@ class Camera:
     shift: tuple[float, float]
 
     @property
-    def camera_from_world(self) -> Floats:
-        """(4, 4) extrinsics."""
+    def eye_m(self) -> Floats:
+        """(3,) camera centre in the world, metres."""
         across = self.distance_m * np.cos(self.elevation_rad)
         offset = [
             across * np.sin(self.azimuth_rad),
             self.distance_m * np.sin(self.elevation_rad),
             across * np.cos(self.azimuth_rad),
         ]
-        pose = look_at(np.array(TARGET_M) + offset, np.array(TARGET_M), up=np.array([0.0, 1.0, 0.0]))
+        return np.asarray(np.array(TARGET_M) + offset)
+
+    @property
+    def camera_from_world(self) -> Floats:
+        """(4, 4) extrinsics."""
+        pose = look_at(self.eye_m, np.array(TARGET_M), up=np.array([0.0, 1.0, 0.0]))
         roll = np.eye(4)
         roll[:2, :2] = [[np.cos(self.roll_rad), np.sin(self.roll_rad)], [-np.sin(self.roll_rad), np.cos(self.roll_rad)]]
         return np.asarray(roll @ pose)

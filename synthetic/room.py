@@ -20,6 +20,7 @@ Bytes = npt.NDArray[np.uint8]
 WALL_PX_PER_M = 72
 SHADOW_SIZE_M = 7.0
 _SHADOW_PX = 256
+_ART_KINDS = ("blotches", "print", "camo", "plain", "stripes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,21 +167,24 @@ def _hang(picture: Floats32, height_m: float, length_m: float, rng: np.random.Ge
     x0, x1 = (round(v * WALL_PX_PER_M) for v in (left, left + wide))
     y0, y1 = (round((height_m - v) * WALL_PX_PER_M) for v in (min(low + high, height_m - 0.2), low))
     rim = max(2, round(rng.uniform(0.03, 0.08) * WALL_PX_PER_M))
-    picture[y0:y1, x0:x1] = rng.uniform(0.1, 0.95, 3)
+    picture[y0:y1, x0:x1] = np.clip(rng.uniform(0.1, 0.95) + rng.normal(0.0, 0.04, 3), 0.0, 1.0)
     inner = (slice(y0 + rim, y1 - (0 if kind == "door" else rim)), slice(x0 + rim, x1 - rim))
     h, w = picture[inner].shape[:2]
     if kind == "frame":
-        coarse = rng.random((int(rng.integers(3, 8)), int(rng.integers(3, 8)), 3), dtype=np.float32)
-        method = cv2.INTER_CUBIC if rng.random() < 0.6 else cv2.INTER_NEAREST
-        picture[inner] = np.clip(cv2.resize(coarse, (w, h), interpolation=method), 0.0, 1.0)
+        muted = rng.uniform(0.1, 0.9, (3, 1)) + rng.normal(0.0, 0.12, (3, 3))
+        colours = (muted[0].tolist(), muted[1].tolist(), muted[2].tolist())
+        art = Pattern(kind=str(rng.choice(_ART_KINDS)), colours=colours, tile_m=1.0, seed=int(rng.integers(2**31)))
+        picture[inner] = cv2.resize(np.clip(tile(art), 0.0, 1.0), (w, h), interpolation=cv2.INTER_AREA)
     elif kind == "window":
         sky = np.linspace(rng.uniform(0.7, 1.0), rng.uniform(0.5, 0.8), h, dtype=np.float32)
         picture[inner] = sky[:, None, None] * np.array((0.85, 0.93, 1.0), dtype=np.float32)
         ground = h - round(h * rng.uniform(0.1, 0.5))
-        picture[inner][ground:] = rng.uniform(0.2, 0.6, 3)
+        picture[inner][ground:] = rng.uniform(0.25, 0.55) * np.array((0.95, 1.0, 0.8))
         picture[y0:y1, (x0 + x1) // 2 - rim // 2 : (x0 + x1) // 2 + rim // 2 + 1] = picture[y0, x0]
     else:
-        colour = rng.uniform(0.15, 0.9, 3).astype(np.float32)
+        colour = np.clip(
+            rng.uniform(0.2, 0.9) * np.array((1.0, 0.9, 0.78)) + rng.normal(0.0, 0.05, 3), 0.0, 1.0
+        ).astype(np.float32)
         picture[inner] = colour
         for top, bottom in ((0.08, 0.45), (0.52, 0.94)):
             panel = picture[inner][round(top * h) : round(bottom * h), round(0.15 * w) : round(0.85 * w)]

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from manifests.seeds import rng_for
-from synthetic.camera import Camera, sample_ring
+from synthetic.camera import TARGET_M, Camera, sample_ring
 from synthetic.looks import Look, sample_look
 from synthetic.patterns import FLOOR_KINDS, WALL_KINDS, Colour, Pattern
 
 CLIPS = (
-    "backflip", "cartwheel", "crawl", "dance_a", "dance_b", "getup_facedown", "getup_faceup", "jump", "kick", "punch", "roll",
-    "run", "spin", "spinkick", "walk",
+    "backflip", "cartwheel", "crawl", "dance_a", "dance_b", "jump", "kick", "punch", "roll", "run", "spin", "spinkick", "walk",
 )  # fmt: skip
 
 
@@ -69,6 +68,11 @@ class SceneRecipe:
             )
         if not 2.2 <= self.distance_min_m <= self.distance_max_m <= 6.0:
             raise ValueError("distances must satisfy 2.2 <= min <= max <= 6 metres: the room ends there")
+        lowest_m = TARGET_M[1] + self.distance_max_m * np.sin(np.deg2rad(self.elevation_min_deg))
+        if lowest_m < 0.1:
+            raise ValueError(
+                f"a camera at {self.elevation_min_deg} degrees and {self.distance_max_m} m stands below the floor"
+            )
         if not self.clips or len(set(self.clips)) != len(self.clips):
             raise ValueError(f"clips must be different names, at least one: {self.clips}")
 
@@ -207,6 +211,13 @@ def sample_scene(recipe: SceneRecipe, seed: int, scene: int) -> Scene:
         np.arange(recipe.instants_per_scene) + rng.uniform(-0.25, 0.25, recipe.instants_per_scene)
     ) / recipe.instants_per_scene
     light = _sample_light(rng)
+    cameras = sample_ring(
+        rng,
+        recipe.num_views,
+        elevation_rad=(float(np.deg2rad(recipe.elevation_min_deg)), float(np.deg2rad(recipe.elevation_max_deg))),
+        distance_m=(recipe.distance_min_m, recipe.distance_max_m),
+        person_share=(recipe.person_share_min, recipe.person_share_max),
+    )
     return Scene(
         index=scene,
         identity=f"p{identity:04d}",
@@ -214,15 +225,9 @@ def sample_scene(recipe: SceneRecipe, seed: int, scene: int) -> Scene:
         look=sample_look(person),
         clip=str(recipe.clips[int(rng.integers(len(recipe.clips)))]),
         phases=tuple(sorted(float(p) for p in (start + steps) % 1.0)),
-        cameras=sample_ring(
-            rng,
-            recipe.num_views,
-            elevation_rad=(float(np.deg2rad(recipe.elevation_min_deg)), float(np.deg2rad(recipe.elevation_max_deg))),
-            distance_m=(recipe.distance_min_m, recipe.distance_max_m),
-            person_share=(recipe.person_share_min, recipe.person_share_max),
-        ),
+        cameras=cameras,
         light=light,
-        room=_sample_room(rng, recipe.distance_max_m),
+        room=_sample_room(rng, recipe.distance_max_m, max(float(camera.eye_m[1]) for camera in cameras)),
         image_px=recipe.image_px,
     )
 
@@ -267,7 +272,7 @@ def _sample_light(rng: np.random.Generator) -> Light:
 
 def _muted(rng: np.random.Generator, *, low: float = 0.25, high: float = 0.9) -> Colour:
     base = rng.uniform(low, high)
-    tint = rng.normal(0.0, 0.1, 3)
+    tint = rng.normal(0.0, 0.04, 3) + rng.uniform(-0.03, 0.07) * np.array((1.0, 0.2, -1.0))  # indoors are a little warm
     return tuple(np.clip(base + tint, 0.03, 0.97).round(4).tolist())
 
 
@@ -284,7 +289,7 @@ def _surface(rng: np.random.Generator, kinds: tuple[str, ...], tile_m: tuple[flo
     )
 
 
-def _sample_room(rng: np.random.Generator, reach_m: float) -> Room:
+def _sample_room(rng: np.random.Generator, reach_m: float, highest_m: float) -> Room:
     half = rng.uniform(reach_m + 0.7, reach_m + 2.6, 2)
     boxes = []
     for _ in range(int(rng.integers(4, 11))):
@@ -305,8 +310,8 @@ def _sample_room(rng: np.random.Generator, reach_m: float) -> Room:
     other = _surface(rng, WALL_KINDS, (0.8, 2.0))
     return Room(
         half_m=(float(half[0]), float(half[1])),
-        height_m=float(rng.uniform(2.9, 4.4)),
-        floor=_surface(rng, FLOOR_KINDS, (0.8, 2.0)),
+        height_m=float(max(rng.uniform(2.9, 4.4), highest_m + 0.4)),
+        floor=_surface(rng, FLOOR_KINDS, (1.2, 3.0)),
         walls=tuple(other if rng.random() < 0.3 else wall_pattern for _ in range(4)),
         ceiling=_muted(rng, low=0.7, high=0.95),
         boxes=tuple(boxes),

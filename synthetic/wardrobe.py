@@ -20,10 +20,11 @@ from synthetic.patterns import Floats32, noise, sample_tile, tile
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-TEXTURE_PX = 1024
+TEXTURE_PX = 768
 PARTS = ("background", "skin", "hair", "top", "bottom", "shoes", "eyes")
 SKIN, HAIR, TOP, BOTTOM, SHOES, EYES = range(1, len(PARTS))
 _SMOOTHING_STEPS = 8
+_SHOE_SMOOTHING_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Outfit:
         texture_SS4: (S, S, 4) uint8, RGB and the part id; row 0 is texture coordinate v = 0.
         push_X: (X,) metres that each vertex is pushed out along its normal.
         smooth_X: (X,) in [0, 1], how much the body's detail is smoothed away.
+        shoe_X: (X,) in [0, 1], how far a vertex is inside a shoe.
         faces_F3: (F, 3) vertex indices of the faces that this look shows.
         corners_K2: (K, 2) different pairs of (vertex, texture coordinate), which is what a GPU calls a vertex.
         triangles_F3: (F, 3) the same faces, as indices into `corners_K2`.
@@ -42,6 +44,7 @@ class Outfit:
     texture_SS4: npt.NDArray[np.uint8]
     push_X: Floats
     smooth_X: Floats
+    shoe_X: Floats
     faces_F3: Ints
     corners_K2: Ints
     triangles_F3: Ints
@@ -70,34 +73,62 @@ class Wardrobe:
             self._group_X[np.unique(body.faces_F3[body.face_group_F == group])] = group
         texel_group, self._texel_points, self._texel_index, self._gutter = _texel_points(body)
         self._texel_group = texel_group
+        self._left_out_F = self._below_the_skirt() | self._over_the_face()
         edges = np.concatenate([body.faces_F3[:, [0, 1]], body.faces_F3[:, [1, 2]], body.faces_F3[:, [2, 0]]])
         num = len(body.template_X3)
         graph = sp.coo_matrix(
             (np.ones(2 * len(edges)), (edges.ravel(), edges[:, ::-1].ravel())), shape=(num, num)
         ).tocsr()
         graph.data[:] = 1.0
-        self._neighbours = sp.diags(1.0 / np.maximum(np.asarray(graph.sum(axis=1)).ravel(), 1.0)) @ graph
+        self._neighbours = (sp.diags(1.0 / np.maximum(np.asarray(graph.sum(axis=1)).ravel(), 1.0)) @ graph).tocsr()
+        self._feet = np.flatnonzero((body.template_X3[:, 1] < self._ankle_y) & (self._group_X == 0))
+        self._feet_neighbours = self._neighbours[self._feet]
 
     def dress(self, look: Look) -> Outfit:
         """Draw a look; never an undressed body: top, bottom and shoes always cover what they are for."""
         body = self._body
-        push_X, smooth_X = self._layers(look)
-        shown = np.isin(
-            body.face_group_F, [0, 1, 2, *([3] if look.skirt else []), *([4] if look.hair == "long" else [])]
-        )
-        if look.skirt:  # long skirts hide the knees at most
-            lowest = body.template_X3[body.faces_F3, 1].min(axis=1)
-            shown &= (body.face_group_F != 3) | (lowest > self._hip_y - 0.36)
+        push_X, smooth_X, shoe_X = self._layers(look)
+        groups = [0, 1, 2, *([3] if look.skirt else []), *([4] if look.hair == "long" else [])]
+        shown = np.isin(body.face_group_F, groups) & ~self._left_out_F
         pairs = np.stack([body.faces_F3[shown].ravel(), body.face_uvs_F3[shown].ravel()], axis=1)
         corners, inverse = np.unique(pairs, axis=0, return_inverse=True)
         return Outfit(
             texture_SS4=self._paint(look),
             push_X=push_X,
             smooth_X=smooth_X,
+            shoe_X=shoe_X,
             faces_F3=body.faces_F3[shown],
             corners_K2=corners,
             triangles_F3=inverse.reshape(-1, 3),
         )
+
+    def _below_the_skirt(self) -> npt.NDArray[np.bool_]:
+        """Faces of the skirt below the knee; cut along rows of v, whole quads, so that the hem is even."""
+        body = self._body
+        skirt = np.flatnonzero(body.face_group_F == 3)
+        v_F3 = body.uvs_U2[body.face_uvs_F3[skirt], 1].astype(np.float64)
+        y_F3 = body.template_X3[body.faces_F3[skirt], 1]
+        hem_v = float(np.interp(self._hip_y - 0.36, np.sort(y_F3.ravel()), np.sort(v_F3.ravel())))
+        v_of_quad = v_F3.mean(axis=1).reshape(2, -1).mean(axis=0)  # first all upper halves of the quads, then all lower
+        below = np.zeros(len(body.faces_F3), dtype=bool)
+        below[skirt] = np.tile(v_of_quad < hem_v, 2)
+        return below
+
+    def _over_the_face(self) -> npt.NDArray[np.bool_]:
+        """Faces of those locks of long hair that would hang before the face: the short ones, and the foremost."""
+        body = self._body
+        faces_F3 = body.faces_F3[body.face_group_F == 4]
+        num = len(body.template_X3)
+        graph = sp.coo_matrix(
+            (np.ones(3 * len(faces_F3)), (faces_F3.ravel(), np.roll(faces_F3, 1, axis=1).ravel())), (num, num)
+        )
+        lock_X = sp.csgraph.connected_components(graph, directed=False)[1]
+        left_out = np.zeros(len(body.faces_F3), dtype=bool)
+        for lock in np.unique(lock_X[faces_F3]):
+            points = body.template_X3[lock_X == lock]
+            if points[:, 1].min() > self._neck_y - 0.1 or points[:, 2].min() > 0.03:
+                left_out |= lock_X[body.faces_F3[:, 0]] == lock
+        return left_out
 
     def clothe(self, verts_X3: npt.ArrayLike, outfit: Outfit) -> tuple[Floats, Floats]:
         """Turn a posed naked body into a dressed one.
@@ -113,6 +144,10 @@ class Wardrobe:
         amount = outfit.smooth_X[:, None]
         for _ in range(_SMOOTHING_STEPS):
             verts = verts + amount * 0.7 * (self._neighbours @ verts - verts)
+        for _ in range(_SHOE_SMOOTHING_STEPS):  # toes melt together
+            verts[self._feet] += (
+                0.8 * outfit.shoe_X[self._feet, None] * (self._feet_neighbours @ verts - verts[self._feet])
+            )
         verts = verts + vertex_normals(verts, self._body.faces_F3) * outfit.push_X[:, None]
         return verts, vertex_normals(verts, outfit.faces_F3)
 
@@ -155,7 +190,7 @@ class Wardrobe:
 
     # -------------------------------------------------------------------------------------------------------- geometry
 
-    def _layers(self, look: Look) -> tuple[Floats, Floats]:
+    def _layers(self, look: Look) -> tuple[Floats, Floats, Floats]:
         points = self._body.template_X3
         rng = rng_for(look.seed, "layers")
         crease = noise(rng, (5, 11, 23))
@@ -185,13 +220,13 @@ class Wardrobe:
         )[:, 0]
         thick = {"shaved": 0.002, "short": 0.012, "full": 0.03, "long": 0.016, "cap": 0.014}[look.hair]
         hair_push = thick * (0.75 + (0.0 if look.hair == "cap" else 0.6) * (strands.astype(np.float64) - 0.5))
-        push = np.maximum(np.maximum(top * top_push, bottom * bottom_push), np.maximum(shoe * 0.008, hair * hair_push))
+        push = np.maximum(np.maximum(top * top_push, bottom * bottom_push), np.maximum(shoe * 0.011, hair * hair_push))
         if look.skirt:
             hip = np.clip((self._waist_y + 0.02 - points[:, 1]) / 0.12, 0.0, 1.0)
             push = np.where(self._group_X == 3, 0.006 + 0.03 * hip + 0.02 * folds, push)
         push = np.where(self._group_X == 4, 0.006, push)
         smooth = np.maximum(np.maximum(top, bottom), np.maximum(shoe, (look.hair != "shaved") * hair))
-        return np.maximum(push, 0.0), smooth
+        return np.maximum(push, 0.0), smooth, shoe
 
     def _cloth_axes(self, points_N3: Floats) -> tuple[Floats, Floats]:
         """Position along and around trunk, arms or legs, metres."""
