@@ -212,14 +212,14 @@ def synthetic() -> BuildRecipe:
 
 
 def demo() -> BuildRecipe:
-    """The road in a quarter of an hour: two real recordings of four cameras, one real clip, and rendered people.
+    """The road in a quarter of an hour: a real recording of four cameras, a real clip, and rendered people.
 
-    The clip's people and some of the rendered identities are held out; the two recordings show the same man.
+    The clip's people and some of the rendered identities are held out.
     """
     return BuildRecipe(
         name="demo",
         sources=(
-            SourceRecipe(kind="cameras", name="cameras", frame_step=2),
+            SourceRecipe(kind="cameras", name="cameras"),
             SourceRecipe(kind="videos", name="videos", frame_step=2),
         ),
         split=SplitRecipe(val_groups=("sports2d",), val_share=0.2),

@@ -148,11 +148,12 @@ def test_the_list_of_wheels_is_sound():
     assert all(len(file.sha256) == 64 and not Path(file.target).is_absolute() for file in files)
     assert all(".." not in Path(target).parts for target in targets)
     assert all("==" in one.requirement and any("licences/" in f.target for f in one.files) for one in WHEELS)
-    recordings = tomllib.loads(written_files()["demo/cameras/recordings.toml"])
+    notes = [tomllib.loads(written_files()[f"{folder}/recordings.toml"]) for folder in ("demo/cameras", "crowd")]
+    recordings = {name: values for note in notes for name, values in note.items()}
     assert {values["group"] for values in recordings.values()} == {"pose2sim"}
-    assert {Path(t).parent.name for t in targets if t.startswith("demo/cameras/") and t.endswith(".mp4")} == set(
-        recordings
-    )
+    assert {
+        Path(t).parent.name for t in targets if t.startswith(("demo/cameras/", "crowd/")) and t.endswith(".mp4")
+    } == set(recordings)
 
 
 def test_what_is_fetched_here_is_what_is_pinned():

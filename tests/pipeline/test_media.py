@@ -257,7 +257,9 @@ def test_the_skeleton_clip_has_a_gap_of_200_ms():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["single/cam01.mp4", "single/cam02.mp4", "multi/cam04.mp4"])
+@pytest.mark.parametrize(
+    "name", ["demo/cameras/single/cam01.mp4", "demo/cameras/single/cam02.mp4", "crowd/multi/cam04.mp4"]
+)
 def test_every_frame_of_the_demo_decodes(name):
-    path = asset(f"demo/cameras/{name}")
+    path = asset(name)
     assert all(p.rgb is not None for p in read_frames(path))
