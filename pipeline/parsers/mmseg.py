@@ -130,8 +130,8 @@ def load_checkpoint(path: str | None) -> tuple[dict[str, torch.Tensor], dict[str
     )
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise StageError(
             f"the checkpoint is more than plain tensors, or damaged: {reason}", where=path, hint=convert
         ) from error

@@ -53,7 +53,7 @@ class Figure:
 def draw(figures: Sequence[Figure], *, size=SIZE, seed: int = 0):
     """(H, W, 3): figures, the later before the earlier, over a green landscape."""
     rng = np.random.default_rng(seed)
-    cells = rng.integers(0, 70, (8, 10, 3)) + np.array([20, 90, 40])
+    cells = rng.integers(0, 70, (8, 10, 3)) + np.array([20, 150, 40])
     image = cv2.resize(cells.astype(np.uint8), size, interpolation=cv2.INTER_CUBIC)
     for figure in figures:
         image[figure.mask(size)] = figure.colour
