@@ -18,12 +18,6 @@ from pipeline.squares import cut, square_of
 from tests.support.samples import asset, sample
 
 CONFIG = "fast_scnn_8xb4-160k_cityscapes-512x1024"
-# mmcv and torch say these while mmseg is imported and its nets are built; they are not ours to change.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Fail to import ``MultiScaleDeformableAttention``"),
-    pytest.mark.filterwarnings("ignore:pkg_resources is deprecated"),
-]
 
 
 def pictures(*shapes):
@@ -111,9 +105,10 @@ def test_selfie_finds_large_people_in_real_photos(selfie):
         exact = cut(mask * 255, square, 256) > 127
         person = found > ParserRecipe().threshold
         scores.append((person & exact).sum() / (person | exact).sum())
-    assert len(scores) >= 1
+    # Measured: ten people, mean .69, from .23 (among others, who count as person too) to .91.
     assert max(scores) > 0.8
-    assert np.mean(scores) > 0.5
+    assert len(scores) == 10
+    assert np.mean(scores) > 0.6
 
 
 @pytest.mark.parametrize("shape", [(256, 256), (100, 300), (301, 77)])
