@@ -105,7 +105,7 @@ def test_selfie_finds_large_people_in_real_photos(selfie):
         exact = cut(mask * 255, square, 256) > 127
         person = found > ParserRecipe().threshold
         scores.append((person & exact).sum() / (person | exact).sum())
-    # Measured: ten people, mean .69, from .23 (among others, who count as person too) to .91.
+    # Measured: ten people, mean .69, from .23 to .91.
     assert max(scores) > 0.8
     assert len(scores) == 10
     assert np.mean(scores) > 0.6
