@@ -140,8 +140,8 @@ def _fit(verts_NX3: Floats, raw: RawBody) -> dict[str, npt.NDArray[Any]]:
 def pose_correctives(template_X3: Floats, weights_XJ: Floats, joints_J3: Floats, *, num_samples: int = 60) -> Floats:
     """Fit SMPL's pose blend shapes so that bent limbs keep their volume.
 
-    One joint at a time is turned at random; the difference between dual quaternion skinning (of two neighbours: the turn
-    itself scaled by the weight) and linear blending is regressed on the nine numbers of (rotation - identity).
+    One joint at a time is turned at random; the difference between turning each vertex by its own share of the
+    angle (which is dual quaternion skinning of two bones) and linear blending is regressed on the nine numbers of (rotation - identity).
 
     Returns:
         (X, 3, 9 * 23): the layout of `posedirs`.
@@ -154,17 +154,18 @@ def pose_correctives(template_X3: Floats, weights_XJ: Floats, joints_J3: Floats,
     for joint in range(1, len(PARENTS)):
         weight_X = weights_XJ[:, descends[:, joint]].sum(axis=1)
         moved = np.flatnonzero((weight_X > 0.01) & (weight_X < 0.99))
-        turns_N3 = rng.normal(0.0, 0.75, (num_samples, 3))
+        turns_N3 = rng.normal(0.0, 0.6, (num_samples, 3))
         full_N33 = matrix_from_axis_angle(turns_N3)
         part_NM33 = matrix_from_axis_angle(turns_N3[:, None] * weight_X[moved, None])
-        arm_M3 = template_X3[moved] - joints_J3[joint]
-        eye = np.eye(3)
-        linear_NM33 = weight_X[moved, None, None] * full_N33[:, None] + (1 - weight_X[moved, None, None]) * eye
-        gap_NM3 = np.einsum("nmab,mb->nma", part_NM33 - linear_NM33, arm_M3)
-        rest_NM3 = np.einsum("nmab,nmb->nma", np.linalg.pinv(linear_NM33, rcond=0.2), gap_NM3)
-        feature_N9 = (full_N33 - eye).reshape(num_samples, 9)
-        solve = np.linalg.solve(feature_N9.T @ feature_N9 + 0.5 * np.eye(9), feature_N9.T)
-        dirs_X39J[moved, :, joint - 1] = np.einsum("kn,nma->mak", solve, rest_NM3)
+        linear_NM33 = weight_X[moved, None, None] * full_N33[:, None] + (1 - weight_X[moved, None, None]) * np.eye(3)
+        gap_NM3 = np.einsum("nmab,mb->nma", part_NM33 - linear_NM33, template_X3[moved] - joints_J3[joint])
+        feature_N9 = (full_N33 - np.eye(3)).reshape(num_samples, 9)
+        # Least squares over the posed gap: linear @ dirs @ feature = gap, 27 unknowns a vertex.
+        design_NM = np.einsum("nk,nmab->nmakb", feature_N9, linear_NM33).reshape(num_samples, len(moved), 3, 27)
+        normal_M = np.einsum("nmai,nmaj->mij", design_NM, design_NM) + 0.05 * np.eye(27)
+        right_M = np.einsum("nmai,nma->mi", design_NM, gap_NM3)
+        solved = np.linalg.solve(normal_M, right_M[..., None])[..., 0]
+        dirs_X39J[moved, :, joint - 1] = solved.reshape(-1, 9, 3).transpose(0, 2, 1)
     dirs_X39J[np.abs(dirs_X39J) < 2e-5] = 0.0
     return np.asarray(dirs_X39J.reshape(len(template_X3), 3, -1))
 

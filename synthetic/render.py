@@ -1,7 +1,8 @@
 """Renders a scene with pyrender on EGL: colour, silhouette, part ids and depth in one pass.
 
-One `Renderer` per process: deleting a second one would close the display of the first. Rendering is single-threaded and
-deterministic on one version of Mesa. It also runs on a GPU's EGL, with other pixels.
+All renderers of a process share one OpenGL context, opened by the first and never closed: pyrender would close the display
+of every other one with it. Use it from one thread. Rendering is deterministic on one version of Mesa; it also runs on a GPU's
+EGL, with other pixels.
 
 Shape letters: H W image, X vertices, F faces, J joints (24).
 """
@@ -11,8 +12,9 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -91,16 +93,10 @@ class Renderer:
 
     Raises:
         SyntheticError: OpenGL without a screen (EGL) is not there.
-        ValueError: the process has a renderer already.
     """
 
-    _alive: ClassVar[bool] = False
-
     def __init__(self, body: BodyModel, clips: Mapping[str, Clip]) -> None:
-        if Renderer._alive:
-            raise ValueError("one Renderer per process: a second one would close the first one's display")
-        self._gl = _GL()
-        Renderer._alive = True
+        self._gl = _shared_gl()
         self._body = body
         self._clips = dict(clips)
         self._wardrobe = Wardrobe(body)
@@ -342,3 +338,8 @@ class _GL:
         self._offscreen._renderer.sh_93 = np.ascontiguousarray(np.array(sh, dtype=np.float32).T)
         rgba, depth = self._offscreen.render(scene, flags=pr.RenderFlags.RGBA)
         return rgba, depth
+
+
+@cache
+def _shared_gl() -> _GL:
+    return _GL()

@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from manifests.errors import SyntheticError
+from synthetic.body import JOINT_NAMES, BodyModel
+from synthetic.motion import Clip, list_clips, load_clip, place_on_ground
+from tests.support.clips import ANGLE_COLUMNS, QUATERNION_STARTS, standing, write_clip
+from tests.support.samples import asset
+
+
+def joints_of(body: BodyModel, clip: Clip, index: int = 0) -> dict[str, np.ndarray]:
+    _, joints = body.pose(clip.pose_TJ3[index, None], np.zeros(10), np.zeros((1, 3)))
+    return dict(zip(JOINT_NAMES, joints[0], strict=True))
+
+
+def test_at_rest_the_arms_hang_and_the_person_faces_us(body: BodyModel, tmp_path: Path) -> None:
+    clip = load_clip(write_clip(tmp_path, "rest", standing()))
+    assert (clip.name, clip.num_instants, round(clip.fps)) == ("rest", 2, 30)
+    joints = joints_of(body, clip)
+    for side in ("left", "right"):
+        arm = joints[f"{side}_wrist"] - joints[f"{side}_shoulder"]
+        assert arm[1] < -0.95 * np.linalg.norm(arm)
+    assert joints["left_wrist"][0] > 0.1 > -0.1 > joints["right_wrist"][0]
+    assert joints["left_foot"][2] > joints["left_ankle"][2] + 0.05
+
+
+def test_hinges_bend_as_limbs_do(body: BodyModel, tmp_path: Path) -> None:
+    frames = standing()
+    frames[:, ANGLE_COLUMNS["lknee"]] = -1.0  # negative bends a knee, positive an elbow, in that skeleton
+    frames[:, ANGLE_COLUMNS["relbow"]] = 1.2
+    joints = joints_of(body, load_clip(write_clip(tmp_path, "bent", frames)))
+    assert joints["left_ankle"][2] < joints["left_knee"][2] - 0.25, "the shin goes back"
+    assert joints["right_wrist"][2] > joints["right_elbow"][2] + 0.15, "the forearm goes forward"
+    assert np.isclose(joints["right_ankle"][2], joints["right_knee"][2], atol=0.05)
+
+
+def test_the_root_turns_and_moves_into_our_axes(body: BodyModel, tmp_path: Path) -> None:
+    frames = standing(3)
+    frames[:, 1:4] = [[0, 0.9, 0], [1, 0.9, 0], [1, 1.1, 2]]
+    start = QUATERNION_STARTS["root"]
+    frames[2, start : start + 4] = [np.cos(np.pi / 4), 0, np.sin(np.pi / 4), 0]  # a quarter turn to the left
+    clip = load_clip(write_clip(tmp_path, "moves", frames))
+    assert np.allclose(clip.trans_T3, [[0, 0.9, 0], [0, 0.9, 1], [-2, 1.1, 1]])
+    joints = joints_of(body, clip, 2)
+    assert joints["left_foot"][0] > joints["left_ankle"][0] + 0.05, "turned left, the toes point to +x"
+
+
+def test_a_person_stands_on_the_ground_and_jumps_off_it(body: BodyModel, tmp_path: Path) -> None:
+    frames = standing(2)
+    frames[1, 2] += 0.6
+    clip = load_clip(write_clip(tmp_path, "hop", frames))
+    lowest = []
+    for index in range(2):
+        trans = place_on_ground(clip, body, np.full(10, 0.7), index)
+        verts, joints = body.pose(clip.pose_TJ3[index, None], np.full(10, 0.7), trans[None])
+        lowest.append(verts[0, body.skin_vertices, 1].min())
+        middle = (joints[0].min(axis=0) + joints[0].max(axis=0)) / 2
+        assert np.allclose(middle[[0, 2]], 0.0, atol=1e-5)
+    assert lowest[0] == pytest.approx(0.0, abs=1e-5)
+    assert 0.4 < lowest[1] < 0.75
+
+
+def test_real_clips_walk_on_the_floor(body: BodyModel) -> None:
+    paths = list_clips(asset("motion/humanoid3d_walk.txt").parent)
+    assert len(paths) >= 13
+    walk = load_clip(next(path for path in paths if path.stem.endswith("walk")))
+    assert walk.num_instants == 39
+    verts, joints = body.pose(walk.pose_TJ3, np.zeros(10), walk.trans_T3)
+    # Its own root track keeps the feet near one height: the converted legs are as long as they should be.
+    assert verts[:, body.skin_vertices, 1].min(axis=1).std() < 0.01
+    stride = joints[:, JOINT_NAMES.index("left_ankle"), 2] - joints[:, JOINT_NAMES.index("right_ankle"), 2]
+    assert stride.max() > 0.3
+    assert stride.min() < -0.3
+    assert walk.trans_T3[-1, 2] - walk.trans_T3[0, 2] > 1.0, "it walks the way it faces"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json", "cannot be read"),
+        ('{"Loop": "wrap"}', "cannot be read"),
+        ("[1]", "cannot be read"),
+        ('{"Frames": [[1, 2], [3, 4]]}', r"rows of 44 numbers, at least 2; this has \(2, 2\)"),
+        ('{"Frames": [[1, 2], [3]]}', "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+    ],
+)
+def test_malformed_clips_say_what_and_where(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "humanoid3d_bad.txt"
+    path.write_text(text)
+    with pytest.raises(SyntheticError, match=message) as caught:
+        load_clip(path)
+    assert caught.value.where == str(path)
+    assert "pybullet==3.2.7" in caught.value.hint
+
+
+@pytest.mark.parametrize(("column", "value"), [(0, 0.0), (10, np.nan), (4, 0.0)])
+def test_impossible_numbers_are_refused(tmp_path: Path, column: int, value: float) -> None:
+    frames = standing(3)
+    frames[1, column] = value
+    with pytest.raises(SyntheticError, match="durations or rotations that are none"):
+        load_clip(write_clip(tmp_path, "odd", frames))
+
+
+def test_missing_clips_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SyntheticError, match=r"(?s)no such motion clip.*pybullet==3.2.7"):
+        load_clip(tmp_path / "humanoid3d_none.txt")
+    with pytest.raises(SyntheticError, match="no motion clip humanoid3d"):
+        list_clips(tmp_path)

@@ -1,0 +1,115 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synthetic.scene import Scene, SceneRecipe, light_lobe, sample_scene
+
+RECIPE = SceneRecipe(num_identities=40, scenes_per_identity=3)
+SCENES = st.builds(sample_scene, st.just(RECIPE), st.integers(0, 5), st.integers(0, RECIPE.num_scenes - 1))
+
+
+@given(SCENES)
+def test_json_round_trip(scene: Scene) -> None:
+    assert Scene.from_json(scene.to_json()) == scene
+    assert Scene.from_json(scene.to_json()).to_json() == scene.to_json()
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"index": 1}', "nonsense"])
+def test_other_texts_are_no_scene(text: str) -> None:
+    with pytest.raises(ValueError, match=r"no scene|Expecting value"):
+        Scene.from_json(text)
+
+
+def test_one_person_keeps_its_looks_and_changes_rooms() -> None:
+    scenes = [sample_scene(RECIPE, 0, index) for index in range(9)]
+    for person in range(3):
+        mine = scenes[3 * person : 3 * person + 3]
+        assert {(scene.identity, scene.betas, scene.look) for scene in mine} == {
+            (f"p{person:04d}", mine[0].betas, mine[0].look)
+        }
+        assert len({scene.room for scene in mine}) == len({scene.cameras for scene in mine}) == 3
+    assert len({scene.look for scene in scenes}) == len({scene.betas for scene in scenes}) == 3
+
+
+def test_looks_are_clearly_distinct() -> None:
+    looks = [sample_scene(RECIPE, 0, 3 * person).look for person in range(40)]
+    assert len({look.hair for look in looks}) == 5
+    assert len({look.top.pattern.kind for look in looks}) >= 5
+    colours = np.array([[*look.top.pattern.colours[0], *look.bottom.pattern.colours[0], *look.skin] for look in looks])
+    distance = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 9 * np.eye(40)
+    assert distance.min() > 0.03
+    assert np.median(distance.min(axis=1)) > 0.15
+
+
+def test_more_people_start_with_the_same_people() -> None:
+    more = dataclasses.replace(RECIPE, num_identities=80)
+    assert sample_scene(more, 3, 17) == sample_scene(RECIPE, 3, 17)
+    assert sample_scene(RECIPE, 4, 17) != sample_scene(RECIPE, 3, 17)
+
+
+@given(SCENES)
+def test_cameras_stand_in_the_room_before_the_furniture(scene: Scene) -> None:
+    half = np.array(scene.room.half_m)
+    reach = max(np.hypot(camera.eye_m[0], camera.eye_m[2]) for camera in scene.cameras)
+    for camera in scene.cameras:
+        assert (np.abs(camera.eye_m[[0, 2]]) < half).all()
+        assert 0.1 <= camera.eye_m[1] < scene.room.height_m
+    for box in scene.room.boxes:
+        depth = box.size_m[2]
+        nearest = max(abs(c) for c, h in zip(box.centre_m, half, strict=True) if abs(abs(c) - h) < depth) - depth / 2
+        assert nearest > reach - 0.1, "no box comes between a camera and the person"
+    assert list(scene.phases) == sorted(scene.phases)
+    assert all(0 <= phase < 1 for phase in scene.phases)
+
+
+@given(SCENES)
+def test_light_is_never_black_or_blinding(scene: Scene) -> None:
+    normals = np.random.default_rng(0).normal(size=(500, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    x, y, z = normals.T
+    order = np.stack([np.full_like(x, 0.282095), 0.488603 * y, 0.488603 * z, 0.488603 * x, 1.092548 * x * y, 1.092548 * y * z, 0.315392 * (3 * z * z - 1), 1.092548 * x * z, 0.546274 * (x * x - y * y)])  # fmt: skip
+    band = np.array([np.pi, *[2 * np.pi / 3] * 3, *[np.pi / 4] * 5])  # cosine lobe, Ramamoorthi and Hanrahan 2001
+    light = np.array(scene.light.sh) * band @ order
+    assert light.max() < 1.9
+    assert np.median(light) > 0.15
+    facing = light.mean(axis=0)[normals @ scene.light.lamp > 0.8].mean()
+    away = light.mean(axis=0)[normals @ scene.light.lamp < -0.8].mean()
+    assert facing > away, "the lamp's side is the bright side"
+    assert np.linalg.norm(scene.light.lamp) == pytest.approx(1.0)
+
+
+def test_light_lobe_is_orthonormal() -> None:
+    directions = np.random.default_rng(0).normal(size=(200_000, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    values = np.array(light_lobe(tuple(directions.T)), dtype=object)
+    values = np.stack([np.broadcast_to(v, len(directions)).astype(float) for v in values])
+    assert np.allclose(values @ values.T / len(directions) * 4 * np.pi, np.eye(9), atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_identities": 0}, "num_identities must be at least 1"),
+        ({"num_views": 0}, "num_views"),
+        ({"image_px": 8}, "image_px must lie in"),
+        ({"person_share_max": 1.2}, "the person would be cut"),
+        ({"person_share_min": 0.9, "person_share_max": 0.8}, "person shares"),
+        ({"elevation_min_deg": -40.0}, "elevations must satisfy"),
+        ({"elevation_min_deg": -12.0, "distance_max_m": 5.5}, "stands below the floor"),
+        ({"distance_max_m": 9.0}, "distances must satisfy"),
+        ({"clips": ()}, "clips must be different names"),
+        ({"clips": ("walk", "walk")}, "clips must be different names"),
+    ],
+)
+def test_contradictory_recipes_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(RECIPE, **change)
+
+
+@pytest.mark.parametrize("index", [-1, RECIPE.num_scenes])
+def test_there_is_no_scene_outside(index: int) -> None:
+    with pytest.raises(ValueError, match=r"scene must lie in \[0, 120\)"):
+        sample_scene(RECIPE, 0, index)
