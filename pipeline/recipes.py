@@ -225,6 +225,7 @@ def demo() -> BuildRecipe:
         split=SplitRecipe(val_groups=("sports2d",), val_share=0.2),
         render=SceneRecipe(num_identities=48, scenes_per_identity=1),
         render_weight=2.0,  # one man fills all real recordings; many people teach more
+        pair=PairRecipe(cross_pose=800),  # no clip outweighs the rest
     )
 
 
