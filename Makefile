@@ -67,7 +67,8 @@ audit: install ## prove the build and write OUT/audit/report.html
 	@$(PYTHON) -m manifests audit $(OUT)
 
 pretrain: install ## train MODEL on OUT/shards; goes on from its last checkpoint
-	@$(PYTHON) -m training pretrain --recipe $(MODEL) --shards $(OUT)/shards --out $(OUT)/pretrain/$(MODEL)
+	@$(PYTHON) -m training pretrain --recipe $(MODEL) --shards $(OUT)/shards --out $(OUT)/pretrain/$(MODEL) \
+	  $(if $(filter demo,$(MODEL)),--checkpoint-every 50)
 
 reconstruct: install ## picture what the trained model completes, on pairs it never saw
 	@$(PYTHON) -m training reconstruct --run $(OUT)/pretrain/$(MODEL) --shards $(OUT)/shards --out $(OUT)/pretrain/$(MODEL)/reconstructions.png

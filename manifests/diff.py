@@ -52,6 +52,8 @@ def diff(root_a: Path, root_b: Path) -> list[Difference]:
         found += _plans(stage, root_a / stage, root_b / stage)
         mine, theirs = ({c.unit: c for c in Build(root).commits(stage)} for root in (root_a, root_b))
         found += _units(stage, mine, theirs)
+        for root, commits in ((root_a, mine), (root_b, theirs)):
+            found += _damaged(stage, root / stage, commits)
         for table in (*names, "rejects"):
             found += _tables(stage, table, root_a / stage, root_b / stage, mine, theirs)
         if stage == "shards":
@@ -150,6 +152,15 @@ def _short(value: Any) -> str:
         return f"{len(value):,} bytes"
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _damaged(stage: str, folder: Path, commits: dict[str, Commit]) -> Iterator[Difference]:
+    """Commits are compared by what they say; a file that is gone or of another size does not say it any more."""
+    files = [file for commit in commits.values() for file in commit.files]
+    bad = [f.name for f in files if not (folder / f.name).is_file() or (folder / f.name).stat().st_size != f.bytes]
+    if bad:
+        message = f"{plural(len(bad), 'file')} missing or of another size than committed: run audit on {folder.parent}"
+        yield Difference(what="bytes", where=stage, message=message, examples=tuple(bad[:NUM_EXAMPLES]))
 
 
 def _tars(mine: dict[str, Commit], theirs: dict[str, Commit]) -> Iterator[Difference]:

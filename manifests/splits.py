@@ -31,18 +31,20 @@ def split_of(group: str, *, seed: int, val_groups: Collection[str] = (), val_sha
 def assign(
     groups: Collection[str], *, seed: int, val_groups: Collection[str] = (), val_share: float = 0.0
 ) -> dict[str, Split]:
-    """Choose the split of every group of a source, see `split_of`; somebody always stays to be learned from.
+    """Choose the split of every group of a build, see `split_of`; no side stays empty where that can be helped.
 
-    Where the hash would hold everybody out (a single recording, say), the group that is held out last stays in `train`,
-    unless it is one of `val_groups`.
+    Where the hash would hold everybody out, the group that is held out last stays in `train`; where it would hold out nobody
+    of several, though a share is asked for, the group that is held out first goes to `val`.
 
     Returns:
         the split of each group, by name.
     """
     chosen = {g: split_of(g, seed=seed, val_groups=val_groups, val_share=val_share) for g in sorted(set(groups))}
-    by_hash = [group for group in chosen if group not in val_groups]
+    by_hash = sorted((g for g in chosen if g not in val_groups), key=lambda group: seed_for(seed, "split", group))
     if by_hash and Split.TRAIN not in chosen.values():
-        chosen[max(by_hash, key=lambda group: seed_for(seed, "split", group))] = Split.TRAIN
+        chosen[by_hash[-1]] = Split.TRAIN
+    if len(by_hash) > 1 and val_share > 0 and Split.VAL not in chosen.values():
+        chosen[by_hash[0]] = Split.VAL
     return chosen
 
 

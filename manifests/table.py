@@ -114,6 +114,8 @@ def read(table: str, path: Path, *, columns: Sequence[str] | None = None) -> pa.
             check(table, file.schema_arrow.empty_table(), where=path)
             return file.read(columns=list(columns) if columns is not None else None)
     except FileNotFoundError:
-        raise ManifestError(f"the {table} table is missing", where=path, hint="run the stage that writes it") from None
+        raise ManifestError(
+            f"the {table} table is missing", where=path, hint="run the stage that writes it (`make build` runs all)"
+        ) from None
     except (pa.ArrowInvalid, OSError) as error:
         raise ManifestError(f"not a readable {table} table: {error}", where=path, hint="rebuild it") from error

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -83,6 +84,8 @@ class RayExecutor:
         if ray.is_initialized():
             return
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        if self.address:
+            _check_reachable(self.address)
         local: dict[str, Any] = {} if self.address else {"include_dashboard": False, "object_store_memory": 256 << 20}
         try:
             ray.init(address=self.address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
@@ -92,6 +95,21 @@ class RayExecutor:
                 where=self.address or "this machine",
                 hint="check RAY_ADDRESS, or run with EXECUTOR=local",
             ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Knock at a cluster's `host:port` first: Ray itself would try for minutes and say nothing of ours."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise StageError(
+            f"no Ray cluster answers: {error.strerror or error}",
+            where=f"RAY_ADDRESS={address}",
+            hint="start one with `ray start --head`, check the address, or leave it out to start one here",
+        ) from error
 
 
 def _given_up(folder: Path, unit: Unit) -> Outcome:

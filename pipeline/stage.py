@@ -254,6 +254,8 @@ def _settle_plan(stage: Stage, plan: Plan, folder: Path) -> str:
         twice = [name for name, count in Counter(ids).items() if count > 1]
         raise StageError(f"units named twice: {twice[:3]}", where=folder, hint="rename one of the recordings")
     old = read_plan(folder)
+    if old is not None and old["fingerprint"] != stamp and not commits(folder):
+        old = None  # nothing was built by that plan: nothing is lost with it
     if old is not None and old["fingerprint"] != stamp:
         changes = changed_keys({key: old.get(key) for key in decides}, decides)
         raise StageError(

@@ -272,7 +272,11 @@ class _Shards:
         rows = sorted((row for row in table if row["split"] == split), key=lambda row: str(row["name"]))
         if not rows:
             known = ", ".join(sorted({row["split"] for row in table})) or "none"
-            raise ManifestError(f"no shard of split {split}", where=path, hint=f"splits with shards: {known}")
+            raise ManifestError(
+                f"no shard of split {split}",
+                where=path,
+                hint=f"splits with shards: {known}; to hold people out, record more than one group, or say `split` in recordings.toml",
+            )
         self.entries = [
             ShardRows(name=row["name"], source=row["source"], weight=row["weight"], rows=row["rows"]) for row in rows
         ]

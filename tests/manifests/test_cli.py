@@ -369,6 +369,13 @@ def test_diff_of_a_damaged_file_says_where(honest, build, run):
     assert run("diff", honest, build)[0] == 2
 
 
+def test_diff_sees_a_tar_that_was_cut(honest, build):
+    tar = sorted((build / "shards").glob("*.tar"))[0]
+    tar.write_bytes(tar.read_bytes()[:3000])
+    (found,) = diff(honest, build)
+    assert (found.what, found.where, found.examples) == ("bytes", "shards", (tar.name,))
+
+
 # --- as a program ---
 
 

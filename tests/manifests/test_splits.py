@@ -62,12 +62,16 @@ def test_leaks_against_a_slow_twin(rows):
 
 
 @given(st.sets(st.text("abc", min_size=1, max_size=6), min_size=1, max_size=12), st.integers(0, 99))
-def test_somebody_always_stays_to_be_learned_from(groups, seed):
-    chosen = assign(groups, seed=seed, val_share=0.9)
-    assert set(chosen) == groups
-    assert Split.TRAIN in chosen.values()
-    alone = {group: split_of(group, seed=seed, val_share=0.9) for group in groups}
-    assert sum(chosen[group] is not alone[group] for group in groups) == (Split.TRAIN not in alone.values())
+def test_no_side_stays_empty_where_that_can_be_helped(groups, seed):
+    for share in (0.1, 0.9):
+        chosen = assign(groups, seed=seed, val_share=share)
+        assert set(chosen) == groups
+        assert Split.TRAIN in chosen.values()
+        assert len(groups) == 1 or Split.VAL in chosen.values()
+        alone = {group: split_of(group, seed=seed, val_share=share) for group in groups}
+        one_sided = len(set(alone.values())) == 1 and (len(groups) > 1 or Split.TRAIN not in alone.values())
+        assert sum(chosen[group] is not alone[group] for group in groups) == one_sided
+    assert set(assign(groups, seed=seed, val_share=0).values()) == {Split.TRAIN}
 
 
 def test_groups_named_for_val_are_all_held_out_even_if_nobody_is_left():

@@ -197,5 +197,5 @@ def test_errors_survive_pickling():
     assert (back.what, back.where, back.hint) == (
         "the rejects table is missing",
         str(Path("nowhere") / "t.parquet"),
-        "run the stage that writes it",
+        "run the stage that writes it (`make build` runs all)",
     )

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from manifests.commit import commits, read_commit
-from manifests.errors import StageError
-from pipeline.executors import LocalExecutor
+from manifests.errors import SourceError, StageError
+from pipeline.executors import LocalExecutor, RayExecutor
 from pipeline.stage import finished, require, run_stage
 from tests.support.folders import contents
 from tests.support.toy_stage import SilentWatcher, Toy
@@ -145,3 +145,15 @@ def test_killed_anywhere_gives_the_same_bytes(tmp_path: Path, how: str) -> None:
     assert committed_before_a_kill > 0, "nothing was committed before a kill: this would prove nothing"
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=120)
     assert contents(tmp_path / "killed") == contents(tmp_path / "calm")
+
+
+def test_a_plan_that_built_nothing_gives_way_to_another(tmp_path: Path) -> None:
+    with pytest.raises(SourceError):
+        run(tmp_path, Toy(units=1, broken=(0,)))
+    run(tmp_path, Toy(units=2, salt=1))
+    assert finished(tmp_path, "toys")
+
+
+def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"(?s)no Ray cluster answers.*RAY_ADDRESS=127\.0\.0\.1:9"):
+        run_stage(Toy(), tmp_path, RayExecutor(address="127.0.0.1:9"), SilentWatcher())
