@@ -86,12 +86,14 @@ def show_key(build: Build, key: str, table: str | None = None) -> RenderableType
 
 
 def show_table(build: Build, table: str, *, num: int = 20) -> RenderableType:
-    """Number of rows of a table, and its first keys."""
+    """Number of rows of a table, and its first keys; for rejects also why."""
     lines, total = list[str](), 0
+    columns = ["key", "reason", "detail"] if table == "rejects" else [key_column(table)]
     for _, path in parts_of(build, table):
-        column = tables.read(table, path, columns=[key_column(table)]).column(0)
-        total += len(column)
-        lines += column[: max(0, num - len(lines))].to_pylist()
+        rows = tables.read(table, path, columns=columns)
+        total += rows.num_rows
+        first = rows.slice(0, max(0, num - len(lines))).to_pylist()
+        lines += ["  ".join(str(row[name]) for name in columns) for row in first]
     more = f"\n[dim]... and {total - len(lines):,} more[/]" if total > len(lines) else ""
     return f"[bold]{table}[/]: {total:,} rows\n" + "\n".join(map(escape, lines)) + more
 
