@@ -21,9 +21,10 @@ from manifests.sample import SILHOUETTE_BYTES, cells_of, pack_cells
 from manifests.types import EVERYBODY, BoxFrom, Domain, FrameKey, Reason, Reject, SilhouetteFrom
 from pipeline.media import Picture, read_media
 from pipeline.parse import HumanParser
-from pipeline.people import Follower, Person, see
-from pipeline.quality import Watch, gaps, perceptual_hash
+from pipeline.people import Follower
+from pipeline.quality import Verdict, Watch, gaps, perceptual_hash
 from pipeline.recipes import CropRecipe
+from pipeline.sight import Person, see
 from pipeline.squares import Floats, Image, Square, carry, cut, square_within
 from pipeline.subject import ViewTrack, identify
 
@@ -86,8 +87,8 @@ def crop_recording(
         mine = list(group)
         view = _View(name, mine[0])
         walk = _Walk(view, recipe, parser, parser_threshold, rejects)
-        for row, picture, gap in _pictures(mine, root, recipe):
-            walk.step(row, picture, gap=gap)
+        for row, picture, gap, again in _pictures(mine, root, recipe):
+            walk.step(row, picture, gap=gap, again=again)
             done += 1
             if progress is not None:
                 progress(done, len(rows))
@@ -96,12 +97,21 @@ def crop_recording(
     return tables.from_rows("crops", sorted(crops, key=lambda crop: str(crop["key"]))), rejects
 
 
-def _pictures(rows: list[Row], root: Path, recipe: CropRecipe) -> Iterator[tuple[Row, Picture, bool]]:
-    """The pictures of one view's rows, and whether time is missing before each."""
+def _pictures(rows: list[Row], root: Path, recipe: CropRecipe) -> Iterator[tuple[Row, Picture, bool, bool]]:
+    """The pictures of one view's rows; whether time is missing before each; whether it is the row before's picture again.
+
+    Several rows of one instant and picture are several people whose boxes the source knows.
+    """
     times = [row["time_s"] for row in rows]
     clock = [float(row["instant"]) for row in rows] if any(time is None for time in times) else times
     missing = gaps(clock, factor=recipe.time_gap)
-    yield from zip(rows, read_media(root, [(row["media"], row["media_index"]) for row in rows]), missing, strict=True)
+    shown = [(row["instant"], row["media"], row["media_index"]) for row in rows]
+    again = [i > 0 and shown[i] == shown[i - 1] for i in range(len(rows))]
+    pictures = read_media(root, [place[1:] for place, same in zip(shown, again, strict=True) if not same])
+    picture = None
+    for row, gap, same in zip(rows, missing, again, strict=True):
+        picture = picture if same and picture is not None else next(pictures)
+        yield row, picture, bool(gap), same
 
 
 class _Walk:
@@ -113,21 +123,24 @@ class _Walk:
         self._view, self._recipe, self._parser, self._threshold = view, recipe, parser, threshold
         self._rejects = rejects
         self._watch = Watch(recipe)
+        self._verdict = Verdict(None, None, False)
         self._follower = Follower(parser, recipe, threshold=threshold) if parser is not None else None
         self._segment = 0
 
-    def step(self, row: Row, picture: Picture, *, gap: bool) -> None:
-        """Judge one picture and cut out whom it shows."""
+    def step(self, row: Row, picture: Picture, *, gap: bool, again: bool = False) -> None:
+        """Judge one picture and cut out whom it shows; `again`: another person in the picture of the row before."""
         if gap:
             self._part(row, Reason.TIME_GAP, "frames are missing before this one")
         if picture.rgb is None:
             self._reject(row["key"], Reason.UNREADABLE, picture.detail)
             return
-        verdict = self._watch.look(picture.rgb)
+        if not again:
+            self._verdict = self._watch.look(picture.rgb)
+        verdict = self._verdict
         if verdict.reason is not None:
             self._reject(row["key"], verdict.reason, verdict.detail)
             return
-        if verdict.cut:
+        if verdict.cut and not again:
             self._part(row, Reason.CUT, verdict.detail)
         shared = {"difference": verdict.difference, "segment": self._segment}
         if row["box_xyxy_px"] is not None or self._follower is None or row["domain"] == Domain.HAND:

@@ -150,6 +150,11 @@ WHEELS = (
                 "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
             ),
             File(
+                "mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
+                "parser/pose_landmark_full.tflite",
+                "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
+            ),
+            File(
                 "mediapipe-0.10.21.dist-info/LICENSE",
                 "licences/mediapipe.txt",
                 "8707eef0533987efc5b155d64761eeb6e20793f50b9bd1a68dad1cf4719d0ed8",

@@ -1,13 +1,14 @@
 """Human parsing: from the crop of a person to the probability that each pixel is a person.
 
-`build_parser` turns a `ParserRecipe` into a `HumanParser`; the backends live in `pipeline.parsers`. All are semantic: a
-neighbour in the crop counts as person too, and telling people apart is the business of `pipeline.people`.
+`build_parser` turns a `ParserRecipe` into a `HumanParser`; the backends live in `pipeline.parsers`. Parsing is semantic: a
+neighbour in the crop counts as person too. A `OneParser` can also draw the one person that a crop is centred on; with
+others, telling people apart is left to `pipeline.people`.
 """
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,22 @@ class HumanParser(Protocol):
 
         Returns:
             for each crop (H, W) float32, the probability of a person; one crop's result does not depend on the others.
+        """
+        ...
+
+
+@runtime_checkable
+class OneParser(HumanParser, Protocol):
+    """A human parser that can also tell one person from the others in a crop."""
+
+    def parse_one(self, crops: Sequence[Image]) -> list[tuple[Probability, float]]:
+        """Parse the person in the middle of each crop, and nobody else.
+
+        Args:
+            crops: (H, W, 3) uint8 RGB each, about 1.3 times the person's box.
+
+        Returns:
+            for each crop the (H, W) float32 probability of this person, and how sure it is that there is one, 0..1.
         """
         ...
 

@@ -139,11 +139,20 @@ def _by_rays(tracks: Sequence[ViewTrack], *, num_views: int, meet_m: float) -> d
     }
     home = {i: _Identity([track]) for i, track in enumerate(tracks)}
 
-    def common(edge: tuple[int, int]) -> int:
-        return len(np.intersect1d(tracks[edge[0]].instants, tracks[edge[1]].instants))
+    close = {edge for edge, gap in gaps.items() if gap <= meet_m}
 
-    # Long company says more than a close encounter.
-    for i, j in sorted((e for e in gaps if gaps[e] <= meet_m), key=lambda e: (gaps[e] / common(e) ** 0.5, e)):
+    def doubt(edge: tuple[int, int]) -> tuple[float, ...]:
+        i, j = edge
+        # Two rays often meet by chance, three seldom; and long company says more than a brief encounter.
+        witnesses = {
+            track.view
+            for k, track in enumerate(tracks)
+            if (min(i, k), max(i, k)) in close and (min(j, k), max(j, k)) in close
+        }
+        common = len(np.intersect1d(tracks[i].instants, tracks[j].instants))
+        return -len(witnesses), gaps[edge] + meet_m / max(1, common) ** 0.5, i, j
+
+    for i, j in sorted(close, key=doubt):
         one, other = home[i], home[j]
         if one is other or not _may_join(one, other, tracks, gaps, meet_m):
             continue

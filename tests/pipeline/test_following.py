@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from manifests.geometry import box_overlap
-from pipeline.people import Follower, find, likeness, see
+from pipeline.find import find
+from pipeline.people import Follower
 from pipeline.recipes import CropRecipe
+from pipeline.sight import likeness, see
 from tests.support.figures import MAGENTA, RED, ColourParser, Figure, draw
 
 THRESHOLD = 0.4

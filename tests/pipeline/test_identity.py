@@ -189,3 +189,19 @@ def test_the_order_of_the_tracks_says_nothing():
     for seed in range(5):
         mixed = [tracks[i] for i in np.random.default_rng(seed).permutation(len(tracks))]
         assert identify(mixed, views=VIEWS, meet_m=MEET_M) == expected
+
+
+def test_a_third_view_outweighs_two_rays_that_meet_better_by_chance():
+    """The fourth camera's noisy track of the subject meets a still bystander's ray exactly: three views know better."""
+    way = path()
+    subject = [track(view, 0, way, noise_px=4) for view in VIEWS]
+    last = subject[3]
+    # Somebody on the very rays by which the last camera sees the subject, 1.5 m further away, seen by the first camera.
+    behind = {
+        int(i): origin + direction * (np.linalg.norm(way[int(i)] - origin) + 1.5)
+        for i, origin, direction in zip(last.instants, last.origins_m, last.directions, strict=True)
+    }
+    passer = track(VIEWS[0], 1, behind)
+    assert gap_m(passer, last) < gap_m(subject[0], last)
+    who = names(identify([*subject, passer], views=VIEWS, meet_m=MEET_M))
+    assert who == {(view, 0): "p0" for view in VIEWS} | {(VIEWS[0], 1): None}

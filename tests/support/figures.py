@@ -24,6 +24,26 @@ class ColourParser:
         return [np.clip((c[..., 0].astype(np.float32) - c[..., 1]) / 120, 0, 1) for c in crops]
 
 
+class OneColourParser(ColourParser):
+    """Knows the figures apart by their colours too; takes the one whose middle is nearest to that of the crop."""
+
+    name = "one-colour-1"
+
+    def parse_one(self, crops):
+        return [self._one(crop) for crop in crops]
+
+    def _one(self, crop):
+        person = self.parse([crop])[0] > 0.4
+        kind = np.where(crop[..., 2] > 110, 1, np.where(crop[..., 1] > 60, 2, 0))  # magenta, orange, red
+        masks = [person & (kind == k) for k in range(3)]
+        masks = [mask for mask in masks if mask.mean() > 0.02]
+        if not masks:
+            return np.zeros(crop.shape[:2], np.float32), 0.0
+        middle = (np.array(crop.shape[:2]) - 1) / 2
+        nearest = min(masks, key=lambda mask: np.linalg.norm(np.mean(np.nonzero(mask), axis=1) - middle))
+        return nearest.astype(np.float32), 1.0
+
+
 @dataclass(frozen=True)
 class Figure:
     """A head on a body: where its middle is, how tall it is, px."""
