@@ -136,9 +136,9 @@ def demo() -> PretrainRecipe:
             image_px=112, patch_px=8, enc_dim=128, enc_depth=4, enc_heads=4, dec_dim=96, dec_depth=3, dec_heads=3
         ),
         batch_size=32,
-        num_steps=400,
+        num_steps=300,
         warmup_steps=20,
-        anneal_steps=400,
+        anneal_steps=300,
         base_lr=8e-3,
         precision="float32",
         validate_every=100,

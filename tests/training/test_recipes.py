@@ -14,7 +14,7 @@ FINGERPRINTS = {
     "body": "29dfaa27b909ba76",
     "hand": "ff8e33d1ce45ee5d",
     "body_rope": "ba61af28e1fb7b40",
-    "demo": "e227635ab36f9441",
+    "demo": "74852507ea5e37a6",
     "smoke": "57af4b2229864b80",
 }
 
