@@ -251,8 +251,8 @@ WHEELS = (
     ),
 )
 
-# Two recordings of the same man: one group, so that he is never on two sides of a split. In `multi` a second person stands
-# so close that the small parser takes the two for one, so it is no part of the demo.
+# Two recordings of the same man: one group, so that he is never on two sides of a split. `multi`, where a second person
+# stands in touch with him, is no part of the demo: it is there for tests of telling people apart.
 _RECORDINGS = {
     f"{folder}/recordings.toml": f'[{name}]\ngroup = "pose2sim"\nsubject = "pose2sim"\n'
     for folder, name in (("demo/cameras", "single"), ("crowd", "multi"))
