@@ -42,33 +42,33 @@ class Lens:
     size: tuple[int, int]
 
     @property
-    def R(self) -> Floats:
+    def rotation(self) -> Floats:
         """(3, 3) rotation, world to camera."""
         return self.camera_from_world[:3, :3]
 
     @property
-    def t(self) -> Floats:
+    def translation_m(self) -> Floats:
         """(3,) translation, world to camera, metres."""
         return self.camera_from_world[:3, 3]
 
     @property
     def rvec(self) -> Floats:
-        """(3,) `R` as a Rodrigues vector."""
-        return cv2.Rodrigues(self.R)[0].reshape(3)
+        """(3,) the rotation as a Rodrigues vector."""
+        return cv2.Rodrigues(self.rotation)[0].reshape(3)
 
     @property
-    def centre(self) -> Floats:
+    def centre_m(self) -> Floats:
         """(3,) where the camera stands, metres."""
-        return -self.R.T @ self.t
+        return -self.rotation.T @ self.translation_m
 
     def in_camera(self, points_m: Floats) -> Floats:
         """World points (n, 3) in the camera's axes."""
-        return np.asarray(points_m, float) @ self.R.T + self.t
+        return np.asarray(points_m, float) @ self.rotation.T + self.translation_m
 
     def pixels(self, points_m: Floats) -> Floats:
         """(n, 2) where OpenCV sees world points (n, 3): a second opinion on the geometry of ours."""
         points = np.asarray(points_m, float).reshape(-1, 1, 3)
-        return cv2.projectPoints(points, self.rvec, self.t, self.K, self.distortion)[0].reshape(-1, 2)
+        return cv2.projectPoints(points, self.rvec, self.translation_m, self.K, self.distortion)[0].reshape(-1, 2)
 
 
 def ring(
@@ -324,7 +324,7 @@ def _backdrop(size: tuple[int, int], instant: int, view: int, *, gray: bool) -> 
     else:  # one level more or less at odd instants: no frame looks frozen
         stripes = [_rgb(level + instant % 2 * 2, _BLUE[instant], _RED[view]) for level in _STRIPES]
     width, height = size
-    breadth = max(4, round(np.hypot(width, height) / 40))
+    breadth = max(4, round(np.hypot(width, height) / 28))
     row = np.array(stripes, np.uint8)[np.arange(width) // breadth % 2]
     return np.repeat(row[None], height, axis=0)
 
@@ -349,21 +349,30 @@ def read_code(rgb: Image, *, gray: bool = False) -> Code:
     if gray:
         instant = _vote(luma, _BRIGHT, sure=3, what="instant")
         view = _vote(luma, _DARK, sure=3, what="view")
-        people = np.abs(luma[..., None] - _GRAYS)
-        near = 7
     else:
         striped = (luma > 98) & (luma < 158)
         instant = _vote(blue[striped], _BLUE, sure=2, what="instant")
         view = _vote(red[striped], _RED, sure=3, what="view")
-        people = np.linalg.norm(rgb[..., None, :] - _PALETTE.astype(np.float32), axis=-1)
-        near = 45
     height, width = luma.shape
-    middle = people[height // 5 : height - height // 5, width // 5 : width - width // 5].reshape(-1, NUM_PEOPLE)
-    votes = np.bincount(middle.argmin(axis=1)[middle.min(axis=1) <= near], minlength=NUM_PEOPLE)
+    people = read_people(rgb, gray=gray)
+    middle = people[height // 5 : height - height // 5, width // 5 : width - width // 5]
+    votes = np.bincount(middle[middle >= 0], minlength=NUM_PEOPLE)
     person = int(votes.argmax())
-    if votes[person] < 0.01 * len(middle) or votes[person] < 0.6 * votes.sum():
-        raise ValueError(f"no one person fills the middle: {votes.tolist()} of {len(middle)} pixels")
+    if votes[person] < 0.01 * middle.size or votes[person] < 0.6 * votes.sum():
+        raise ValueError(f"no one person fills the middle: {votes.tolist()} of {middle.size} pixels")
     return Code(instant, view, person)
+
+
+def read_people(rgb: Image, *, gray: bool = False) -> np.ndarray:
+    """Whose colour each pixel has: (H, W, 3) to (H, W); -1: nobody's."""
+    if gray:
+        luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+        apart, near = np.abs(luma[..., None] - _GRAYS), 7
+    else:
+        pixels, palette = rgb.astype(np.float32), _PALETTE.astype(np.float32)
+        apart = (pixels**2).sum(axis=-1, keepdims=True) - 2 * pixels @ palette.T + (palette**2).sum(axis=-1)
+        near = 45**2
+    return np.where(apart.min(axis=-1) <= near, apart.argmin(axis=-1), -1)
 
 
 def _vote(values: np.ndarray, levels: np.ndarray, *, sure: int, what: str) -> int:
@@ -487,7 +496,8 @@ def write_mp4(path: Path, frames: Iterable[Image], fps: Fraction, *, keep_every:
         stream.pix_fmt, stream.options = "yuv420p", {"preset": "ultrafast", "crf": "16"}
         stream.codec_context.gop_size, stream.codec_context.thread_count = keep_every, 1
         for number, rgb in enumerate(frames):
-            stream.height, stream.width = rgb.shape[:2]
+            if not number:
+                stream.height, stream.width = rgb.shape[:2]
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             frame.pts = number
             container.mux(stream.encode(frame))
