@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from manifests.audit_files import Evidence
 from manifests.findings import NUM_EXAMPLES, Finding, Severity, of_rows, plural
 from manifests.splits import leaks
-from manifests.types import BoxFrom, Domain, PairKind, Reason, SilhouetteFrom, Split
+from manifests.table import KEY_COLUMNS, has_flag
+from manifests.types import EVALUATION, OFFICIAL_SPLIT, BoxFrom, Domain, PairKind, Reason, SilhouetteFrom, Split
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -83,10 +84,7 @@ def _values(name: str, data: pa.Table) -> Iterator[Finding]:
 
 def _spelled_keys(name: str, data: pa.Table) -> Iterator[Finding]:
     instant = pc.ascii_lpad(data.column("instant").cast(pa.string()), 8, "0")
-    columns = [
-        data.column(c) if c != "instant" else instant
-        for c in ("source", "split", "sequence", "instant", "view", "track")
-    ]
+    columns = [data.column(c) if c != "instant" else instant for c in KEY_COLUMNS]
     spelled = pc.binary_join_element_wise(*columns, "/")
     odd = pc.or_(
         pc.not_equal(spelled, data.column("key")),
@@ -104,7 +102,7 @@ def _frames_of_crops(evidence: Evidence, frames: pa.Table, crops: pa.Table) -> I
         )
     there = np.flatnonzero(row >= 0)
     mine, its = crops.take(pa.array(there)), frames.take(pa.array(row[there]))
-    for column in ("source", "domain", "split", "group", "sequence", "instant", "view"):
+    for column in ("source", "licence", "domain", "split", "group", "sequence", "instant", "view"):
         differs = pc.not_equal(mine.column(column), its.column(column))
         yield from of_rows(
             "crop_frame", "crops", differs, mine.column("key"), f"{column} is not that of its frame", where=column
@@ -123,6 +121,7 @@ def _crops_of_pairs(evidence: Evidence, crops: pa.Table, pairs: pa.Table) -> Ite
     keys = pairs.column("key")
     for column, rule in (
         ("source", "pair_columns"),
+        ("licence", "pair_columns"),
         ("domain", "pair_columns"),
         ("sequence", "pair_columns"),
         ("split", "pair_split"),
@@ -132,6 +131,12 @@ def _crops_of_pairs(evidence: Evidence, crops: pa.Table, pairs: pa.Table) -> Ite
             differs |= _differ(pairs.column(column), side.column(column))
         message = f"the {column} of the pair, its target and its reference are not one"
         yield from of_rows(rule, "pairs", differs, keys, message, where=column)
+    held_back = np.zeros(len(there), bool)
+    for side in sides.values():
+        held_back |= has_flag(side.column("flags"), EVALUATION)
+    yield from of_rows(
+        "evaluation", "pairs", held_back, keys, "a pair shows somebody of an evaluation set", where="flags"
+    )
     yield from _kinds(pairs, sides["target"], sides["reference"])
     yield from _times(pairs, sides["target"], sides["reference"])
 
@@ -181,6 +186,8 @@ def _differ(a: pa.ChunkedArray, b: pa.ChunkedArray) -> Bools:
 def _leaks(frames: pa.Table, crops: pa.Table) -> Iterator[Finding]:
     """Groups, subjects and sequences on two sides, within a source: another source may use the same names."""
     columns = ["source", "split", "group", "subject", "sequence"]
+    own = pa.array(has_flag(frames.column("flags"), OFFICIAL_SPLIT))
+    official = set(frames.filter(own).column("source").unique().to_pylist())
     people = pa.concat_tables([frames.select(columns), crops.select(columns)]).group_by(columns).aggregate([])
     for column in ("group", "subject", "sequence"):
         names = pc.binary_join_element_wise(people.column("source"), people.column(column), "/")
@@ -191,6 +198,8 @@ def _leaks(frames: pa.Table, crops: pa.Table) -> Iterator[Finding]:
         if column == "sequence" and not _share_group(people, names, torn):
             # Datasets reuse names across their splits; if the groups are others, these are other recordings.
             severity, message = Severity.WARNING, "a sequence name is used in more than one split, by different groups"
+        if column == "subject" and {name.split("/")[0] for name in torn} <= official:
+            severity, message = Severity.WARNING, "the dataset's own split shows one subject on both sides"
         yield Finding(
             rule="leak", severity=severity, table="", where=column, message=message, count=len(torn),
             examples=tuple(torn[:NUM_EXAMPLES]),

@@ -15,6 +15,7 @@ _box = pa.list_(pa.float64(), 4)  # x0, y0, x1, y1
 _identity = [
     pa.field("key", pa.string(), nullable=False),
     pa.field("source", pa.string(), nullable=False),
+    pa.field("licence", pa.string(), nullable=False),  # terms of the source, in a few words
     pa.field("domain", pa.string(), nullable=False),  # types.Domain
     pa.field("split", pa.string(), nullable=False),  # types.Split
     pa.field("group", pa.string(), nullable=False),  # subject or recording that may not be in two splits
@@ -45,7 +46,7 @@ FRAMES = pa.schema(
         pa.field("side", pa.string()),  # left | right, for hands
         _flags,
     ],
-    metadata={"table": "frames", "version": "1"},
+    metadata={"table": "frames", "version": "2"},
 )
 
 CROPS = pa.schema(
@@ -72,7 +73,7 @@ CROPS = pa.schema(
         pa.field("side", pa.string()),
         _flags,
     ],
-    metadata={"table": "crops", "version": "1"},
+    metadata={"table": "crops", "version": "2"},
 )
 
 PAIRS = pa.schema(
@@ -80,6 +81,7 @@ PAIRS = pa.schema(
         pa.field("key", pa.string(), nullable=False),
         pa.field("kind", pa.string(), nullable=False),  # types.PairKind
         pa.field("source", pa.string(), nullable=False),
+        pa.field("licence", pa.string(), nullable=False),
         pa.field("domain", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
         pa.field("sequence", pa.string(), nullable=False),
@@ -89,7 +91,7 @@ PAIRS = pa.schema(
         pa.field("view_angle_rad", pa.float64()),  # angle between the rays that look at the subject; null when unknown
         pa.field("weight", pa.float64(), nullable=False),  # of the source in the mixture
     ],
-    metadata={"table": "pairs", "version": "1"},
+    metadata={"table": "pairs", "version": "2"},
 )
 
 _member = [pa.field("offset", pa.int64(), nullable=False), pa.field("size", pa.int64(), nullable=False)]
@@ -109,6 +111,7 @@ SHARDS = pa.schema(
         pa.field("name", pa.string(), nullable=False),  # file name without .tar
         pa.field("split", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
+        pa.field("licence", pa.string(), nullable=False),
         pa.field("domain", pa.string(), nullable=False),
         pa.field("weight", pa.float64(), nullable=False),  # of the source in the mixture
         pa.field("rows", pa.int64(), nullable=False),
@@ -119,7 +122,7 @@ SHARDS = pa.schema(
         pa.field("first_pair", pa.string(), nullable=False),
         pa.field("last_pair", pa.string(), nullable=False),
     ],
-    metadata={"table": "shards", "version": "1"},
+    metadata={"table": "shards", "version": "2"},
 )
 
 REJECTS = pa.schema(

@@ -5,13 +5,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.errors import ManifestError
 from manifests.files import write_bytes
 from manifests.schema import SCHEMAS
 from manifests.types import Reject
+
+KEY_COLUMNS = ("source", "split", "sequence", "instant", "view", "track")  # whose values spell a frame's key
 
 
 def empty(table: str) -> pa.Table:
@@ -38,6 +43,71 @@ def from_rows(table: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
             f"a row does not fit the schema: {error}", where=f"{table} table", hint="fix the source"
         ) from error
     return check(table, built, where=f"{table} table")
+
+
+def from_columns(table: str, columns: Mapping[str, Any], rows: int) -> pa.Table:
+    """Build a table of frames from whole columns: a million rows in a second or two, where `from_rows` takes a minute.
+
+    Args:
+        table: `frames`; the key is spelled here.
+        columns: by name. One value holds for all rows; (rows, ...) arrays and sequences hold one a row. Fixed lists
+            (matrices, boxes) are null in rows with a NaN; `flags` is a tuple for all rows, or a list of lists.
+        rows: their number.
+
+    Raises:
+        ManifestError: an unknown column, or one that does not fit the schema.
+    """
+    schema = SCHEMAS[table]
+    unknown = sorted(set(columns) - set(schema.names))
+    if unknown:
+        raise ManifestError(f"unknown columns {unknown}", where=f"{table} table", hint=f"known: {schema.names}")
+    built = {}
+    for field in schema:
+        try:
+            if field.name != "key":
+                built[field.name] = _column(field.type, columns.get(field.name), rows)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError, TypeError) as error:
+            raise ManifestError(
+                f"column {field.name} does not fit the schema: {error}", where=f"{table} table", hint="fix the source"
+            ) from error
+    instant = pc.ascii_lpad(built["instant"].cast(pa.string()), 8, "0")
+    spelled = [instant if name == "instant" else built[name] for name in KEY_COLUMNS]
+    built["key"] = pc.binary_join_element_wise(*spelled, "/")
+    return check(table, pa.table([built[name] for name in schema.names], schema=schema), where=f"{table} table")
+
+
+def _column(kind: pa.DataType, values: Any, rows: int) -> pa.Array:
+    """One column of `from_columns`."""
+    if values is None:
+        return pa.nulls(rows, kind)
+    if pa.types.is_fixed_size_list(kind):
+        size = kind.list_size
+        shaped = np.asarray(values, np.float64)
+        flat = np.broadcast_to(shaped.reshape((rows, size) if shaped.size == rows * size else (1, size)), (rows, size))
+        return pa.FixedSizeListArray.from_arrays(
+            pa.array(flat.ravel(), kind.value_type), size, mask=pa.array(np.isnan(flat).any(axis=1))
+        ).cast(kind)
+    if pa.types.is_list(kind):
+        if isinstance(values, tuple):
+            return pa.array([list(values)] * rows, kind)
+        if isinstance(values, np.ndarray):
+            values = np.broadcast_to(values, (rows, *values.shape[1:])).reshape(rows, -1)
+        return pa.array(list(values), kind)
+    if isinstance(values, str | int | float):
+        return pa.repeat(pa.scalar(values, kind), rows)
+    column = pa.array(values, from_pandas=True) if isinstance(values, np.ndarray) else pa.array(values)
+    if len(column) != rows:
+        raise ValueError(f"{len(column)} values for {rows} rows")
+    return column.cast(kind)
+
+
+def has_flag(flags: pa.ChunkedArray, flag: str) -> npt.NDArray[np.bool_]:
+    """Which rows carry a flag; (n,) lists of strings to (n,) booleans."""
+    found = np.zeros(len(flags), bool)
+    column = flags.combine_chunks()
+    of_row = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
+    found[of_row[pc.equal(pc.list_flatten(column), flag).to_numpy(zero_copy_only=False)]] = True
+    return found
 
 
 def rejects_table(rejects: Iterable[Reject]) -> pa.Table:

@@ -15,6 +15,10 @@ SAMPLE_KEY = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+)*")
 # A source that cannot tell people apart names everybody in the image with this track; the crop stage finds the tracks.
 EVERYBODY = "all"
 
+# Flags of frames that rules ask for; all others only inform.
+EVALUATION = "evaluation"  # belongs to an evaluation set: may never be learned from
+OFFICIAL_SPLIT = "official_split"  # the dataset's own split, which may show one subject on both sides
+
 
 class Domain(StrEnum):
     """What the images show."""
@@ -59,6 +63,8 @@ class SilhouetteFrom(StrEnum):
     """Who drew the subject's silhouette."""
 
     DATASET = "dataset"
+    VERTICES = "vertices"  # of the dataset's body or hand model, projected and filled
+    KEYPOINTS = "keypoints"  # of the dataset, drawn as capsules
     RENDER = "render"
     PARSER = "parser"
     NONE = "none"
@@ -80,6 +86,16 @@ class Reason(StrEnum):
     TIME_GAP = "time_gap"  # link: frames are missing in time; the track starts anew
     CLOCK = "clock"  # the clock runs backwards or stands still
     UNSYNCHRONISED = "unsynchronised"  # no frame of this camera belongs to the instant
+    MISSING = "missing"  # a file or a view that should be there is not
+    UNLABELLED = "unlabelled"  # the dataset has no label for this picture, and it cannot be used without
+    HIDDEN = "hidden"  # the dataset's labels say that the subject is not seen in this view
+    BAD_LABEL = "bad_label"  # the label contradicts itself or the picture
+    TWICE = "twice"  # the same subject is labelled twice in one picture
+    CROWD = "crowd"  # several people, and the dataset does not say which is the subject
+    JUNK = "junk"  # the dataset marks it as no person, or as a distractor
+    SIZE = "size"  # the picture has not the size that its row tells
+    FLAGGED = "flagged"  # the recipe leaves out what carries this flag
+    EVALUATION = "evaluation"  # it belongs to an evaluation set: never paired
     PARSER_CRASH = "parser_crash"  # the parser died on this input
     ALIKE = "alike"  # pair: the two pictures are nearly the same
     NO_PARTNER = "no_partner"  # pair: there is no second picture that may be paired with this one

@@ -25,6 +25,7 @@ from pipeline.people import Follower
 from pipeline.quality import Verdict, Watch, gaps, perceptual_hash
 from pipeline.recipes import CropRecipe
 from pipeline.sight import Person, see
+from pipeline.sources.base import Labels
 from pipeline.squares import Floats, Image, Square, carry, cut, square_within
 from pipeline.subject import ViewTrack, identify
 
@@ -63,6 +64,7 @@ def crop_recording(
     recipe: CropRecipe,
     parser: HumanParser | None,
     parser_threshold: float,
+    labels: Callable[[Row], Labels | None] = lambda _: None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[pa.Table, list[Reject]]:
     """Cut the people out of one recording.
@@ -73,6 +75,7 @@ def crop_recording(
         recipe: how people are found, followed and cut out.
         parser: sees people; None takes each whole frame that has no box.
         parser_threshold: person probability from which a pixel is the person.
+        labels: what the source's label files say of a row, see `Source.labels`.
         progress: told pictures done and in all.
 
     Returns:
@@ -86,7 +89,7 @@ def crop_recording(
     for name, group in groupby(rows, key=lambda row: str(row["view"])):
         mine = list(group)
         view = _View(name, mine[0])
-        walk = _Walk(view, recipe, parser, parser_threshold, rejects)
+        walk = _Walk(view, recipe, parser, parser_threshold, labels, rejects)
         for row, picture, gap, again in _pictures(mine, root, recipe):
             walk.step(row, picture, gap=gap, again=again)
             done += 1
@@ -118,10 +121,16 @@ class _Walk:
     """Goes through one view's pictures in order."""
 
     def __init__(
-        self, view: _View, recipe: CropRecipe, parser: HumanParser | None, threshold: float, rejects: list[Reject]
+        self,
+        view: _View,
+        recipe: CropRecipe,
+        parser: HumanParser | None,
+        threshold: float,
+        labels: Callable[[Row], Labels | None],
+        rejects: list[Reject],
     ) -> None:
         self._view, self._recipe, self._parser, self._threshold = view, recipe, parser, threshold
-        self._rejects = rejects
+        self._labels, self._rejects = labels, rejects
         self._watch = Watch(recipe)
         self._verdict = Verdict(None, None, False)
         self._follower = Follower(parser, recipe, threshold=threshold) if parser is not None else None
@@ -129,10 +138,16 @@ class _Walk:
 
     def step(self, row: Row, picture: Picture, *, gap: bool, again: bool = False) -> None:
         """Judge one picture and cut out whom it shows; `again`: another person in the picture of the row before."""
-        if gap:
+        followed = row["track"] == EVERYBODY  # else the dataset says who is who, across gaps and cuts
+        if gap and followed:
             self._part(row, Reason.TIME_GAP, "frames are missing before this one")
         if picture.rgb is None:
             self._reject(row["key"], Reason.UNREADABLE, picture.detail)
+            return
+        height, width = picture.rgb.shape[:2]
+        if (width, height) != (row["width"], row["height"]):
+            detail = f"{width} x {height} px, where {row['width']} x {row['height']} is due"
+            self._reject(row["key"], Reason.SIZE, detail)
             return
         if not again:
             self._verdict = self._watch.look(picture.rgb)
@@ -140,11 +155,17 @@ class _Walk:
         if verdict.reason is not None:
             self._reject(row["key"], verdict.reason, verdict.detail)
             return
-        if verdict.cut and not again:
+        if verdict.cut and not again and followed:
             self._part(row, Reason.CUT, verdict.detail)
         shared = {"difference": verdict.difference, "segment": self._segment}
+        told = self._labels(row) or Labels()
+        if told.reject is not None:
+            self._reject(row["key"], *told.reject)
+            return
+        if told.box_xyxy_px is not None:
+            row = row | {"box_xyxy_px": told.box_xyxy_px.tolist(), "box_from": told.box_from.value}
         if row["box_xyxy_px"] is not None or self._follower is None or row["domain"] == Domain.HAND:
-            self._cut_boxed(row, picture.rgb, shared)
+            self._cut_boxed(row, picture.rgb, shared, told)
         else:
             self._cut_followed(row, picture.rgb, shared, self._follower)
 
@@ -158,8 +179,8 @@ class _Walk:
     def _reject(self, key: str, reason: Reason, detail: str = "") -> None:
         self._rejects.append(Reject(STAGE, key, reason, detail))
 
-    def _cut_boxed(self, row: Row, rgb: Image, shared: Row) -> None:
-        """Cut the box that the frame came with; without one, the whole frame."""
+    def _cut_boxed(self, row: Row, rgb: Image, shared: Row, told: Labels) -> None:
+        """Cut the box that the dataset gave; without one, the whole frame."""
         height, width = rgb.shape[:2]
         given = row["box_xyxy_px"] is not None
         box = np.array(row["box_xyxy_px"] if given else [-0.5, -0.5, width - 0.5, height - 0.5], float)
@@ -167,10 +188,10 @@ class _Walk:
             return
         box_from = row["box_from"] if given else BoxFrom.FULL_FRAME.value
         person = None
-        if self._parser is not None and row["domain"] == Domain.BODY and box_from != BoxFrom.FULL_FRAME:
+        if told.silhouette is None and self._parser is not None and row["domain"] == Domain.BODY and given:
             person = see(self._parser, rgb, box, threshold=self._threshold)
         track = "p0" if row["track"] == EVERYBODY else row["track"]
-        crop = self._crop(row, rgb, box, person) | shared | {"box_from": box_from}
+        crop = self._crop(row, rgb, box, person, told) | shared | {"box_from": box_from}
         self._view.boxed.append(
             crop | {"key": _with_track(row["key"], track), "track": track, "subject": row["subject"]}
         )
@@ -207,7 +228,7 @@ class _Walk:
         self._reject(key, Reason.TRUNCATED, f"{size[0]:.0f} x {size[1]:.0f} px at the image's edge")
         return True
 
-    def _crop(self, row: Row, rgb: Image, box: Floats, person: Person | None) -> Row:
+    def _crop(self, row: Row, rgb: Image, box: Floats, person: Person | None, told: Labels | None = None) -> Row:
         """The crop's columns, but for its name."""
         height, width = rgb.shape[:2]
         square = square_within(box, margin=self._recipe.margin, width=width, height=height)
@@ -217,7 +238,7 @@ class _Walk:
         return {
             **{
                 name: row[name]
-                for name in ("source", "domain", "split", "group", "sequence", "instant", "time_s", "view")
+                for name in ("source", "licence", "domain", "split", "group", "sequence", "instant", "time_s", "view")
             },
             **{name: row[name] for name in ("camera_from_world", "side", "keypoints_set")},
             "frame_key": row["key"],
@@ -227,7 +248,7 @@ class _Walk:
             "box_xyxy_px": box.tolist(),
             "intrinsics": None if camera is None else (crop_from_image @ np.reshape(camera, (3, 3))).ravel().tolist(),
             "keypoints_px": _keypoints(row["keypoints_px"], crop_from_image),
-            **_silhouette(person, square, self._recipe.size_px, self._threshold),
+            **_silhouette(crop_from_image, square, self._recipe.size_px, person, told or Labels(), self._threshold),
             "parser": parser,
         }
 
@@ -247,15 +268,24 @@ def stored_picture(rgb: Image, quality: int) -> Row:
     return {"jpeg": jpeg, "size_px": len(rgb), "mean": float(luma.mean()), "phash": perceptual_hash(luma)}
 
 
-def _silhouette(person: Person | None, square: Square, size_px: int, threshold: float) -> Row:
-    """Columns silhouette, silhouette_from and coverage; none where what was seen cannot be a person in this crop."""
-    if person is not None:
-        mask = carry(person.person, person.square, square, size_px) > threshold
-        coverage = float(mask.mean())
-        if LEAST_COVERAGE <= coverage <= MOST_COVERAGE:
-            packed = pack_cells(cells_of(mask))
-            return {"silhouette": packed, "silhouette_from": SilhouetteFrom.PARSER.value, "coverage": coverage}
-    return {"silhouette": bytes(SILHOUETTE_BYTES), "silhouette_from": SilhouetteFrom.NONE.value, "coverage": 0.0}
+def _silhouette(
+    crop_from_image: Floats, square: Square, size_px: int, person: Person | None, told: Labels, threshold: float
+) -> Row:
+    """Columns silhouette, silhouette_from and coverage: the dataset's silhouette, else the parser's.
+
+    What the parser saw is dropped where it cannot be a person in this crop.
+    """
+    mask, drawn_by = None, SilhouetteFrom.NONE
+    if told.silhouette is not None:
+        mask, drawn_by = told.silhouette(crop_from_image, size_px), told.silhouette_from
+    elif person is not None:
+        parsed = carry(person.person, person.square, square, size_px) > threshold
+        if LEAST_COVERAGE <= parsed.mean() <= MOST_COVERAGE:
+            mask, drawn_by = parsed, SilhouetteFrom.PARSER
+    if mask is None or not mask.any():
+        return {"silhouette": bytes(SILHOUETTE_BYTES), "silhouette_from": SilhouetteFrom.NONE.value, "coverage": 0.0}
+    packed = pack_cells(cells_of(mask))
+    return {"silhouette": packed, "silhouette_from": drawn_by.value, "coverage": float(mask.mean())}
 
 
 def _keypoints(points: list[float] | None, crop_from_image: Floats) -> list[float] | None:

@@ -15,7 +15,7 @@ from manifests import table as tables
 from manifests.geometry import angle_between, rays
 from manifests.schema import PAIRS
 from manifests.seeds import rng_for
-from manifests.types import PairKind, Reason, Reject
+from manifests.types import EVALUATION, PairKind, Reason, Reject
 from pipeline.recipes import PairRecipe
 
 Ints = npt.NDArray[np.int64]
@@ -24,7 +24,7 @@ Bools = npt.NDArray[np.bool_]
 
 # The columns of crops that pairing reads: no pixels.
 COLUMNS = [
-    "key", "source", "domain", "split", "sequence", "instant", "time_s", "view", "track", "segment", "phash",
+    "key", "source", "licence", "domain", "split", "sequence", "instant", "time_s", "view", "track", "segment", "phash",
     "intrinsics", "camera_from_world", "size_px", "flags",
 ]  # fmt: skip
 OVERSAMPLE = 4  # candidates drawn for each pair wanted, where there are too many to look at all
@@ -97,7 +97,15 @@ def sample_pairs(crops: pa.Table, recipe: PairRecipe, *, seed: int, weight: floa
     if not crops.num_rows:
         return tables.empty("pairs"), []
     crops = crops.sort_by("key")
-    parts, rejects = [], []
+    place = _place(crops)
+    held_back = tables.has_flag(crops.column("flags"), EVALUATION)
+    crops = crops.filter(pa.array(~held_back))
+    parts, rejects = [tables.empty("pairs")], []
+    if held_back.any():
+        detail = f"{held_back.sum()} crops belong to an evaluation set and are never paired"
+        rejects.append(Reject("pairs", place, Reason.EVALUATION, detail))
+        if not crops.num_rows:
+            return parts[0], rejects
     for kind in PairKind:
         wanted = recipe.cross_view if kind is PairKind.CROSS_VIEW else recipe.cross_pose
         if wanted:
@@ -115,7 +123,7 @@ def candidates_of(crops: pa.Table, kind: PairKind) -> Candidates:
     shared = ["track", "instant"] if kind is PairKind.CROSS_VIEW else ["track", "view", "segment"]
     columns = [crops.column(name).to_numpy() for name in shared]
     if kind is PairKind.CROSS_VIEW:
-        astray = np.array(["unsynchronised" in flags for flags in crops.column("flags").to_pylist()], bool)
+        astray = tables.has_flag(crops.column("flags"), "unsynchronised")
         columns.append(np.where(astray, 1 + np.arange(crops.num_rows), 0))  # a group of its own
     return group_rows(columns)
 
@@ -123,8 +131,7 @@ def candidates_of(crops: pa.Table, kind: PairKind) -> Candidates:
 def _sample_kind(
     crops: pa.Table, kind: PairKind, wanted: int, recipe: PairRecipe, *, seed: int, weight: float
 ) -> tuple[pa.Table, list[Reject]]:
-    sequence = crops.column("sequence")[0].as_py()
-    place = f"{crops.column('source')[0]}/{crops.column('split')[0]}/{sequence}"
+    place = _place(crops)
     rng = rng_for(seed, "pairs", place, kind.value)
     candidates = candidates_of(crops, kind)
     if not candidates.total:
@@ -152,6 +159,10 @@ def _sample_kind(
     return _pairs_table(crops, kind, target, reference, np.where(swap, -dt_s, dt_s), weight), rejects
 
 
+def _place(crops: pa.Table) -> str:
+    return f"{crops.column('source')[0]}/{crops.column('split')[0]}/{crops.column('sequence')[0]}"
+
+
 def _hash_distance(crops: pa.Table, first: Ints, second: Ints) -> npt.NDArray[np.uint8]:
     hashes = crops.column("phash").to_numpy()
     bits: npt.NDArray[np.uint8] = np.bitwise_count(hashes[first] ^ hashes[second])
@@ -174,7 +185,8 @@ def _pairs_table(
     angle = _view_angles(crops, kind, target, reference)
     count = len(target)
     same = {
-        name: pa.array([crops.column(name)[0].as_py()] * count, pa.string()) for name in ("source", "split", "sequence")
+        name: pa.array([crops.column(name)[0].as_py()] * count, pa.string())
+        for name in ("source", "licence", "split", "sequence")
     }
     columns = {
         "key": pa.array(

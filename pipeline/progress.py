@@ -1,6 +1,7 @@
 """What a person sees while a stage runs: bars in a terminal, a line now and then in a log."""
 
 import time
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.progress import (
@@ -8,6 +9,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -82,6 +84,27 @@ class TerminalWatcher:
         self._spoke = time.monotonic()
         running = ", ".join(f"{unit} {done}/{total}" for unit, (done, total) in sorted(self._steps.items()))
         self.console.print(f"{self._stage}: {self._done}/{self._total} units" + (f" ({running})" if running else ""))
+
+
+def watch(what: str, steps: Iterable[tuple[int, int]]) -> None:
+    """Go through steps (done, in all) with a bar that appears with the first; without a terminal, a line now and then."""
+    console, spoke = Console(stderr=True, highlight=False), time.monotonic()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task: TaskID | None = None
+        for done, total in steps:
+            if task is None:
+                task = bars.add_task(what, total=total)
+            bars.update(task, completed=done, total=total)
+            if not console.is_terminal and time.monotonic() - spoke > SECONDS_BETWEEN_LINES:
+                spoke = time.monotonic()
+                console.print(f"{what}: {done / max(total, 1):.0%}")
 
 
 def print_summary(console: Console, summary: Summary) -> None:

@@ -1,9 +1,11 @@
 """Build recipes: what decides the bytes of a build, and nothing about the machine it runs on."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
-from manifests.types import KEY_PART
+from manifests.types import KEY_PART, Split
 from synthetic.scene import SceneRecipe
 
 
@@ -15,15 +17,23 @@ class SourceRecipe:
         kind: the layout on disk, a name of `pipeline.sources.SOURCES`.
         name: opens every key of this source.
         weight: its share in the training mixture, relative to the other sources.
-        domain: what it shows, when the recording does not say.
+        domain: what to take of it, where it has several; by default what the dataset mainly shows.
         frame_step: take every n-th instant; the clock is kept.
+        splits: of the dataset's own splits, those to take. Evaluation sets are never paired, taken or not.
+        protocol: the dataset's split protocol, where it has several (see docs/datasets).
+        without: leave out frames that carry one of these flags, such as `gray`.
+        licence: your own words for its terms, in place of what is known of it.
     """
 
     kind: str
     name: str
     weight: float = 1.0
-    domain: Literal["body", "hand"] = "body"
+    domain: Literal["body", "hand"] | None = None
     frame_step: int = 1
+    splits: tuple[Split, ...] = (Split.TRAIN, Split.VAL)
+    protocol: str | None = None
+    without: tuple[str, ...] = ()
+    licence: str | None = None
 
     def __post_init__(self) -> None:
         if not KEY_PART.fullmatch(self.name):
@@ -229,4 +239,49 @@ def demo() -> BuildRecipe:
     )
 
 
-RECIPES = {recipe.__name__: recipe for recipe in (cameras, videos, synthetic, demo)}
+# The datasets that are read as they lie on disk: each is also the name of a recipe of this one source.
+DATASETS = (
+    "humbi", "aist", "interhand", "3dpw", "posetrack", "pennaction", "jrdb", "mars", "dexycb", "ho3d", "hanco", "freihand",
+)  # fmt: skip
+
+
+def dataset(kind: str) -> BuildRecipe:
+    """One dataset, and nothing else; of one without splits of its own, one group in ten is held out."""
+    return BuildRecipe(name=kind, sources=(SourceRecipe(kind=kind, name=kind),), split=SplitRecipe(val_share=0.1))
+
+
+def humbi_hand() -> BuildRecipe:
+    """The hand sessions of HUMBI; its body sessions are other recordings and have a recipe of their own."""
+    return replace(
+        dataset("humbi"), name="humbi_hand", sources=(SourceRecipe(kind="humbi", name="humbi_hand", domain="hand"),)
+    )
+
+
+def body() -> BuildRecipe:
+    """The data of CroCo-Body: multi-view sets, videos, and rendered people (paper, section 3; decision 0005)."""
+    kinds = ("humbi", "aist", "3dpw", "posetrack", "pennaction", "jrdb", "mars")
+    return BuildRecipe(
+        name="body",
+        sources=tuple(SourceRecipe(kind=kind, name=kind) for kind in kinds),
+        split=SplitRecipe(val_share=0.1),
+        render=SceneRecipe(num_identities=1000, scenes_per_identity=2),
+    )
+
+
+def hand() -> BuildRecipe:
+    """The data of CroCo-Hand: InterHand2.6M, cross-view and cross-pose in equal number (paper, section 3)."""
+    return replace(dataset("interhand"), name="hand")
+
+
+def hand_plus() -> BuildRecipe:
+    """The data of CroCo-Hand, and more hands: DexYCB, HO3D, HanCo and those of HUMBI."""
+    kinds = ("interhand", "dexycb", "ho3d", "hanco")
+    sources = tuple(SourceRecipe(kind=kind, name=kind) for kind in kinds)
+    return BuildRecipe(name="hand_plus", sources=(*sources, *humbi_hand().sources), split=SplitRecipe(val_share=0.1))
+
+
+RECIPES: dict[str, Callable[[], BuildRecipe]] = {
+    **{recipe.__name__: recipe for recipe in (cameras, videos, synthetic, demo)},
+    **{kind: partial(dataset, kind) for kind in DATASETS},
+    **{recipe.__name__: recipe for recipe in (humbi_hand, body, hand, hand_plus)},
+}

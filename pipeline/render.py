@@ -20,6 +20,7 @@ from synthetic.render import Renderer, View
 from synthetic.scene import Scene, sample_scene
 
 TRACK = "p0"
+LICENCE = "CC0 1.0 (bodies, clothes), zlib (motions)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ def _shared_columns(scene: Scene, split: Split, instant: int, view: int, source:
     return {
         "key": str(key),
         "source": source,
+        "licence": LICENCE,
         "domain": Domain.BODY.value,
         "split": split.value,
         "group": scene.identity,

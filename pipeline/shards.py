@@ -21,7 +21,7 @@ CACHE_BYTES = 1 << 30
 # What of a crop goes into a sample's JSON, beside its key.
 _CROP_META = ["instant", "view", "track", "intrinsics", "camera_from_world", "silhouette_from", "keypoints_set", "keypoints_px", "side", "flags"]  # fmt: skip
 _CROP_COLUMNS = ["key", "jpeg", "silhouette", *_CROP_META]
-_PAIR_META = ["kind", "source", "domain", "split", "dt_s", "view_angle_rad"]
+_PAIR_META = ["kind", "source", "licence", "domain", "split", "dt_s", "view_angle_rad"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +155,13 @@ def sample_of(pair: dict[str, Any], target: dict[str, Any], reference: dict[str,
     )
 
 
-def shard_table(folder: Path, weights: dict[str, float]) -> pa.Table:
+def shard_table(folder: Path, weights: dict[str, float], licences: dict[str, str]) -> pa.Table:
     """The table of all committed shards, from their commits.
 
     Args:
         folder: the `shards` stage of a build.
         weights: of each source in the mixture.
+        licences: of each source.
     """
     rows = []
     for commit in commits(folder):
@@ -175,6 +176,7 @@ def shard_table(folder: Path, weights: dict[str, float]) -> pa.Table:
                 "name": commit.unit,
                 "split": split,
                 "source": source,
+                "licence": licences[source],
                 "domain": domain,
                 "weight": weights[source],
                 "rows": tar.rows,

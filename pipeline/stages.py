@@ -1,32 +1,38 @@
 """The stations of the road as stages: ingest, render, crop, pair, shard."""
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
 from typing_extensions import override
 
 from manifests import table as tables
 from manifests.build import Build
 from manifests.commit import UnitWriter, content_hash
 from manifests.errors import SourceError, StageError
-from manifests.files import sha256_of
+from manifests.files import stamp_of
 from manifests.recipes import fingerprint
 from manifests.splits import assign
-from manifests.types import Split
+from manifests.types import Reason, Reject, Split
 from pipeline.crop import crop_recording
 from pipeline.pairs import COLUMNS, sample_pairs
 from pipeline.parse import HumanParser, build_parser
+from pipeline.progress import watch
 from pipeline.recipes import BuildRecipe, SourceRecipe
-from pipeline.render import Studio, render_scene
+from pipeline.render import LICENCE, Studio, render_scene
 from pipeline.shards import CropReader, plan_shards, shard_table, write_shard
 from pipeline.sources import build_source
-from pipeline.sources.base import Recording
+from pipeline.sources.base import STAGE, Recording, Source
 from pipeline.stage import Plan, Report, Stage, Unit, require
 from synthetic.render import Renderer
 
+logger = logging.getLogger(__name__)
+
 SYNTHETIC = "synthetic"
+INDEX = "_index"  # below the frames: what sources derive from very large annotation files
 
 ENOUGH_TO_JUDGE = 20  # frames; of fewer (a stray photo beside the clips) no share that is left out means anything
 
@@ -42,11 +48,22 @@ class _RecordingWork:
 
 
 def _listing(root: Path, recording: Recording) -> list[list[str | int]]:
-    """What tells one state of a recording from another: sizes of its media, content of its small text files."""
+    """What tells one state of a recording from another: sizes of its media, content of its text files."""
     return [
-        [name, sha256_of(root / name) if Path(name).suffix.lower() in _READ_WHOLE else size]
+        [name, stamp_of(root / name) if Path(name).suffix.lower() in _READ_WHOLE else size]
         for name, size in recording.files
     ]
+
+
+def _leave_out(frames: pa.Table, flags: tuple[str, ...]) -> tuple[pa.Table, list[Reject]]:
+    """Take out the frames that carry one of the flags."""
+    rejects: list[Reject] = []
+    for flag in flags:
+        bad = tables.has_flag(frames.column("flags"), flag)
+        keys = frames.column("key").filter(pa.array(bad)).to_pylist()
+        rejects += [Reject(STAGE, key, Reason.FLAGGED, f"the recipe leaves out `{flag}`") for key in keys]
+        frames = frames.filter(pa.array(~bad))
+    return frames, rejects
 
 
 @dataclass
@@ -56,24 +73,42 @@ class Ingest(Stage):
     name: ClassVar[str] = "frames"
     recipe: BuildRecipe
     roots: dict[str, Path]  # of each source
+    out: Path
+
+    def _build(self, recipe: SourceRecipe) -> Source:
+        return build_source(recipe, self.out / self.name / INDEX / recipe.name)
 
     @override
     def plan(self) -> Plan:
-        """A unit is a recording."""
-        found = [
-            (source, recording)
-            for source in self.recipe.sources
-            for recording in build_source(source).recordings(self.roots[source.name])
-        ]
+        """A unit is a recording of a split that the recipe takes."""
+        found: list[tuple[SourceRecipe, Recording]] = []
+        for recipe in self.recipe.sources:
+            source, root = self._build(recipe), self.roots[recipe.name]
+            watch(f"reading the annotations of {recipe.name}", source.prepare(root))
+            there = source.recordings(root)
+            taken = [one for one in there if one.split is None or one.split in recipe.splits]
+            if len(taken) < len(there):
+                logger.info(
+                    "%s: %d of %d recordings are of other splits than %s",
+                    recipe.name, len(there) - len(taken), len(there), ", ".join(recipe.splits),
+                )  # fmt: skip
+            if not taken:
+                raise SourceError(
+                    f"none of {len(there)} recordings is of split {', '.join(recipe.splits)}",
+                    where=root,
+                    hint="name other `splits` in the recipe, or give the folder of the other split",
+                )
+            found += [(recipe, recording) for recording in taken]
         held_out = self.recipe.split
         free = [recording.group for _, recording in found if recording.split is None]
         splits = assign(free, seed=self.recipe.seed, val_groups=held_out.val_groups, val_share=held_out.val_share)
         units, listing = [], {}
-        for source, recording in found:
-            unit = f"{source.name}-{recording.sequence}"
+        for recipe, recording in found:
             split = recording.split or splits[recording.group]
-            units.append(Unit(unit, _RecordingWork(source, recording, split)))
-            listing[unit] = fingerprint(_listing(self.roots[source.name], recording))
+            # Datasets use one name again in another split of their own.
+            unit = "-".join([recipe.name, *([split] if recording.split else []), recording.sequence])
+            units.append(Unit(unit, _RecordingWork(recipe, recording, split)))
+            listing[unit] = fingerprint(_listing(self.roots[recipe.name], recording))
         decides = {"sources": self.recipe.sources, "split": self.recipe.split, "seed": self.recipe.seed}
         return Plan(recipe=decides, inputs=listing, units=tuple(units))
 
@@ -82,11 +117,13 @@ class Ingest(Stage):
         """Scan one recording."""
         work: _RecordingWork = unit.work
         root = self.roots[work.source.name]
-        scan = build_source(work.source).scan(root, work.recording, split=work.split)
-        if not scan.frames and not scan.rejects:
+        scan = self._build(work.source).scan(root, work.recording, split=work.split)
+        frames = tables.from_rows("frames", scan.frames) if isinstance(scan.frames, list) else scan.frames
+        if not frames.num_rows and not scan.rejects:
             raise SourceError("the recording holds no frame", where=root / work.recording.sequence, hint="remove it")
-        out.table("frames", tables.from_rows("frames", scan.frames))
-        out.reject(scan.rejects)
+        frames, flagged = _leave_out(frames, work.source.without)
+        out.table("frames", frames)
+        out.reject(scan.rejects + flagged)
 
 
 @dataclass
@@ -105,7 +142,7 @@ class Render(Stage):
         if recipe is None:
             return Plan(recipe=None, inputs={}, units=())
         studio = Studio(self.assets)
-        inputs = {path.name: sha256_of(path) for path in studio.inputs()}
+        inputs = {path.name: stamp_of(path) for path in studio.inputs()}
         decides = {"render": recipe, "split": self.recipe.split, "seed": self.recipe.seed, "crop": self.recipe.crop}
         units = tuple(Unit(f"{SYNTHETIC}-s{scene:06d}", scene) for scene in range(recipe.num_scenes))
         return Plan(recipe=decides, inputs=inputs, units=units)
@@ -162,13 +199,15 @@ class Crop(Stage):
         """Crop one recording."""
         path = self.out / "frames" / f"{unit.id}.frames.parquet"
         frames = tables.read("frames", path)
-        root = self.roots[frames.column("source")[0].as_py()]
+        name = frames.column("source")[0].as_py()
+        root = self.roots[name]
         crops, rejects = crop_recording(
             frames,
             root,
             recipe=self.recipe.crop,
             parser=opened,
             parser_threshold=self.recipe.parser.threshold,
+            labels=partial(build_source(self.recipe.source(name)).labels, root),
             progress=report,
         )
         used = len(set(crops.column("frame_key").to_pylist()))
@@ -249,7 +288,11 @@ class Shards(Stage):
     @override
     def finish(self, folder: Path) -> None:
         """Write the table of shards."""
-        tables.write("shards", shard_table(folder, source_weights(self.recipe)), folder / "shards.parquet")
+        tables.write(
+            "shards",
+            shard_table(folder, source_weights(self.recipe), source_licences(self.recipe)),
+            folder / "shards.parquet",
+        )
 
 
 def source_weights(recipe: BuildRecipe) -> dict[str, float]:
@@ -258,10 +301,16 @@ def source_weights(recipe: BuildRecipe) -> dict[str, float]:
     return weights | ({SYNTHETIC: recipe.render_weight} if recipe.render else {})
 
 
+def source_licences(recipe: BuildRecipe) -> dict[str, str]:
+    """The terms of each source."""
+    licences = {source.name: build_source(source).licence for source in recipe.sources}
+    return licences | ({SYNTHETIC: LICENCE} if recipe.render else {})
+
+
 def stages(recipe: BuildRecipe, *, roots: dict[str, Path], assets: Path, out: Path) -> dict[str, Any]:
     """How to build each stage, by the verb that runs it, in the order of the road."""
     return {
-        "ingest": partial(Ingest, recipe, roots),
+        "ingest": partial(Ingest, recipe, roots, out),
         "render": partial(Render, recipe, assets),
         "crop": partial(Crop, recipe, roots, assets, out),
         "pairs": partial(Pairs, recipe, out),

@@ -1,6 +1,7 @@
 """One file per raw dataset: its layout on disk, turned into frames."""
 
 import difflib
+from pathlib import Path
 
 from manifests.errors import RecipeError
 from pipeline.recipes import SourceRecipe
@@ -8,11 +9,15 @@ from pipeline.sources.base import Source
 from pipeline.sources.cameras import CamerasSource
 from pipeline.sources.videos import VideosSource
 
-SOURCES: dict[str, type] = {"cameras": CamerasSource, "videos": VideosSource}
+SOURCES: dict[str, type[Source]] = {"cameras": CamerasSource, "videos": VideosSource}
 
 
-def build_source(recipe: SourceRecipe) -> Source:
+def build_source(recipe: SourceRecipe, work: Path | None = None) -> Source:
     """The source that a recipe names.
+
+    Args:
+        recipe: of the source.
+        work: where it may keep what it derives from very large files.
 
     Raises:
         RecipeError: no source is of this kind.
@@ -21,5 +26,4 @@ def build_source(recipe: SourceRecipe) -> Source:
         near = difflib.get_close_matches(recipe.kind, SOURCES, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"kinds: {', '.join(SOURCES)}"
         raise RecipeError(f"unknown kind of source `{recipe.kind}`", where=f"source {recipe.name}", hint=hint)
-    source: Source = SOURCES[recipe.kind](recipe)
-    return source
+    return SOURCES[recipe.kind](recipe, work)

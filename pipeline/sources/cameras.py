@@ -21,11 +21,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from typing_extensions import override
+
 from manifests.errors import SourceError
-from manifests.types import Reason, Split
+from manifests.types import Domain, Reason, Split
 from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, is_image, is_video, list_images, probe
-from pipeline.recipes import SourceRecipe
-from pipeline.sources.base import Recording, Scan
+from pipeline.sources.base import Card, Marker, Recording, Scan, Source
 from pipeline.sources.calibration import Camera, is_calibration, read_calibration
 from pipeline.sources.layout import (
     RECORDINGS,
@@ -59,12 +60,32 @@ class _Stamp:
     time_s: float | None
 
 
-class CamerasSource:
+CARD = Card(
+    title="your own rig",
+    domains=(Domain.BODY, Domain.HAND),
+    tree="<recording>/<camera>.mp4 or <recording>/<camera>/*.jpg",
+    get="film with synchronous cameras; calibrate them if you can",
+    licence="the user's own",
+    terms="Say what holds for your recordings with `licence:` in the recipe.",
+    gives="cross-view and cross-pose; boxes and silhouettes from the parser",
+)
+
+
+class CamerasSource(Source):
     """See the module."""
 
-    def __init__(self, recipe: SourceRecipe) -> None:
-        self.recipe = recipe
+    card = CARD
 
+    @override
+    def look(self, root: Path) -> list[Marker]:
+        """See `Source.look`; any folder may hold recordings."""
+        try:
+            found = bool(self.recordings(root))
+        except SourceError:
+            found = False
+        return [Marker(what=CARD.tree, found=found)]
+
+    @override
     def recordings(self, root: Path) -> list[Recording]:
         """List the folders that hold the videos or image folders of one rig; see `Source.recordings`."""
         require_folder(root)
@@ -93,10 +114,11 @@ class CamerasSource:
         ]
         return sorted(recordings, key=lambda recording: recording.sequence)
 
+    @override
     def scan(self, root: Path, recording: Recording, *, split: Split) -> Scan:
         """List the frames of one recording; see `Source.scan`."""
         about = about_recording(root, recording.sequence)
-        rows = Rows(self.recipe, recording, about, split)
+        rows = Rows(self, recording, about, split)
         paths = [PurePosixPath(path) for path, _ in recording.files]
         views = _open_views(root, paths, rows)
         _calibrate(root, paths, views, about)

@@ -12,13 +12,11 @@ from typing import Any
 from manifests.errors import SourceError
 from manifests.types import EVERYBODY, BoxFrom, Domain, FrameKey, Reason, Reject, SilhouetteFrom, Split, key_part
 from pipeline.media import Media, is_image, is_video
-from pipeline.recipes import SourceRecipe
-from pipeline.sources.base import Recording
+from pipeline.sources.base import STAGE, Recording, Source
 from pipeline.sources.calibration import Camera, fit_to_image
 
 logger = logging.getLogger(__name__)
 
-STAGE = "ingest"
 RECORDINGS = "recordings.toml"
 MAX_DEPTH = 8
 # A clock that goes wrong at more than this share of the frames is not used at all.
@@ -200,9 +198,10 @@ def _check_known(name: str, known: Sequence[str], what: str, where: Path | str) 
 class Rows:
     """Collects the rows of a recording, view after view, and what is left out of it."""
 
-    def __init__(self, recipe: SourceRecipe, recording: Recording, about: About, split: Split) -> None:
-        self.recipe, self.recording, self.about, self.split = recipe, recording, about, split
-        self.domain = about.domain or Domain(recipe.domain)
+    def __init__(self, source: Source, recording: Recording, about: About, split: Split) -> None:
+        self.source, self.recipe = source, source.recipe
+        self.recording, self.about, self.split = recording, about, split
+        self.domain = about.domain or source.domain
         self.frames: list[dict[str, Any]] = []
         self.rejects: list[Reject] = []
 
@@ -249,6 +248,7 @@ class Rows:
         row: dict[str, Any] = {
             "key": key,
             "source": self.recipe.name,
+            "licence": self.source.licence,
             "domain": self.domain,
             "split": self.split,
             "group": self.recording.group,

@@ -9,11 +9,12 @@
 
 from pathlib import Path, PurePosixPath
 
+from typing_extensions import override
+
 from manifests.errors import SourceError
-from manifests.types import Reason, Split
+from manifests.types import Domain, Reason, Split
 from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video, probe
-from pipeline.recipes import SourceRecipe
-from pipeline.sources.base import Recording, Scan
+from pipeline.sources.base import Card, Marker, Recording, Scan, Source
 from pipeline.sources.layout import (
     RECORDINGS,
     Rows,
@@ -28,13 +29,32 @@ from pipeline.sources.layout import (
 
 VIEW = "cam"
 
+CARD = Card(
+    title="your own clips",
+    domains=(Domain.BODY, Domain.HAND),
+    tree=f"any folders of {' '.join(VIDEO_SUFFIXES)} or of images",
+    get="film, or collect",
+    licence="the user's own",
+    terms="Say what holds for your clips with `licence:` in the recipe.",
+    gives="cross-pose; boxes and silhouettes from the parser",
+)
 
-class VideosSource:
+
+class VideosSource(Source):
     """See the module."""
 
-    def __init__(self, recipe: SourceRecipe) -> None:
-        self.recipe = recipe
+    card = CARD
 
+    @override
+    def look(self, root: Path) -> list[Marker]:
+        """See `Source.look`; any folder may hold recordings."""
+        try:
+            found = bool(self.recordings(root))
+        except SourceError:
+            found = False
+        return [Marker(what=CARD.tree, found=found)]
+
+    @override
     def recordings(self, root: Path) -> list[Recording]:
         """List the clips; see `Source.recordings`."""
         require_folder(root)
@@ -61,10 +81,11 @@ class VideosSource:
         ]
         return sorted(recordings, key=lambda recording: recording.sequence)
 
+    @override
     def scan(self, root: Path, recording: Recording, *, split: Split) -> Scan:
         """List the frames of one clip; see `Source.scan`."""
         about = about_recording(root, recording.sequence)
-        rows = Rows(self.recipe, recording, about, split)
+        rows = Rows(self, recording, about, split)
         first = next(PurePosixPath(path) for path, _ in recording.files if is_video(Path(path)) or is_image(Path(path)))
         path = first if is_video(Path(first)) else first.parent
         try:

@@ -1,5 +1,6 @@
 """Each rule is given a build with one thing broken, and must say that and nothing else."""
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -274,7 +275,7 @@ def test_key_that_its_columns_do_not_spell(build):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"silhouette_from": "guess"}, "silhouette_from is none of dataset, render, parser, none"),
+        ({"silhouette_from": "guess"}, "silhouette_from is none of dataset, vertices, keypoints, render, parser, none"),
         ({"box_from": "guess"}, "box_from is none of"),
         ({"coverage": 1.5}, r"coverage is not in [0, 1]"),
         ({"mean": float("nan")}, r"mean is not in [0, 255]"),
@@ -306,7 +307,7 @@ def test_pair_of_no_crop(build):
     assert (second.rule, second.message) == ("sample_json", "its JSON differs from its pair in target.key")
 
 
-@pytest.mark.parametrize("column", ["group", "domain"])
+@pytest.mark.parametrize("column", ["group", "domain", "licence"])
 def test_crop_that_disagrees_with_its_frame(build, column):
     key = add_crop(build, **{column: "hand"})
     only_finding(build, "crop_frame", where=column, examples=(key,))
@@ -328,7 +329,9 @@ def repair(build, kind, change):
         if sample.key != changed["key"]:
             return sample
         target, reference = crops[changed["target"]], crops[changed["reference"]]
-        meta = {name: changed[name] for name in ("kind", "source", "domain", "split", "dt_s", "view_angle_rad")}
+        meta = {
+            name: changed[name] for name in ("kind", "source", "licence", "domain", "split", "dt_s", "view_angle_rad")
+        }
         return replace(
             sample,
             meta=meta | {"target": {"key": target["key"]}, "reference": {"key": reference["key"]}},
@@ -430,6 +433,15 @@ def test_pair_with_the_wrong_time(build, kind, dt_s):
     only_finding(build, "time", table="pairs", examples=(key,))
 
 
+def test_pair_of_an_evaluation_set(build):
+    for stage in ("frames", "crops"):
+        change_rows(build, stage, "rig-rec1", stage, lambda rows: [row | {"flags": ["evaluation"]} for row in rows])
+    found = [finding for finding in audit(build).findings if finding.rule == "evaluation"]
+    assert [(f.severity, f.where) for f in found] == [(Severity.ERROR, "flags")]
+    pairs = tables.read("pairs", build / "pairs" / "rig-rec1.pairs.parquet")
+    assert found[0].count == pairs.num_rows > 0
+
+
 def test_unknown_time_is_no_finding(build):
     repair(build, "cross_pose", lambda row: row.update(dt_s=None))
     assert audit(build).findings == ()
@@ -440,6 +452,19 @@ def test_group_or_subject_in_two_splits(build, column, shared):
     for stage in ("frames", "crops"):
         change_rows(build, stage, "rig-rec2", stage, lambda rows: [row | {column: shared} for row in rows])
     only_finding(build, "leak", where=column, severity=Severity.ERROR, examples=(f"rig/{shared}",))
+
+
+def test_subject_in_two_splits_of_the_dataset_s_own_is_a_warning(build):
+    for stage, unit in itertools.product(("frames", "crops"), ("rig-rec1", "rig-rec2")):
+        change_rows(
+            build,
+            stage,
+            unit,
+            stage,
+            lambda rows: [row | {"subject": "bo", "flags": ["official_split"]} for row in rows],
+        )
+    found = [finding for finding in audit(build).findings if finding.rule == "leak"]
+    assert [(f.where, f.severity, f.examples) for f in found] == [("subject", Severity.WARNING, ("rig/bo",))]
 
 
 @pytest.mark.parametrize("group", ["same", "other"])

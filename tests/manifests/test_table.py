@@ -85,7 +85,7 @@ def test_columns_can_be_read_alone(tmp_path):
 
 
 def test_left_out_columns_are_null_where_they_may_be():
-    row = dict.fromkeys(("key", "kind", "source", "domain", "split", "sequence", "target", "reference"), "x")
+    row = dict.fromkeys(("key", "kind", "source", "licence", "domain", "split", "sequence", "target", "reference"), "x")
     built = tables.from_rows("pairs", [{**row, "weight": 1.0}])
     assert built.to_pylist()[0]["dt_s"] is None
     with pytest.raises(ManifestError, match="column weight has nulls"):
@@ -199,3 +199,63 @@ def test_errors_survive_pickling():
         str(Path("nowhere") / "t.parquet"),
         "run the stage that writes it (`make build` runs all)",
     )
+
+
+def frame_columns(**changes):
+    """Columns of three frames of one camera."""
+    return {
+        "source": "rig", "licence": "none", "split": "train", "group": "g", "sequence": "s", "domain": "body",
+        "instant": np.array([3, 4, 5]), "view": ["a", "a", "b"], "track": "p0", "media": ["x", "y", "z"], "media_index": 0,
+        "width": np.array([4, 4, 6]), "height": 3, "silhouette_from": "none", "flags": (),
+    } | changes  # fmt: skip
+
+
+def test_columns_give_the_same_table_as_rows():
+    K = np.arange(9.0).reshape(3, 3)
+    pose = np.stack([np.eye(4) * k for k in (1.0, np.nan, 3.0)])
+    points = np.arange(18.0, dtype=np.float32).reshape(3, 2, 3)
+    columns = frame_columns(
+        intrinsics=K, camera_from_world=pose, keypoints_px=points, time_s=np.array([0.5, np.nan, 1.5]),
+        flags=[[], ["gray"], ["gray", "odd"]], subject=[None, "bo", "bo"], distortion=(0.1, 0.2),
+    )  # fmt: skip
+    rows = [
+        {
+            **{n: v[i] if isinstance(v, list) else v for n, v in columns.items() if not isinstance(v, np.ndarray)},
+            "key": f"rig/train/s/{3 + i:08d}/{'aab'[i]}/p0",
+            "instant": 3 + i, "width": [4, 4, 6][i], "intrinsics": K.ravel().tolist(), "distortion": [0.1, 0.2],
+            "camera_from_world": None if i == 1 else (np.eye(4) * (i + 1)).ravel().tolist(),
+            "keypoints_px": points[i].ravel().tolist(), "time_s": [0.5, None, 1.5][i],
+        }
+        for i in range(3)
+    ]  # fmt: skip
+    assert tables.from_columns("frames", columns, 3).to_pylist() == tables.from_rows("frames", rows).to_pylist()
+
+
+def test_no_rows_are_a_table_too():
+    nothing = {
+        name: value[:0] if isinstance(value, np.ndarray | list) else value for name, value in frame_columns().items()
+    }
+    pose = np.zeros((0, 4, 4))
+    assert tables.from_columns("frames", nothing | {"camera_from_world": pose}, 0).equals(tables.empty("frames"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hight": 3}, r"unknown columns \['hight'\]"),
+        ({"media": ["x"]}, "column media does not fit the schema: 1 values for 3 rows"),
+        ({"intrinsics": np.zeros(4)}, "column intrinsics does not fit"),
+        ({"width": "wide"}, "column width does not fit"),
+        ({"group": ["a", None, "b"]}, "column group has nulls"),
+    ],
+)
+def test_columns_that_do_not_fit_are_named(changes, message):
+    with pytest.raises(ManifestError, match=message):
+        tables.from_columns("frames", frame_columns(**changes), 3)
+
+
+@given(st.lists(st.lists(st.sampled_from(["gray", "odd", "far"]), max_size=3), max_size=6), st.integers(0, 6))
+def test_flags_are_found_row_by_row(flags, cut):
+    kind = pa.list_(pa.string())
+    column = pa.chunked_array([pa.array(flags[:cut], kind), pa.array(flags[cut:], kind)])
+    assert tables.has_flag(column, "gray").tolist() == ["gray" in row for row in flags]

@@ -1,5 +1,7 @@
 """Crops of a recording, from files to rows, with a parser that knows people exactly."""
 
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
@@ -8,13 +10,15 @@ import simplejpeg
 from manifests import table as tables
 from manifests.geometry import box_overlap, crop_from_frame, project
 from manifests.sample import cells_of, unpack_cells
-from manifests.types import Reason, Split
+from manifests.types import Reason, SilhouetteFrom, Split
 from pipeline.crop import STAGE, crop_recording
 from pipeline.media import read_frames
 from pipeline.parse import build_parser
 from pipeline.quality import Watch
 from pipeline.recipes import CropRecipe, ParserRecipe, SourceRecipe
+from pipeline.silhouettes import from_mask
 from pipeline.sources import build_source
+from pipeline.sources.base import Labels
 from pipeline.squares import Square, cut
 from tests.support.crops import ring_camera
 from tests.support.figures import (
@@ -302,6 +306,51 @@ def test_frames_with_a_box_are_cut_there_and_keep_their_name(tmp_path):
     to_crop = crop_from_frame(np.array(row["square_xyxy_px"]), 256)
     wanted = [*(to_crop @ [150, 120, 1])[:2], 1, *(to_crop @ [140, 100, 1])[:2], 0.5]
     assert row["keypoints_px"] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_label_files_give_box_silhouette_and_rejects(tmp_path):
+    figure = Figure(150, 120)
+    write_stills(tmp_path / "cam", [draw([figure]), draw([Figure(153, 120)]), draw([Figure(156, 120)])])
+    rows = rows_of_stills(tmp_path / "cam", track="kid")
+
+    def labels(row):
+        if row["instant"] == 1:
+            return Labels(reject=(Reason.HIDDEN, "labels say so"))
+        drawn = partial(from_mask, figure.mask())
+        return Labels(box_xyxy_px=figure.box(), silhouette=drawn, silhouette_from=SilhouetteFrom.VERTICES)
+
+    frames = tables.from_rows("frames", rows)
+    crops, rejects = crop_recording(
+        frames, tmp_path, recipe=CropRecipe(), parser=ColourParser(), parser_threshold=0.4, labels=labels
+    )
+    assert [(r.key.split("/")[3], r.reason, r.detail) for r in rejects] == [
+        ("00000001", Reason.HIDDEN, "labels say so")
+    ]
+    first, last = crops.to_pylist()
+    assert first["box_xyxy_px"] == last["box_xyxy_px"]
+    assert (first["box_xyxy_px"], first["box_from"]) == (figure.box().tolist(), "dataset")
+    assert (first["silhouette_from"], first["parser"]) == ("vertices", None)
+    true = from_mask(figure.mask(), crop_from_frame(np.array(first["square_xyxy_px"]), 256), 256)
+    assert first["coverage"] == pytest.approx(true.mean())
+
+
+def test_a_picture_of_another_size_than_told_is_left_out(tmp_path):
+    write_stills(tmp_path / "cam", [draw([Figure(150, 120)])])
+    (row,) = rows_of_stills(tmp_path / "cam")
+    crops, rejects = crop(tmp_path, [row | {"width": 640}])
+    assert crops == {}
+    assert [(r.reason, r.detail) for r in rejects] == [(Reason.SIZE, "320 x 240 px, where 640 x 240 is due")]
+
+
+def test_whom_the_dataset_names_stays_who_he_is_across_cuts_and_gaps(tmp_path):
+    images = [draw([Figure(150, 120)]), draw([Figure(152, 120)]), 255 - draw([Figure(154, 120)])]
+    write_stills(tmp_path / "cam", images)
+    rows = rows_of_stills(tmp_path / "cam", track="kid", box_xyxy_px=[80.0, 40, 230, 200], box_from="dataset")
+    rows[2] |= {"instant": 90, "time_s": 3.0, "key": rows[2]["key"].replace("00000002", "00000090")}
+    crops, rejects = crop(tmp_path, rows, parser=None)
+    assert rejects == []
+    assert {row["segment"] for row in crops.values()} == {0}
+    assert len(crops) == 3
 
 
 @pytest.mark.parametrize("parser", [None, ColourParser])

@@ -147,3 +147,21 @@ def test_a_view_out_of_step_gives_poses_but_no_cross_view_pair() -> None:
     }
     assert views == {"a", "b"}
     assert sum(row["kind"] == "cross_pose" for row in pairs) == 3 * 6
+
+
+def test_an_evaluation_set_is_never_paired() -> None:
+    rows = [
+        crop_row(instant=i, view=f"c{v}", flags=["evaluation"] if i < 2 else []) for v in range(2) for i in range(4)
+    ]
+    pairs, rejects = sample_pairs(tables.from_rows("crops", rows), ALL, seed=0, weight=1.0)
+    shown = {FrameKey.parse(key).instant for side in ("target", "reference") for key in pairs.column(side).to_pylist()}
+    assert (pairs.num_rows, shown) == (2 + 2, {2, 3})
+    assert [(r.key, r.reason, r.detail.split()[0]) for r in rejects] == [("cameras/train/rec", Reason.EVALUATION, "4")]
+    held_back = tables.from_rows("crops", rows[:2])
+    pairs, rejects = sample_pairs(held_back, ALL, seed=0, weight=1.0)
+    assert (pairs.num_rows, [r.reason for r in rejects]) == (0, [Reason.EVALUATION])
+
+
+def test_pairs_carry_the_terms_of_their_source() -> None:
+    pairs, _ = sample_pairs(recording(instants=2, licence="CC BY-NC 4.0"), ALL, seed=0, weight=1.0)
+    assert set(pairs.column("licence").to_pylist()) == {"CC BY-NC 4.0"}

@@ -35,7 +35,7 @@ def pack(build: Path, out: Path, *, rows: int = 10) -> None:
     for name, work in plan_shards(build / "pairs", rows=rows, seed=0):
         with UnitWriter(out, stage="shards", unit=name, fingerprint="f") as writer:
             write_shard(writer, work, CropReader(build), build / "pairs")
-    tables.write("shards", shard_table(out, {"cameras": 1.0}), out / "shards.parquet")
+    tables.write("shards", shard_table(out, {"cameras": 1.0}, {"cameras": "none"}), out / "shards.parquet")
 
 
 def test_every_pair_is_in_exactly_one_shard_of_its_split(build: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def _frames(source: str, sequence: str, split: Split, *, track: str) -> Rows:
         key = FrameKey(source=source, split=split, sequence=sequence, instant=instant, view=view, track=track)
         rows.append(
             {
-                "key": str(key), "source": source, "domain": "body", "split": split.value, "group": sequence,
+                "key": str(key), "source": source, "licence": "none", "domain": "body", "split": split.value, "group": sequence,
                 "subject": f"{source}-{sequence}", "sequence": sequence, "instant": instant, "time_s": instant / 25,
                 "view": view, "track": track, "media": f"{sequence}/{view}.avi", "media_index": instant, "width": 320,
                 "height": 240, "intrinsics": [300.0, 0, 160, 0, 300, 120, 0, 0, 1],
@@ -107,7 +107,7 @@ def _crop(frame: dict[str, Any], *, track: str, jpeg_quality: int) -> dict[str, 
     )
     picture = np.clip(picture + rng.normal(0, 3, picture.shape), 0, 255).astype(np.uint8)
     key = FrameKey.parse(frame["key"])
-    shared = ("source", "domain", "split", "group", "subject", "sequence", "instant", "time_s", "view")
+    shared = ("source", "licence", "domain", "split", "group", "subject", "sequence", "instant", "time_s", "view")
     return {
         **{name: frame[name] for name in shared}, "key": str(replace(key, track=track)), "track": track,
         "frame_key": frame["key"], "jpeg": simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=jpeg_quality),
@@ -129,7 +129,7 @@ def _pairs(crops: Rows) -> Rows:
         rows.append(
             {
                 "key": f"{place}/{'v' if across else 'p'}/{names[0]}/{names[1]}", "kind": kind, "source": one["source"],
-                "domain": "body", "split": one["split"], "sequence": one["sequence"], "target": one["key"],
+                "licence": "none", "domain": "body", "split": one["split"], "sequence": one["sequence"], "target": one["key"],
                 "reference": other["key"], "dt_s": 0.0 if across else other["time_s"] - one["time_s"],
                 "view_angle_rad": turn, "weight": 1.0,
             }
@@ -167,7 +167,7 @@ def _shard(folder: Path, name: str, samples: list[Sample], split: str, source: s
         out.table("index", tables.from_rows("index", index))
     commit = read_commit(folder / f"{name}.json")
     return {
-        "name": name, "split": split, "source": source, "domain": "body", "weight": 1.0, **shard_facts(commit),
+        "name": name, "split": split, "source": source, "licence": "none", "domain": "body", "weight": 1.0, **shard_facts(commit),
         "first_pair": samples[0].key, "last_pair": samples[-1].key,
     }  # fmt: skip
 
@@ -184,7 +184,7 @@ def shard_facts(commit: Commit) -> dict[str, Any]:
 
 def sample_of(pair: dict[str, Any], crops: dict[str, Any]) -> Sample:
     target, reference = crops[pair["target"]], crops[pair["reference"]]
-    meta = {name: pair[name] for name in ("kind", "source", "domain", "split", "dt_s", "view_angle_rad")}
+    meta = {name: pair[name] for name in ("kind", "source", "licence", "domain", "split", "dt_s", "view_angle_rad")}
     meta |= {role: {"key": crop["key"]} for role, crop in (("target", target), ("reference", reference))}
     return Sample(
         key=pair["key"],

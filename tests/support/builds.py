@@ -67,6 +67,7 @@ def make_sample(key: str, *, source: str = "made", split: str = "train", size_px
     meta = {
         "kind": "cross_view",
         "source": source,
+        "licence": "none",
         "domain": "body",
         "split": split,
         "dt_s": 0.0,
@@ -116,7 +117,13 @@ def write_shards(folder: Path, made: list[Made]) -> Path:
             name = f"{one.split}-{one.source}-{one.domain}-{number:06d}"
             keys = [f"{one.source}/{one.split}/{number:06d}/{row:06d}" for row in range(rows)]
             samples = [make_sample(key, source=one.source, split=one.split) for key in keys]
-            about = {"split": one.split, "source": one.source, "domain": one.domain, "weight": one.weight}
+            about = {
+                "split": one.split,
+                "source": one.source,
+                "licence": "none",
+                "domain": one.domain,
+                "weight": one.weight,
+            }
             table.append(write_shard(folder, name, samples, **about))
     tables.write("shards", tables.from_rows("shards", table), folder / "shards.parquet")
     return folder

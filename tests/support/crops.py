@@ -48,6 +48,7 @@ def crop_row(
     row = {
         "key": str(key),
         "source": source,
+        "licence": "none",
         "domain": "body",
         "split": split.value,
         "group": sequence,

@@ -114,6 +114,7 @@ def frame_row(instant: int, *, view: str = "cam", media: str, media_index: int =
         **names,
         "key": str(key),
         "split": "train",
+        "licence": "none",
         "domain": "body",
         "group": "rec",
         "subject": None,

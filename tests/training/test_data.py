@@ -325,7 +325,7 @@ def one_odd_sample(tmp_path, **change):
     """A shard whose third sample is odd, in good order otherwise."""
     samples = [make_sample(f"made/train/{i}") for i in range(4)]
     samples[2] = replace(samples[2], **change)
-    about = {"split": "train", "source": "made", "domain": "body", "weight": 1.0}
+    about = {"split": "train", "source": "made", "licence": "none", "domain": "body", "weight": 1.0}
     row = write_shard(tmp_path, "train-made-body-000000", samples, **about)
     tables.write("shards", tables.from_rows("shards", [row]), tmp_path / "shards.parquet")
     return tmp_path
