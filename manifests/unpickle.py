@@ -164,19 +164,20 @@ class _Reader(pickle._Unpickler):
 
     def __init__(self, file: BinaryIO, size: int, where: Path) -> None:
         super().__init__(file, encoding="latin1")
+        self._file_readline = partial(_whole_line, file)
         self.memo = _Memo()
         self._where = where
         budget = _Budget(_GROWTH * size + (1 << 16))
         array = partial(_new_array, budget)
-        self._known: dict[str, Callable[..., Any]] = {
-            "numpy.core.multiarray._reconstruct": lambda *_: _Unbuilt(partial(_array_from_state, budget)),
-            "numpy.core.multiarray.scalar": lambda dtype, data: array(data, dtype, (), "C")[()],
-            "numpy.core.numeric._frombuffer": array,
-            "numpy.dtype": lambda code, *_: _Unbuilt(partial(_dtype_from_state, code)),
-            "_codecs.encode": partial(_encode, budget),
-            "builtins.bytes": lambda: b"",  # how Python 3 writes an empty array at protocols 0 to 2
-            "builtins.set": lambda items=(): set(_checked(items, list)),
-            "copyreg._reconstructor": lambda cls, *_: cls(),
+        self._known: dict[tuple[str, str], Callable[..., Any]] = {
+            ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Unbuilt(partial(_array_from_state, budget)),
+            ("numpy.core.multiarray", "scalar"): lambda dtype, data: array(data, dtype, (), "C")[()],
+            ("numpy.core.numeric", "_frombuffer"): array,
+            ("numpy", "dtype"): lambda code, *_: _Unbuilt(partial(_dtype_from_state, code)),
+            ("_codecs", "encode"): partial(_encode, budget),
+            ("builtins", "bytes"): lambda: b"",  # how Python 3 writes an empty array at protocols 0 to 2
+            ("builtins", "set"): lambda items=(): set(_checked(items, list)),
+            ("copyreg", "_reconstructor"): lambda cls, *_: cls(),
         }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -187,7 +188,7 @@ class _Reader(pickle._Unpickler):
             return partial(_inert, f"{module}.{name}")
         if (module, name) in _CSC_MATRICES:
             return _sparse
-        known = self._known.get(f"{_MODULES.get(module, '')}.{name}")
+        known = self._known.get((_MODULES.get(module, module), name))
         if known is None:
             asked = _printable(f"{module}.{name}")
             raise SourceError(
@@ -219,22 +220,24 @@ class _Reader(pickle._Unpickler):
     del dispatch[pickle.NEWOBJ_EX[0]]
 
 
-# The modules of the names in `_Reader._known`, old and new.
+# Where the names of `_Reader._known` were, or are now.
 _MODULES = {
-    "numpy.core.multiarray": "numpy.core.multiarray",
     "numpy._core.multiarray": "numpy.core.multiarray",
-    "numpy.core.numeric": "numpy.core.numeric",
     "numpy._core.numeric": "numpy.core.numeric",
-    "numpy": "numpy",
-    "_codecs": "_codecs",
     "__builtin__": "builtins",
-    "builtins": "builtins",
     "copy_reg": "copyreg",
-    "copyreg": "copyreg",
 }
 # Classes that are only handed on as an argument.
 _MARKERS = {("numpy", "ndarray"), ("__builtin__", "object"), ("builtins", "object")}
 _CSC_MATRICES = {("scipy.sparse.csc", "csc_matrix"), ("scipy.sparse._csc", "csc_matrix")}
+
+
+def _whole_line(file: BinaryIO) -> bytes:
+    """A line; the Python unpickler would take half a name for a name."""
+    line = file.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    return line
 
 
 def _inert(name: str, *args: Any) -> Inert:
@@ -265,7 +268,9 @@ def _dtype_from_state(code: Any, state: Any) -> np.dtype[Any]:
         if any(part.hasobject for part in formats):
             raise ValueError("a table with object columns")
         offsets = [_checked(part[1], int) for part in parts]
-        return np.dtype({"names": list(names), "formats": formats, "offsets": offsets, "itemsize": num_bytes})
+        titles = [part[2] if len(part) > 2 else None for part in parts]
+        layout = {"names": list(names), "formats": formats, "offsets": offsets, "titles": titles, "itemsize": num_bytes}
+        return np.dtype(layout)  # type: ignore[call-overload,no-any-return]
     if not _DTYPE_CODE.fullmatch(_checked(code, str)) or order not in ("<", ">", "|", "="):
         raise ValueError(f"a dtype {order!r}{code!r}")
     simple: np.dtype[Any] = np.dtype(code)

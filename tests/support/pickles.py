@@ -20,7 +20,10 @@ class _Python2Pickler(pickle._Pickler):
             self.write(pickle.BINSTRING + struct.pack("<i", len(data)) + data)
 
     def save_text(self, text: str) -> None:
-        self.save_bytes(text.encode("latin1"))
+        try:
+            self.save_bytes(text.encode("latin1"))
+        except UnicodeEncodeError:
+            self.save_str(text)
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
         module = obj.__module__
@@ -38,10 +41,8 @@ class _Python2Pickler(pickle._Pickler):
 def python2_pickle(value: Any) -> bytes:
     """Bytes of a pickle by Python 2: load it with encoding latin-1 and `str` comes back as `str`, arrays as arrays.
 
-    A class is only named: `type("Ch", (), {"__module__": "chumpy.ch"})` makes a pickle of chumpy without chumpy.
-
-    Raises:
-        UnicodeEncodeError: a `str` is not latin-1.
+    A `str` beyond latin-1 is written as Python 2's `unicode`. A class is only named, so that
+    `type("Ch", (), {"__module__": "chumpy.ch"})` makes a pickle of chumpy without chumpy.
     """
     buffer = io.BytesIO()
     _Python2Pickler(buffer, protocol=2).dump(value)
