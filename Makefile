@@ -1,5 +1,7 @@
 # Everything a person does with crosspose. `make` alone lists it.
-RECIPE   ?= demo
+SOURCE   ?= demo
+# What decides the result; SOURCE=humbi is the recipe of that one dataset
+RECIPE   ?= $(SOURCE)
 OUT      ?= out/$(basename $(notdir $(RECIPE)))
 ROOT     ?= $(if $(filter demo,$(RECIPE)),$(ASSETS)/demo)
 ASSETS   ?= assets
@@ -15,12 +17,12 @@ STATION   = $(PYTHON) -m pipeline $@ --recipe $(RECIPE) $(foreach root,$(ROOT),-
             $(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(if $(WORKERS),--workers $(WORKERS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch demo build ingest render crop pairs shards audit pretrain reconstruct check test test-all bench clean
+.PHONY: help install fetch demo sources doctor build ingest render crop pairs shards audit pretrain reconstruct check test test-all bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  RECIPE=demo|cameras|videos|synthetic|my.yaml  ROOT=folder or source=folder ...  OUT=$(OUT)"
+	@echo "  RECIPE=demo|cameras|videos|synthetic|humbi|...|body|hand|my.yaml  ROOT=folder or source=folder ...  OUT=$(OUT)"
 	@echo "  EXECUTOR=ray|local  RAY_ADDRESS=host:port  WORKERS=n  MODEL=demo|body|hand|...  ASSETS=$(ASSETS)"
 
 install: .venv/installed ## make .venv from the lock file, and install system libraries that are missing
@@ -44,6 +46,12 @@ demo: fetch ## the whole road on real and rendered people: shards, audit, a shor
 	@echo "  $(PYTHON) -m manifests show $(OUT) --sheet pairs.png       a contact sheet of pairs"
 	@echo "  make build RECIPE=cameras ROOT=/my/recordings              your own rig (see README)"
 	@echo "  make pretrain MODEL=body OUT=$(OUT)                        the paper's network, on a GPU"
+
+sources: install ## list the datasets that are read: what each needs, its terms, what it gives
+	@$(PYTHON) -m pipeline sources
+
+doctor: install ## say what lies under ROOT: what was found, what is missing, what a build would make of it
+	@$(PYTHON) -m pipeline doctor $(ROOT) $(if $(ALL),--all)
 
 build: install ## ingest, render, crop, pairs, shards in one go
 	@$(STATION)

@@ -1,4 +1,4 @@
-"""The pipeline's door: `python -m pipeline ingest|render|crop|pairs|shards|build|fetch|recipe`."""
+"""The pipeline's door: `python -m pipeline ingest|render|crop|pairs|shards|build|sources|doctor|fetch|recipe`."""
 
 import argparse
 import logging
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     console = Console(highlight=False)
     try:
-        _run(arguments, console)
+        return _run(arguments, console)
     except CrossposeError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"{type(error).__name__}: {error}", style="red", markup=False
@@ -36,7 +36,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; what is committed stays: run the same command to go on")
         return 130
-    return 0
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
@@ -74,6 +73,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     _add_assets(fetch)
     recipe = verbs.add_parser("recipe", help="print a recipe with all its values")
     recipe.add_argument("recipe", nargs="?", default="demo")
+    verbs.add_parser("sources", help="the datasets that are read: what each needs, its terms, what it gives")
+    doctor = verbs.add_parser("doctor", help="say what lies in a data folder, and what a build would make of it")
+    doctor.add_argument("root", type=Path, nargs="+", help="a dataset, or a folder that holds several")
+    doctor.add_argument("--all", action="store_true", help="list the frames of every recording, not of some")
     return parser.parse_args(argv)
 
 
@@ -82,16 +85,18 @@ def _add_assets(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--assets", type=Path, default=default, help="where fetched inputs are kept")
 
 
-def _run(arguments: argparse.Namespace, console: Console) -> None:
+def _run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.verb == "fetch":
         from pipeline.fetch import fetch_all
 
         fetch_all(arguments.assets.resolve(), console)
-        return
+        return 0
+    if arguments.verb in ("sources", "doctor"):
+        return _say(arguments, console)
     recipe = read_recipe(arguments.recipe, RECIPES)
     if arguments.verb == "recipe":
         console.print_json(data=to_mapping(recipe))
-        return
+        return 0
     roots = find_roots(recipe, arguments.root) if arguments.verb in ("ingest", "crop", "build") else {}
     executor: Executor = (
         LocalExecutor()
@@ -104,6 +109,20 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     for verb, make in stages(recipe, roots=roots, assets=arguments.assets.resolve(), out=out).items():
         if arguments.verb in (verb, "build"):
             print_summary(console, run_stage(make(), out, executor, TerminalWatcher(console)))
+    return 0
+
+
+def _say(arguments: argparse.Namespace, console: Console) -> int:
+    from pipeline.doctor import print_doctor, print_sources
+
+    if arguments.verb == "sources":
+        print_sources(console)
+        return 0
+    for root in arguments.root:
+        if not root.is_dir():
+            raise SourceError("the folder is not there", where=root, hint="check ROOT")
+    healthy = [print_doctor(root.resolve(), console, everything=arguments.all) for root in arguments.root]
+    return 0 if all(healthy) else 2
 
 
 def find_roots(recipe: BuildRecipe, given: list[str]) -> dict[str, Path]:
