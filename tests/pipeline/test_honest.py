@@ -54,12 +54,11 @@ def pixels(crop: dict) -> np.ndarray:
 def test_the_code_outlives_crop_and_jpeg(size: tuple[int, int], domain: str, gray: bool) -> None:
     most = (honest.NUM_GRAY_INSTANTS, honest.NUM_GRAY_VIEWS) if gray else (honest.NUM_INSTANTS, honest.NUM_VIEWS)
     for view, lens in enumerate(lenses(domain, most[1], size)):
-        for instant in range(view % 4, most[0], 4):
+        for instant in range(view % 5, most[0], 5):
             person = (instant + view) % honest.NUM_PEOPLE
             drawn = draw(lens, [figure(domain, person, instant)], instant=instant, view=view, gray=gray)
-            for padded in (False, True):
-                code = read_code(pixels(stored(drawn, padded=padded)), gray=gray)
-                assert code == Code(instant, view, person)
+            crop = stored(drawn, padded=(instant + view) % 2 == 1)
+            assert read_code(pixels(crop), gray=gray) == Code(instant, view, person)
 
 
 def test_the_code_is_read_where_the_figure_leaves_the_picture() -> None:
@@ -98,9 +97,9 @@ def test_a_picture_without_a_code_is_refused() -> None:
 @pytest.mark.parametrize("size", SIZES[1:])
 def test_the_road_takes_every_frame_and_every_pair(size: tuple[int, int], domain: str) -> None:
     """Nothing drawn looks frozen, cut or alike, so a fixture knows its number of pairs."""
-    for person, gray in ((0, False), (1, False), (2, True), (5, False)):
+    for person, gray in ((0, False), (1, False), (2, True)):
         most = honest.NUM_GRAY_INSTANTS if gray else honest.NUM_INSTANTS
-        for view, lens in enumerate(lenses(domain, 3, size)):
+        for view, lens in enumerate(lenses(domain, 2, size)):
             watch, hashes = Watch(CropRecipe()), []
             for instant in range(most):
                 drawn = draw(lens, [figure(domain, person, instant)], instant=instant, view=view, gray=gray)
@@ -229,8 +228,8 @@ def person_of(key: FrameKey) -> Figure:
     return body(1 if key.sequence == "one" else 4, key.instant)
 
 
-def code_of(key: FrameKey) -> tuple[int, int]:
-    return key.instant, int(key.view[-1]) - 1
+def code_of(key: FrameKey) -> tuple[int, int, int]:
+    return key.instant, int(key.view[-1]) - 1, person_of(key).person
 
 
 @pytest.fixture(scope="module")
@@ -331,14 +330,9 @@ def test_another_person_is_seen(built: Path, tmp_path: Path) -> None:
         key = keys_of(sample)[1]
         if key.view == "cam2":
             return None
-        instant, view = code_of(key)
-        rgb = draw(RIG[view], [body(3, instant)], instant=instant, view=view).rgb
-        return dataclasses.replace(
-            sample,
-            reference_jpg=stored_picture(cut(rgb, square_of(np.array([79.5, -0.5, 559.5, 479.5]), margin=1), 256), 90)[
-                "jpeg"
-            ],
-        )
+        instant, view, _ = code_of(key)
+        drawn = draw(RIG[view], [body(3, instant)], instant=instant, view=view)
+        return dataclasses.replace(sample, reference_jpg=stored(drawn)["jpeg"])
 
     with pytest.raises(AssertionError, match=r"person=1.* and .*person=3"):
         proof.prove_pairs(changed(built, tmp_path, other_person), gray_views=["cam2"])

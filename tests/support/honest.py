@@ -202,7 +202,7 @@ def body(person: int, instant: int, at: Sequence[float] = (0, 0)) -> Figure:
 
     Args:
         person: who.
-        instant: one step of a gesture that does not repeat itself; two neighbours differ by a fifth of a second of it.
+        instant: one step of a gesture that does not repeat itself; neighbours differ like frames a fifth of a second apart.
         at: (2,) where on the floor, metres.
     """
     k, tall = float(instant), 1 + 0.03 * (person % 3 - 1)

@@ -24,8 +24,8 @@ from pipeline.stages import stages
 from tests.support.honest import Figure, Lens, draw, read_code, read_people
 from tests.support.toy_stage import SilentWatcher
 
-# Which code a frame was drawn with: instant and view; None: the fixture does not say.
-Codes = Callable[[FrameKey], tuple[int, int] | None]
+# Which code a crop was drawn with: instant, view and, if it matters, person; None: the fixture does not say.
+Codes = Callable[[FrameKey], tuple[int, int] | tuple[int, int, int] | None]
 
 
 def run_road(recipe: BuildRecipe, roots: dict[str, Path], out: Path) -> None:
@@ -59,7 +59,7 @@ def prove_pairs(out: Path, *, codes: Codes | None = None, gray_views: Collection
 
     Args:
         out: the build.
-        codes: the code each frame was drawn with; without it pictures are held only against each other.
+        codes: the code each crop was drawn with; without it pictures are held only against each other.
         gray_views: views that were drawn gray.
 
     Returns:
@@ -80,7 +80,9 @@ def prove_pairs(out: Path, *, codes: Codes | None = None, gray_views: Collection
             except ValueError as error:
                 raise AssertionError(f"{sample}: {role}: {error}") from error
             drawn = codes(key) if codes else None
-            assert drawn in (None, (code.instant, code.view)), f"{sample}: {key} was drawn as {drawn}, shows {code}"
+            if drawn is not None:
+                shows = (code.instant, code.view, code.person)[: len(drawn)]
+                assert shows == drawn, f"{sample}: {key} was drawn as {drawn}, shows {code}"
             seen.append(code)
         one, two = keys
         shown, other = seen
