@@ -8,7 +8,7 @@ item at a time out of it. Values that nobody asked for are passed over in the sa
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -54,6 +54,17 @@ def iter_members(
         yield from window.members()
 
 
+def iter_arrays(
+    path: Path, keys: Collection[str], *, max_item_bytes: int = _MAX_ITEM_BYTES
+) -> Iterator[tuple[str, Any, int]]:
+    """Items of several arrays of the top-level object in one pass over the whole file: key, item, bytes done before it.
+
+    Bytes are counted to the begin of the window that the item lies in. Arguments and errors are those of `iter_items`.
+    """
+    with _Window(path, max_item_bytes) as window:
+        yield from window.arrays(keys)
+
+
 class _Window:
     """A piece of the file as text, and how far it has been used."""
 
@@ -85,8 +96,21 @@ class _Window:
                 return
             names.append(name)
             self._skip()
-        seen = ", ".join(repr(name) for name in names[:10]) or "none"
-        self._fail(f"has no key {key!r}; its keys: {seen}", hint="check that it is the right file of the dataset")
+        self._fail_lacking(key, names)
+
+    def arrays(self, keys: Collection[str]) -> Iterator[tuple[str, Any, int]]:
+        """Key, item and place of the items of some arrays of the object that begins here."""
+        names: list[str] = []
+        for name in self._names():
+            if name in keys and name not in names:
+                for item in self.items():
+                    yield name, item, self._text_byte
+            else:
+                self._skip()
+            names.append(name)
+        for key in keys:
+            if key not in names:
+                self._fail_lacking(key, names)
 
     def items(self) -> Iterator[Any]:
         """Values of the array that begins here."""
@@ -187,6 +211,10 @@ class _Window:
         self._text_byte += len(self._text[: self._at].encode())
         self._text, self._at = self._text[self._at :] + text, 0
         return True
+
+    def _fail_lacking(self, key: str, names: list[str]) -> NoReturn:
+        seen = ", ".join(repr(name) for name in names[:10]) or "none"
+        self._fail(f"has no key {key!r}; its keys: {seen}", hint="check that it is the right file of the dataset")
 
     def _fail_expecting(self, what: str) -> NoReturn:
         found = self._peek()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from manifests import jsonstream
 from manifests.errors import SourceError
-from manifests.jsonstream import iter_items, iter_members
+from manifests.jsonstream import iter_arrays, iter_items, iter_members
 from tests.support.samples import sample
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -139,6 +139,24 @@ def test_items_before_the_damage_are_given(write):
 def test_an_absent_key_is_told_with_those_that_are_there(write):
     with pytest.raises(SourceError, match="has no key 'annotations'; its keys: 'images', 'info'"):
         list(iter_items(write('{"images": [{"annotations": 1}], "info": {}}'), "annotations"))
+
+
+@pytest.mark.parametrize("window", [3, 1 << 20])
+def test_several_arrays_are_read_in_one_pass(write, window):
+    path = write('{"a": [1, {"b": [9]}], "x": {"b": [8]}, "b": [[2]], "a": [7], "end": 0}')
+    with small_windows(window):
+        found = list(iter_arrays(path, ("b", "a")))
+    assert [(key, item) for key, item, _ in found] == [("a", 1), ("a", {"b": [9]}), ("b", [2])]
+    places = [done for *_, done in found]
+    assert places == sorted(places)
+    assert (0 < places[-1] < path.stat().st_size) == (window == 3)
+
+
+def test_several_arrays_ask_for_each_and_for_the_whole_file(write):
+    with pytest.raises(SourceError, match="has no key 'b'; its keys: 'a', 'c'"):
+        list(iter_arrays(write('{"a": [1], "c": [2]}'), ("a", "b")))
+    with pytest.raises(SourceError, match="is cut short"):
+        list(iter_arrays(write('{"a": [1], "b": [2]'), ("a", "b")))
 
 
 def test_an_absent_file_is_a_source_error(tmp_path):
