@@ -7,9 +7,18 @@ from manifests.errors import RecipeError
 from pipeline.recipes import SourceRecipe
 from pipeline.sources.base import Source
 from pipeline.sources.cameras import CamerasSource
+from pipeline.sources.hanco import HanCoSource
+from pipeline.sources.mars import MarsSource
+from pipeline.sources.interhand import InterHandSource
 from pipeline.sources.videos import VideosSource
 
-SOURCES: dict[str, type[Source]] = {"cameras": CamerasSource, "videos": VideosSource}
+SOURCES: dict[str, type[Source]] = {
+    "cameras": CamerasSource,
+    "videos": VideosSource,
+    "hanco": HanCoSource,
+    "mars": MarsSource,
+    "interhand": InterHandSource,
+}
 
 
 def build_source(recipe: SourceRecipe, work: Path | None = None) -> Source:

@@ -1,0 +1,230 @@
+"""HanCo: hands before eight synchronous cameras, cut out already; what FreiHAND was taken from.
+
+``` text
+<root>/meta.json                             is_train, subject_id, ...: for each sequence a list of one value per frame
+<root>/rgb/0110/cam3/00000024.jpg            sequence, camera 0 to 7, frame; 224 x 224 px
+<root>/mask_hand/0110/cam3/00000024.jpg      optional: the hand, brighter than 127
+<root>/calib/0110/00000024.json              optional: K (8, 3, 3) and M (8, 4, 4) of this frame's crops
+```
+`rgb_merged`, `rgb_homo`, `rgb_color_auto` and `rgb_color_sample` show the frames of `rgb` before other backgrounds. They are the
+same instants, and are not read.
+
+Convention: M maps the world to the camera, metres. Crops follow the hand, so K differs from frame to frame.
+"""
+
+import json
+from functools import lru_cache, partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from typing_extensions import override
+
+from manifests.errors import SourceError
+from manifests.types import EVALUATION, OFFICIAL_SPLIT, BoxFrom, Domain, Reason, Reject, SilhouetteFrom, Split
+from pipeline.media import read_frames
+from pipeline.silhouettes import from_mask
+from pipeline.sources.base import STAGE, Card, Floats, Labels, Marker, Recording, Scan, Source
+from pipeline.sources.layout import files_below, require_folder
+from pipeline.sources.trees import below, find_home, image_size, list_folders, list_named, numbers_of
+
+CAMERAS = tuple(f"cam{number}" for number in range(8))
+MASK_ABOVE = 127  # the masks are JPEGs: their edges hold every value
+MAX_JSON_BYTES = 64 << 20
+NO_META = "meta.json absent: it is the separate download 'Camera Calibration and Meta Information'"
+
+CARD = Card(
+    title="HanCo",
+    domains=(Domain.HAND,),
+    tree="rgb/0110/cam3/00000024.jpg, meta.json; calib/ and mask_hand/ (optional)",
+    get="the project page of contra-hand (Freiburg): RGB originals, hand masks, Camera Calibration and Meta Information",
+    licence="research only (unverified)",
+    terms="Its text was not seen; FreiHAND, which was taken from it, forbids commercial use.",
+    gives="cross-view and cross-pose; the pictures are crops of hands; silhouettes from its masks",
+)
+
+
+class HanCoSource(Source):
+    """See the module."""
+
+    card = CARD
+
+    @override
+    def look(self, root: Path) -> list[Marker]:
+        """See `Source.look`."""
+        home = find_home(root, _is_home)
+        there = home or root
+        return [
+            Marker(what="rgb/0000/cam0/", found=home is not None, hint="the RGB originals; rgb_merged and the like are not read"),
+            Marker(what="meta.json", found=(there / "meta.json").is_file(), hint=NO_META),
+            Marker(what="calib/", found=(there / "calib").is_dir(), needed=False, hint="comes with meta.json; without: no cameras"),
+            Marker(what="mask_hand/", found=(there / "mask_hand").is_dir(), needed=False, hint="without: no silhouettes"),
+        ]  # fmt: skip
+
+    @override
+    def recordings(self, root: Path) -> list[Recording]:
+        """One recording per sequence; those before a green screen are to learn from, see `Source.recordings`."""
+        require_folder(root)
+        home = find_home(root, _is_home)
+        if home is None:
+            raise SourceError("rgb/0000/cam0/ is not here", where=root, hint="give the folder that holds rgb/ as ROOT")
+        if not (home / "meta.json").is_file():
+            raise SourceError(NO_META, where=home, hint="download it and unpack it beside rgb/")
+        meta, found = read_meta(home / "meta.json"), []
+        files = files_below(root, [home / "meta.json"])
+        for name in _sequences(home):
+            is_train, subjects = told_of(meta, name)
+            split = Split.TRAIN if all(is_train) else Split.TEST
+            who = name if not subjects or subjects[0] is None else f"subject-{subjects[0]}"
+            group = who if split is Split.TRAIN else f"{EVALUATION}-{who}"  # one person may be in both
+            folder = (home / "rgb" / name).relative_to(root).as_posix()
+            found.append(Recording(sequence=name, group=group, split=split, files=files, folder=folder))
+            files = ()  # it is the file of all: it stands in the fingerprint once
+        return found
+
+    @override
+    def scan(self, root: Path, recording: Recording, *, split: Split) -> Scan:
+        """List the frames of one sequence; see `Source.scan`."""
+        folder, name = root / recording.folder, recording.sequence
+        home = folder.parent.parent
+        is_train, subjects = told_of(read_meta(home / "meta.json"), name)
+        views, rejects, size = [], list[Reject](), None
+        for number, camera in enumerate(CAMERAS):
+            names, left_out = _list_view(folder / camera, len(is_train))
+            rejects += [Reject(STAGE, f"{recording.folder}/{camera}", *why) for why in left_out]
+            if len(names):
+                size = size or image_size(folder / camera, names)
+                frames = numbers_of(names, 0, -4)
+                views.append((frames, np.full(len(frames), number), below(f"{recording.folder}/{camera}", names)))
+        if size is None:
+            count = sum(len(frames) for frames, _, _ in views)
+            why = (Reason.UNREADABLE, f"{count} images: none of the first few can be read")
+            return Scan([], rejects if rejects and not count else [*rejects, Reject(STAGE, recording.folder, *why)])
+        instant, view, media = (np.concatenate(column) for column in zip(*views, strict=True))
+        instants, row = np.unique(instant, return_inverse=True)
+        matrices, poses = _cameras_of(home / "calib" / name, instants)
+        subject = np.array([None if one is None else f"subject-{one}" for one in subjects], object)
+        has_masks = (home / "mask_hand" / name).is_dir()
+        shared = [] if split is Split.TRAIN else [EVALUATION, OFFICIAL_SPLIT]
+        lost = np.isnan(poses[row, view, 0, 0]).tolist()
+        width, height = size
+        table = self.table(
+            recording, split,
+            instant=instant,
+            view=np.array(CAMERAS)[view],
+            track="hand",
+            subject=subject[instant],
+            media=media.tolist(),
+            width=width, height=height,
+            box_xyxy_px=[-0.5, -0.5, width - 0.5, height - 0.5],
+            box_from=BoxFrom.FULL_FRAME.value,
+            intrinsics=matrices[row, view],
+            camera_from_world=poses[row, view],
+            silhouette_from=(SilhouetteFrom.DATASET if has_masks else SilhouetteFrom.NONE).value,
+            flags=[[*shared, "uncalibrated"] if bad else shared for bad in lost],
+        )  # fmt: skip
+        return Scan(table, rejects)
+
+    @override
+    def labels(self, root: Path, row: dict[str, Any]) -> Labels | None:
+        """The mask of one picture; see `Source.labels`."""
+        if row["silhouette_from"] == SilhouetteFrom.NONE:
+            return None
+        *home, _, sequence, view, name = PurePosixPath(row["media"]).parts
+        path = root.joinpath(*home, "mask_hand", sequence, view, name)
+        if not path.is_file():
+            return None
+        picture = next(read_frames(path))
+        if picture.rgb is None:
+            return Labels(reject=(Reason.BAD_LABEL, f"mask_hand: {picture.detail}"))
+        mask = picture.rgb[..., 0] > MASK_ABOVE
+        if mask.shape != (row["height"], row["width"]):
+            return Labels(reject=(Reason.BAD_LABEL, f"mask_hand has {mask.shape[1]} x {mask.shape[0]} px"))
+        if not mask.any():
+            return Labels(reject=(Reason.HIDDEN, "mask_hand shows no hand in this view"))
+        return Labels(silhouette=partial(from_mask, mask))
+
+
+def read_meta(path: Path) -> dict[str, list[list[Any]]]:
+    """Read meta.json: for `is_train` and `subject_id`, a list per sequence of one value per frame.
+
+    Raises:
+        SourceError: it does not parse, or holds something else.
+    """
+    return _read_meta(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)  # every sequence of a worker looks itself up in it
+def _read_meta(path: Path, _: int) -> dict[str, Any]:
+    meta = _read_json(path)
+    lists = {key: meta.get(key) if isinstance(meta, dict) else None for key in ("is_train", "subject_id")}
+    if not all(isinstance(one, list) and all(isinstance(frames, list) for frames in one) for one in lists.values()):
+        raise _wrong(path, "is_train and subject_id are no lists of one list per sequence")
+    return lists
+
+
+def told_of(meta: dict[str, list[list[Any]]], name: str) -> tuple[list[Any], list[Any]]:
+    """What meta.json says of the frames of a sequence, `is_train` and `subject_id`; empty of one that it does not know."""
+    is_train, subjects = (
+        one[int(name)] if int(name) < len(one) else [] for one in (meta["is_train"], meta["subject_id"])
+    )
+    frames = min(len(is_train), len(subjects))
+    return is_train[:frames], subjects[:frames]
+
+
+def _list_view(folder: Path, num_frames: int) -> tuple[pa.StringArray, list[tuple[Reason, str]]]:
+    """Names of one camera's images that meta.json knows, and what is left out."""
+    if not folder.is_dir():
+        detail = f"{num_frames} frames: the camera's folder is not there"
+        return pa.array([], pa.string()), [(Reason.MISSING, detail)] if num_frames else []
+    names, odd = list_named(folder, r"\d{8}\.jpg")
+    known = numbers_of(names, 0, -4) < num_frames
+    unknown, absent = int((~known).sum()), num_frames - int(known.sum())
+    left_out = [
+        (odd, Reason.BAD_LABEL, "images are not named like 00000024.jpg"),
+        (unknown, Reason.UNLABELLED, f"images: meta.json knows {num_frames} frames"),
+        (absent, Reason.MISSING, "frames of meta.json have no image"),
+    ]
+    return names.filter(pa.array(known)), [(reason, f"{count} {why}") for count, reason, why in left_out if count]
+
+
+def _cameras_of(folder: Path, instants: Any) -> tuple[Floats, Floats]:
+    """K (n, 8, 3, 3) and M (n, 8, 4, 4) of the frames of a sequence; NaN where a frame has no file."""
+    matrices, poses = np.full((len(instants), 8, 3, 3), np.nan), np.full((len(instants), 8, 4, 4), np.nan)
+    for row, instant in enumerate(instants):
+        path = folder / f"{instant:08d}.json"
+        if not path.is_file():
+            continue
+        try:
+            calibration = _read_json(path)
+            matrices[row], poses[row] = np.array(calibration["K"], float), np.array(calibration["M"], float)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _wrong(path, f"K (8, 3, 3) and M (8, 4, 4) are due: {error}") from error
+        if not (np.isfinite(matrices[row]).all() and np.isfinite(poses[row]).all()):
+            raise _wrong(path, "K or M holds numbers that are not finite")
+    return matrices, poses
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+        if len(data) > MAX_JSON_BYTES:
+            raise ValueError(f"it is larger than {MAX_JSON_BYTES >> 20} MiB")
+        return json.loads(data)
+    except (OSError, ValueError, RecursionError) as error:
+        raise _wrong(path, str(error)) from error
+
+
+def _wrong(path: Path, what: str) -> SourceError:
+    hint = "unpack 'Camera Calibration and Meta Information' again; a file of calib/ may also be removed"
+    return SourceError(f"{path.name} does not parse: {what}", where=path, hint=hint)
+
+
+def _sequences(home: Path) -> list[str]:
+    return [name for name in list_folders(home / "rgb") if len(name) == 4 and name.isdecimal()]
+
+
+def _is_home(folder: Path) -> bool:
+    return bool(_sequences(folder))
