@@ -470,15 +470,15 @@ def _read_cameras(path: Path, _state: tuple[int, int], capture: str) -> dict[int
         for name, campos in found.get("campos", {}).items():
             rotation, campos_m = np.array(found["camrot"][name], float), np.array(campos, float) / 1000
             focal, centre = np.array(found["focal"][name], float), np.array(found["princpt"][name], float)
+            if not np.isfinite([*focal, *centre]).all() or focal.min() <= 0:
+                raise ValueError(f"focal and princpt of camera {name} are no pinhole's")
+            if not np.isfinite(campos_m).all():
+                raise ValueError(f"campos of camera {name} is not finite")
+            if not np.allclose(rotation @ rotation.T, np.eye(3), atol=0.01) or np.linalg.det(rotation) < 0:
+                raise ValueError(f"camrot of camera {name} is no rotation")
             intrinsics, pose = np.eye(3), np.eye(4)
             intrinsics[[0, 1], [0, 1]], intrinsics[:2, 2] = focal, centre
             pose[:3, :3], pose[:3, 3] = rotation, -rotation @ campos_m
-            if not np.isfinite(intrinsics).all() or focal.min() <= 0:
-                raise ValueError(f"focal and princpt of camera {name} are no pinhole's")
-            if not np.allclose(rotation @ rotation.T, np.eye(3), atol=0.01) or np.linalg.det(rotation) < 0:
-                raise ValueError(f"camrot of camera {name} is no rotation")
-            if not np.isfinite(pose).all():
-                raise ValueError(f"campos of camera {name} is not finite")
             cameras[int(name)] = intrinsics, pose
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise SourceError(
@@ -662,10 +662,11 @@ def _joined(path: Path, listed: _Listed, labelled: _Labelled) -> bytes:
         for (capture, name), subjects in zip(listed.sequences, listed.subjects, strict=True)
     ]
     schema = _SCHEMA.with_metadata({"sequences": json.dumps(told)})
-    ends = np.cumsum(np.bincount(columns["sequence"], minlength=len(told)))
+    counts = np.bincount(columns["sequence"], minlength=len(told))
+    ends = np.cumsum(counts)
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
-        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        for start, end in zip(ends - counts, ends, strict=True):
             rows = order[start:end]
             arrays = [_arrow(columns[name][rows], kind) for name, kind in zip(schema.names, schema.types, strict=True)]
             writer.write_table(pa.table(arrays, schema=schema), row_group_size=len(rows))
