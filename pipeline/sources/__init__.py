@@ -5,19 +5,23 @@ from pathlib import Path
 
 from manifests.errors import RecipeError
 from pipeline.recipes import SourceRecipe
+from pipeline.sources.aist import AistSource
 from pipeline.sources.base import Source
 from pipeline.sources.cameras import CamerasSource
 from pipeline.sources.hanco import HanCoSource
-from pipeline.sources.mars import MarsSource
 from pipeline.sources.interhand import InterHandSource
+from pipeline.sources.mars import MarsSource
+from pipeline.sources.pennaction import PennActionSource
 from pipeline.sources.videos import VideosSource
 
 SOURCES: dict[str, type[Source]] = {
     "cameras": CamerasSource,
     "videos": VideosSource,
+    "aist": AistSource,
     "hanco": HanCoSource,
     "mars": MarsSource,
     "interhand": InterHandSource,
+    "pennaction": PennActionSource,
 }
 
 
