@@ -9,9 +9,11 @@ from pipeline.sources.aist import AistSource
 from pipeline.sources.base import Source
 from pipeline.sources.cameras import CamerasSource
 from pipeline.sources.hanco import HanCoSource
+from pipeline.sources.humbi import HumbiSource
 from pipeline.sources.interhand import InterHandSource
 from pipeline.sources.mars import MarsSource
 from pipeline.sources.pennaction import PennActionSource
+from pipeline.sources.posetrack import PoseTrackSource
 from pipeline.sources.videos import VideosSource
 
 SOURCES: dict[str, type[Source]] = {
@@ -21,7 +23,9 @@ SOURCES: dict[str, type[Source]] = {
     "hanco": HanCoSource,
     "mars": MarsSource,
     "interhand": InterHandSource,
+    "humbi": HumbiSource,
     "pennaction": PennActionSource,
+    "posetrack": PoseTrackSource,
 }
 
 
