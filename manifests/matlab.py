@@ -12,10 +12,11 @@ imported only here, when a file needs them.
 """
 
 import importlib
+import math
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ from manifests.errors import SourceError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _VERSION_5 = (b"\x00\x01IM", b"\x01\x00MI")
+# Of version 5: kinds of elements, and classes of variables. Sparse matrices are left out, because scipy takes their row
+# numbers as they come, and so are objects and functions; no dataset here has one.
+_FLAGS, _MATRIX, _COMPRESSED = 6, 14, 15
+_NUMBERS = frozenset({1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18})
+_CELL, _STRUCT = 1, 2
+_PLAIN = frozenset({4, *range(6, 16)})  # text and numbers
+_IS_COMPLEX = 0x800
+_MAX_DEPTH = 32
 # What one file may unfold to: an HDF5 array may claim any size and store nothing. Masks of a long H36M video take 6 GiB.
 _MAX_BYTES = 8 << 30
 
@@ -66,15 +75,85 @@ def read_mat(path: Path, *, variables: Iterable[str] | None = None) -> dict[str,
 def _read_version_5(path: Path, names: list[str] | None) -> dict[str, Any]:
     matlab = _library("scipy.io.matlab", path)
     try:
+        _check_version_5(path.read_bytes())
         with warnings.catch_warnings():
             warnings.simplefilter("error", matlab.MatReadWarning)  # a variable that does not read
             found: dict[str, Any] = matlab.loadmat(path, appendmat=False, variable_names=names)
     except (
         matlab.MatReadError, Warning, OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError,
-        RuntimeError, AttributeError, AssertionError, struct.error, zlib.error,
+        RuntimeError, AttributeError, NameError, AssertionError, struct.error, zlib.error,
     ) as error:  # fmt: skip
         raise _damaged(path, error) from error
     return {name: value for name, value in found.items() if name not in ("__header__", "__version__", "__globals__")}
+
+
+def _check_version_5(data: bytes) -> None:
+    """Walk the elements of a file and see that they are those that a variable of its class has.
+
+    scipy 1.17 takes the kind of an element for an index and does not look whether it is one; nor does it stop where the
+    parent ends. Without this walk, a damaged file ends the process.
+
+    Source: "MAT-File Format", MathWorks, chapter 1: an element is a kind, a size and a body.
+
+    Raises:
+        ValueError: it is not so, or the file unfolds to too much.
+    """
+    order, bytes_left = ("<" if data[126:128] == b"IM" else ">"), _MAX_BYTES
+    for kind, body in _elements(memoryview(data)[128:], order):
+        if kind != _COMPRESSED:
+            _check_matrix(kind, body, order, _MAX_DEPTH)
+            continue
+        unfolded = zlib.decompressobj().decompress(body, bytes_left + 1)
+        bytes_left -= len(unfolded)
+        if bytes_left < 0:
+            raise ValueError(f"it unfolds to more than {_MAX_BYTES >> 30} GiB")
+        for inner_kind, inner in _elements(memoryview(unfolded), order):
+            _check_matrix(inner_kind, inner, order, _MAX_DEPTH)
+
+
+def _check_matrix(kind: int, body: memoryview, order: str, depth_left: int) -> None:
+    if kind != _MATRIX or depth_left == 0:
+        raise ValueError(f"an element of kind {kind} where a variable is due" if depth_left else "cells without end")
+    if not body:
+        return
+    (flags_kind, flags), (_, dims), _, *parts = _elements(body, order)
+    word, _ = struct.unpack(f"{order}II", flags)
+    if flags_kind != _FLAGS or word & 0xFF not in (_CELL, _STRUCT, *_PLAIN):
+        raise ValueError(f"a variable of class {word & 0xFF}")
+    sizes = np.frombuffer(dims, f"{order}i4")
+    num_items = math.prod(sizes.tolist())
+    if word & 0xFF in _PLAIN:
+        expected = 2 if word & _IS_COMPLEX else 1
+        odd = [kind for kind, _ in parts if kind not in _NUMBERS]
+        if odd:
+            raise ValueError(f"an element of kind {odd[0]} where numbers are due")
+    else:
+        expected = num_items
+        if word & 0xFF == _STRUCT:
+            (_, name_bytes), (_, names), *parts = parts
+            expected *= len(names) // struct.unpack(f"{order}i", name_bytes)[0]
+        for part_kind, part in parts:
+            _check_matrix(part_kind, part, order, depth_left - 1)
+    if len(parts) != expected or len(sizes) < 2 or (sizes < 0).any():
+        raise ValueError(f"{len(parts)} elements for a variable of shape {sizes.tolist()}")
+
+
+def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+    """Kind and body of each element in a row."""
+    at = 0
+    while at < len(data):
+        (kind,) = struct.unpack_from(f"{order}I", data, at)
+        if kind >> 16:  # a small one: size and kind share four bytes, the body has the other four
+            kind, size, start = kind & 0xFFFF, kind >> 16, at + 4
+            end = at + 8
+        else:
+            (size,) = struct.unpack_from(f"{order}I", data, at + 4)
+            start = at + 8
+            end = start + size + (-size % 8 if kind != _COMPRESSED else 0)
+        if start + size > min(end, len(data)):
+            raise ValueError("an element is longer than what it lies in")
+        yield kind, data[start : start + size]
+        at = end
 
 
 def _read_hdf5(path: Path, names: list[str] | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The MATLAB reader: both formats by their header, libraries optional, damage named."""
 
+import struct
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 
+from manifests import matlab
 from manifests.errors import SourceError
 from manifests.matlab import read_mat
 from tests.support.samples import sample
@@ -177,6 +179,69 @@ def test_damage_inside_is_a_source_error_or_other_values(tmp_path, write):
         except SourceError:
             errors += 1
     assert errors > 0
+
+
+def change(data, position, values):
+    return data[:position] + bytes(values) + data[position + len(values) :]
+
+
+@pytest.mark.parametrize("kind", [0, 8, 10, 11, 14, 15, 19, 20, 255])
+def test_kinds_that_would_end_the_process_are_refused(tmp_path, kind):
+    path = tmp_path / "crash.mat"
+    scipy.io.savemat(path, {"a": np.arange(7.0)})
+    data = path.read_bytes()
+    start = data.index(np.arange(7.0).tobytes())
+    assert data[start - 8] == 9  # the kind of doubles
+    path.write_bytes(change(data, start - 8, [kind]))
+    with pytest.raises(SourceError, match=f"an element of kind {kind} where numbers are due"):
+        read_mat(path)
+
+
+def test_sizes_and_classes_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "odd.mat"
+    scipy.io.savemat(path, {"a": np.arange(7.0)})
+    data = path.read_bytes()
+    size = data.index(np.arange(7.0).tobytes()) - 4
+    for damaged, what in (
+        (change(data, size, [57]), "longer than what it lies in"),
+        (change(data, 132, [255, 255, 255, 127]), "longer than what it lies in"),
+        (change(data, 128, [9]), "an element of kind 9 where a variable is due"),
+        (change(data, 144, [5]), "a variable of class 5"),
+        (change(data, 144, [77]), "a variable of class 77"),
+        (change(data, 144, [1]), "an element of kind 9 where a variable is due"),
+        (change(data, 145, [8]), r"1 elements for a variable of shape \[1, 7\]"),
+        (change(data, 160, [255] * 4), r"1 elements for a variable of shape \[-1, 7\]"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(SourceError, match=what):
+            read_mat(path)
+
+
+def test_cells_in_cells_have_an_end(tmp_path):
+    value = np.ones((1, 1))
+    for _ in range(40):
+        cell = np.empty((1, 1), object)
+        cell[0, 0] = value
+        value = cell
+    scipy.io.savemat(tmp_path / "deep.mat", {"a": value})
+    with pytest.raises(SourceError, match="cells without end"):
+        read_mat(tmp_path / "deep.mat")
+
+
+def test_compressed_variables_may_unfold_only_so_far(tmp_path, monkeypatch):
+    path = write_version_5(tmp_path / "a.mat")
+    monkeypatch.setattr(matlab, "_MAX_BYTES", 600)
+    with pytest.raises(SourceError, match="it unfolds to more than"):
+        read_mat(path)
+
+
+def test_the_byte_order_of_other_machines_is_read(tmp_path):
+    """A 2 x 1 array of int16, written as a big-endian machine does."""
+    parts = [(6, [0, 0, 0, 10, 0, 0, 0, 0]), (5, [0, 0, 0, 2, 0, 0, 0, 1]), (1, b"x"), (3, [1, 2, 255, 254])]
+    body = b"".join(struct.pack(">II", kind, len(part)) + bytes(part) + bytes(-len(part) % 8) for kind, part in parts)
+    path = tmp_path / "big.mat"
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\x00MI" + struct.pack(">II", 14, len(body)) + body)
+    assert read_mat(path)["x"].tolist() == [[258], [-2]]
 
 
 def link_outside(file):
