@@ -8,12 +8,14 @@ from pipeline.recipes import SourceRecipe
 from pipeline.sources.aist import AistSource
 from pipeline.sources.base import Source
 from pipeline.sources.cameras import CamerasSource
+from pipeline.sources.dexycb import DexYcbSource
 from pipeline.sources.hanco import HanCoSource
 from pipeline.sources.humbi import HumbiSource
 from pipeline.sources.interhand import InterHandSource
 from pipeline.sources.mars import MarsSource
 from pipeline.sources.pennaction import PennActionSource
 from pipeline.sources.posetrack import PoseTrackSource
+from pipeline.sources.threedpw import ThreedpwSource
 from pipeline.sources.videos import VideosSource
 
 SOURCES: dict[str, type[Source]] = {
@@ -26,6 +28,8 @@ SOURCES: dict[str, type[Source]] = {
     "humbi": HumbiSource,
     "pennaction": PennActionSource,
     "posetrack": PoseTrackSource,
+    "dexycb": DexYcbSource,
+    "3dpw": ThreedpwSource,
 }
 
 

@@ -1,0 +1,359 @@
+"""DexYCB: ten people grasp objects before eight synchronous cameras.
+
+``` text
+<root>/20200709-subject-01/20200709_141754/meta.yml                          one sequence: cameras, frames, side, calibration
+<root>/20200709-subject-01/20200709_141754/932122060861/color_000053.jpg     camera, frame; 640 x 480 px
+<root>/20200709-subject-01/20200709_141754/932122060861/labels_000053.npz    seg: 255 is the hand
+<root>/calibration/intrinsics/932122060861_640x480.yml                       optional: color: {fx, fy, ppx, ppy}
+<root>/calibration/extrinsics_20200702_151821/extrinsics.yml                 optional: the one that meta.yml names
+```
+Convention: extrinsics map a camera to the master camera, metres; the world here is the master camera. Lenses do not distort.
+
+Protocols are those of the publisher: s0 holds out every fifth sequence of a subject, s1 subjects, s2 cameras, s3 objects. Only
+s1, the default, keeps a person on one side. In s2 the cameras of one instant are in several splits: these are recordings of
+their own, and no pair joins them. A person's sequences are counted in the order of their names, so s0 and s3 need all of them.
+
+Source: the lists of the DexYCB toolkit (setups s0 to s3, order of cameras), and how it applies the calibration.
+"""
+
+import io
+import logging
+import re
+import tokenize
+import zipfile
+import zlib
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+from typing_extensions import override
+
+from manifests.errors import RecipeError, SourceError
+from manifests.types import OFFICIAL_SPLIT, BoxFrom, Domain, Reason, Reject, SilhouetteFrom, Split, key_part
+from pipeline.recipes import SourceRecipe
+from pipeline.silhouettes import from_mask
+from pipeline.sources.base import STAGE, Card, Floats, Labels, Marker, Mask, Recording, Scan, Source
+from pipeline.sources.layout import files_below, require_folder
+from pipeline.sources.trees import below, find_home, list_folders, list_named, numbers_of, unwrapped
+
+logger = logging.getLogger(__name__)
+
+CAMERAS = (
+    "836212060125", "839512060362", "840412060917", "841412060263", "932122060857", "932122060861", "932122061900",
+    "932122062010",
+)  # fmt: skip
+WIDTH, HEIGHT = 640, 480
+HAND = 255  # in seg
+NUM_SEQUENCES = 100  # of each subject, when all are there
+PROTOCOLS = ("s0", "s1", "s2", "s3")
+MAX_YAML_BYTES = 1 << 20
+_SUBJECT = re.compile(r"\d{8}-(subject-(\d\d))")
+_FILES = r"color_\d{6}\.jpg|aligned_depth_to_color_\d{6}\.png|labels_\d{6}\.npz"
+# What a damaged npz can raise on the way to an array.
+_DAMAGE = (
+    OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError, SyntaxError, TypeError,
+    OverflowError, zipfile.BadZipFile, zlib.error, tokenize.TokenError,
+)  # fmt: skip
+
+CARD = Card(
+    title="DexYCB",
+    domains=(Domain.HAND,),
+    tree="20200709-subject-01/20200709_141754/{meta.yml,932122060861/color_000053.jpg,labels_000053.npz}, calibration/",
+    get="the publisher's page: one archive (119 GB) or subjects one by one (12 GB each), and the calibration",
+    licence="CC BY-NC 4.0",
+    terms="No commercial use; the toolkit, which is not used here, is GPL-3.0.",
+    gives="cross-view and cross-pose; boxes and silhouettes from its segmentation",
+)
+
+
+class DexYcbSource(Source):
+    """See the module."""
+
+    card = CARD
+
+    def __init__(self, recipe: SourceRecipe, work: Path | None = None) -> None:
+        super().__init__(recipe, work)
+        self._protocol = recipe.protocol or "s1"
+        if self._protocol not in PROTOCOLS:
+            raise RecipeError(
+                f"DexYCB has no protocol `{self._protocol}`",
+                where=f"source {recipe.name}: protocol",
+                hint=f"give one of {', '.join(PROTOCOLS)}",
+            )
+
+    @override
+    def look(self, root: Path) -> list[Marker]:
+        """See `Source.look`."""
+        home = find_home(root, _is_home)
+        there = home or root
+        few = [f"{name} has {num} of {NUM_SEQUENCES} sequences" for name, num in _counts(there) if num < NUM_SEQUENCES]
+        calibrated = (unwrapped(there / "calibration") / "intrinsics").is_dir()
+        return [
+            Marker(what="20200709-subject-01/ or another subject", found=home is not None, hint=_hint(root)),
+            Marker(
+                what="calibration/",
+                found=calibrated,
+                needed=False,
+                hint="a download of its own; without it: no cameras",
+            ),
+            Marker(what="100 sequences of each subject", found=not few, needed=False, hint="; ".join(few)),
+        ]
+
+    @override
+    def recordings(self, root: Path) -> list[Recording]:
+        """One recording per sequence and split; see `Source.recordings`."""
+        require_folder(root)
+        home = find_home(root, _is_home)
+        if home is None:
+            raise SourceError("no folder here is named like 20200709-subject-01", where=root, hint=_hint(root))
+        found: list[Recording] = []
+        shared = sorted(unwrapped(home / "calibration").glob("*/*.yml"))  # of all: in the fingerprint once
+        for subject in _subjects(home):
+            folder = unwrapped(home / subject)
+            names = _sequences(folder)
+            if len(names) < NUM_SEQUENCES:
+                logger.warning("%s: subject has %d of %d sequences", subject, len(names), NUM_SEQUENCES)
+                if self._protocol in ("s0", "s3"):
+                    raise SourceError(
+                        f"protocol {self._protocol} goes by a sequence's place among {NUM_SEQUENCES}, "
+                        f"and {subject} has {len(names)}",
+                        where=folder,
+                        hint="download the whole subject, move it away, or take protocol s1 or s2",
+                    )
+            for place, name in enumerate(names):
+                files = files_below(root, [file for file in (folder / name / "meta.yml", *shared) if file.is_file()])
+                shared = []
+                who, number = _who(subject)
+                splits = sorted({split_of(self._protocol, number, place, camera) for camera in range(len(CAMERAS))})
+                found += [
+                    Recording(
+                        sequence=key_part(f"{who}-{name}"),
+                        group=who if self._protocol == "s1" else f"{who}-{split}",
+                        split=split,
+                        files=files,
+                        folder=(folder / name).relative_to(root).as_posix(),
+                    )
+                    for split in splits
+                ]
+        return sorted(found, key=lambda one: (one.sequence, one.split))
+
+    @override
+    def scan(self, root: Path, recording: Recording, *, split: Split) -> Scan:
+        """List the frames of one sequence, of the cameras that are in the split; see `Source.scan`."""
+        folder = root / recording.folder
+        home = find_home(root, _is_home) or root
+        if not (folder / "meta.yml").is_file():
+            detail = f"meta.yml: the sequence's {len(list_folders(folder))} cameras cannot be used"
+            return Scan([], [Reject(STAGE, recording.folder, Reason.MISSING, detail)])
+        num_frames, side, extrinsics = _read_meta(folder / "meta.yml")
+        who, number = _who(next(part for part in Path(recording.folder).parts if _SUBJECT.fullmatch(part)))
+        rejects: list[Reject] = []
+        columns: list[tuple[Any, ...]] = []
+        for index, camera in enumerate(CAMERAS):
+            # Only s2 parts the cameras of a sequence, and there its place does not matter.
+            if self._protocol == "s2" and split_of("s2", number, 0, index) is not recording.split:
+                continue
+            names, left_out = _list_view(folder / camera, num_frames)
+            rejects += [Reject(STAGE, f"{recording.folder}/{camera}", *why) for why in left_out]
+            matrix, pose = _camera(unwrapped(home / "calibration"), extrinsics, camera)
+            place = f"{recording.folder}/{camera}"
+            num = len(names)
+            columns.append(
+                (
+                    numbers_of(names, 6, -4), np.full(num, camera), below(place, names),
+                    np.broadcast_to(matrix, (num, 3, 3)), np.broadcast_to(pose, (num, 4, 4)),
+                )
+            )  # fmt: skip
+        instant, view, media, matrices, poses = (np.concatenate(column) for column in zip(*columns, strict=True))
+        shared = [] if self._protocol == "s1" else [OFFICIAL_SPLIT]
+        table = self.table(
+            recording, split,
+            instant=instant,
+            view=view,
+            track="hand",
+            subject=who,
+            media=media.tolist(),
+            width=WIDTH, height=HEIGHT,
+            intrinsics=matrices,
+            camera_from_world=poses,
+            silhouette_from=SilhouetteFrom.DATASET.value,
+            side=side,
+            flags=[[*shared, "uncalibrated"] if lost else shared for lost in np.isnan(matrices[:, 0, 0] + poses[:, 0, 0])],
+        )  # fmt: skip
+        return Scan(table, rejects)
+
+    @override
+    def labels(self, root: Path, row: dict[str, Any]) -> Labels | None:
+        """The hand's box and pixels in one picture; see `Source.labels`."""
+        path = root / row["media"].replace("/color_", "/labels_").replace(".jpg", ".npz")
+        try:
+            seg = read_member(path, "seg", (HEIGHT, WIDTH), np.dtype(np.uint8))
+        except _DAMAGE as error:
+            return Labels(reject=(Reason.BAD_LABEL, f"{path.name}: {str(error) or type(error).__name__}"))
+        hand: Mask = seg == HAND
+        if not hand.any():
+            return Labels(reject=(Reason.HIDDEN, "labels say no hand in this view (seg has no 255)"))
+        columns, rows = np.flatnonzero(hand.any(axis=0)), np.flatnonzero(hand.any(axis=1))
+        box = np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5])
+        return Labels(box_xyxy_px=box, box_from=BoxFrom.DATASET, silhouette=partial(from_mask, hand))
+
+
+def split_of(protocol: str, subject: int, place: int, camera: int) -> Split:
+    """The publisher's split of one camera of one sequence.
+
+    Args:
+        protocol: s0, s1, s2 or s3.
+        subject: from 1.
+        place: of the sequence among its subject's 100, in the order of their names, from 0.
+        camera: index into `CAMERAS`.
+    """
+    if protocol == "s0":
+        if place % 5 != 4:
+            return Split.TRAIN
+        return Split.VAL if subject in (1, 2) else Split.TEST
+    if protocol == "s1":
+        return {7: Split.VAL, 8: Split.TEST, 9: Split.TEST}.get(subject, Split.TRAIN)
+    if protocol == "s2":
+        return {6: Split.VAL, 7: Split.TEST}.get(camera, Split.TRAIN)
+    of_object = {3: Split.VAL, 19: Split.VAL, 7: Split.TEST, 11: Split.TEST, 15: Split.TEST}
+    return of_object.get(place // 5, Split.TRAIN)  # five sequences follow one another for each object
+
+
+def read_member(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """Read one array of an npz file, whose size is known before anything is decompressed.
+
+    Raises:
+        ValueError: it is of another shape or dtype, or larger; what else a damaged file raises stands in `_DAMAGE`.
+    """
+    most = int(np.prod(shape)) * dtype.itemsize + 1024  # and numpy's header
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(f"{name}.npy")
+        if member.file_size > most:
+            raise ValueError(f"{name} has {member.file_size} bytes, more than {shape} of {dtype}")
+        array = np.load(io.BytesIO(archive.read(member)), allow_pickle=False)
+    if array.shape != shape or array.dtype != dtype:
+        raise ValueError(f"{name} is {array.shape} of {array.dtype}, not {shape} of {dtype}")
+    return array
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML whose scalars stay text (20200702_151821 is a name, no number), and the tuples that Python wrote."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+
+
+def _tuple(loader: yaml.SafeLoader, node: yaml.Node) -> list[Any]:
+    if not isinstance(node, yaml.SequenceNode):
+        raise yaml.constructor.ConstructorError(None, None, "a tuple that is no sequence", node.start_mark)
+    return loader.construct_sequence(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
+
+
+def _read_yaml(path: Path) -> Any:
+    return _parse_yaml(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)  # the calibrations of all sequences
+def _parse_yaml(path: Path, _: int) -> Any:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_YAML_BYTES + 1)
+        if len(data) > MAX_YAML_BYTES:
+            raise ValueError("it is far too large")
+        return yaml.load(data, Loader=_Loader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise _wrong(path, " ".join(str(error).split())) from error
+
+
+def _wrong(path: Path, what: str) -> SourceError:
+    return SourceError(
+        f"{path.name} does not parse: {what}", where=path, hint="unpack it again from the publisher's archive"
+    )
+
+
+def _read_meta(path: Path) -> tuple[int, str, str]:
+    """Frames of each camera, the hand's side, and the name of the calibration."""
+    meta = _read_yaml(path)
+    try:
+        num_frames, (side, *_), extrinsics = int(meta["num_frames"]), meta["mano_sides"], meta["extrinsics"]
+        if side not in ("left", "right") or not re.fullmatch(r"[\w-]+", extrinsics) or num_frames < 0:
+            raise ValueError(f"mano_sides {side}, extrinsics {extrinsics}, num_frames {num_frames}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise _wrong(path, f"num_frames, mano_sides and extrinsics are due: {error}") from error
+    return num_frames, side, extrinsics
+
+
+def _camera(folder: Path, extrinsics: str, camera: str) -> tuple[Floats, Floats]:
+    """K (3, 3) and camera_from_world (4, 4) of a camera; NaN where the calibration is not there."""
+    lens, rig = folder / "intrinsics" / f"{camera}_640x480.yml", folder / f"extrinsics_{extrinsics}" / "extrinsics.yml"
+    matrix, pose = np.full((3, 3), np.nan), np.full((4, 4), np.nan)
+    path = lens
+    try:
+        if lens.is_file():
+            fx, fy, x, y = (float(_read_yaml(lens)["color"][key]) for key in ("fx", "fy", "ppx", "ppy"))
+            matrix = np.array([[fx, 0, x], [0, fy, y], [0, 0, 1.0]])
+        path = rig
+        if rig.is_file():
+            master_from_camera = np.eye(4)
+            master_from_camera[:3] = np.array(_read_yaml(rig)["extrinsics"][camera], float).reshape(3, 4)
+            turn = master_from_camera[:3, :3]
+            if not np.abs(turn @ turn.T - np.eye(3)).max() < 0.01:
+                raise ValueError("the rotation is none")
+            pose = np.linalg.inv(master_from_camera)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _wrong(path, f"camera {camera}: {error}") from error
+    return matrix, pose
+
+
+def _list_view(folder: Path, num_frames: int) -> tuple[pa.StringArray, list[tuple[Reason, str]]]:
+    """Names of one camera's pictures that have labels, and what is left out."""
+    if not folder.is_dir():
+        return pa.array([], pa.string()), [(Reason.MISSING, f"{num_frames} frames: the camera's folder is not there")]
+    names, odd = list_named(folder, _FILES)
+    shown = names.filter(pc.starts_with(names, "color_"))
+    labelled = names.filter(pc.starts_with(names, "labels_"))
+    has_label = pc.is_in(pc.utf8_slice_codeunits(shown, 6, 12), pc.utf8_slice_codeunits(labelled, 7, 13))
+    absent = num_frames - len(shown)
+    left_out = [
+        (odd, Reason.BAD_LABEL, "images are not named like color_000053.jpg"),
+        (len(shown) - pc.sum(has_label).as_py() if len(shown) else 0, Reason.UNLABELLED, "images have no labels_*.npz"),
+        (absent, Reason.MISSING, f"of {num_frames} frames of meta.yml have no image"),
+    ]
+    return shown.filter(has_label), [(reason, f"{count} {why}") for count, reason, why in left_out if count > 0]
+
+
+def _who(subject: str) -> tuple[str, int]:
+    """`subject-01` and 1 of the folder `20200709-subject-01`."""
+    match = _SUBJECT.fullmatch(subject)
+    assert match is not None, "only folders of this form are listed"
+    return match[1], int(match[2])
+
+
+def _subjects(home: Path) -> list[str]:
+    return [name for name in list_folders(home) if _SUBJECT.fullmatch(name)]
+
+
+def _sequences(subject: Path) -> list[str]:
+    return [name for name in list_folders(subject) if re.fullmatch(r"\d{8}_\d{6}", name)]
+
+
+def _counts(home: Path) -> list[tuple[str, int]]:
+    return [(name, len(_sequences(unwrapped(home / name)))) for name in _subjects(home)]
+
+
+def _is_home(folder: Path) -> bool:
+    return bool(_subjects(folder))
+
+
+def _hint(root: Path) -> str:
+    """What to do about a root that is not DexYCB."""
+    if _SUBJECT.fullmatch(root.resolve().name):
+        return "this is one subject: give the folder that holds it, and calibration/"
+    return "give the folder that holds 20200709-subject-01/ and calibration/ as ROOT"
