@@ -41,6 +41,7 @@ from manifests.types import OFFICIAL_SPLIT, BoxFrom, Domain, Reason, Reject, Spl
 from pipeline.media import probe
 from pipeline.sources.base import STAGE, Card, Floats, Marker, Recording, Scan, Source
 from pipeline.sources.layout import require_folder
+from pipeline.sources.trees import MAX_FOLDERS, MAX_PROBED, list_folders
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,6 @@ CLOCK_HZ = {
 RELEASES_FPS = (5, 30)
 INDEX = "interhand-1"  # of the Parquet files made of data.json; the number rises when their content changes
 OLD_FOLDERS = ("all", "human_annot", "machine_annot")  # of annotations v0.0
-
-TRIES = 10  # pictures of a view looked at for its size, where no data.json tells it
 
 HANDS = (None, "right", "left", "interacting")  # in this order in the index
 SIDES = (None, "right", "left", None)
@@ -74,7 +73,9 @@ OK, ASTRAY, TWICE, UNLABELLED, BAD_BOX, OUTSIDE = range(len(FAULTS))
 
 IMAGES = "images/{train,val,test}/Capture0"
 _SPLITS = [split.value for split in Split]
-_IMAGE = re.compile(r"image(0|[1-9]\d{0,8})\.jpg")
+_CAPTURE = re.compile(r"Capture[0-9]+")
+_CAMERA = re.compile(r"cam(0|[1-9][0-9]{0,8})")
+_IMAGE = re.compile(r"image(0|[1-9][0-9]{0,8})\.jpg")
 _NAME = re.compile(r"\w[\w.-]*")
 _PLAIN = ("camera", "frame", "fault", "hands")
 _SCHEMA = pa.schema(
@@ -256,7 +257,7 @@ class InterHandSource(Source):
 
     def _index_of(self, data: Path) -> Path:
         assert self.work is not None, "whoever lists recordings gives a folder for the index"
-        return self.work / f"{INDEX}-{stamp_of(data)[:32]}.parquet"
+        return self.work / f"{INDEX}-{_stamp(data, _state(data))[:32]}.parquet"
 
     def _recordings(self, root: Path, tree: _Tree, split: Split) -> list[Recording]:
         """The sequences of one split that data.json lists, or that are there."""
@@ -311,7 +312,7 @@ def _find(root: Path) -> _Tree:
     labels = _distinct([f for f in folders if any(_is_annotation(f / s, s) for s in Split)])
     for folder in [] if labels else folders:
         old = [name for name in OLD_FOLDERS if (folder / name).is_dir()]
-        if old and folder.name == "annotations":
+        if old and (folder.name == "annotations" or any(folder.glob(f"{old[0]}/InterHand2.6M_*_data.json"))):
             raise SourceError(
                 f"found v0.0 layout (annotations/{old[0]}); v1.0 expected annotations/train/",
                 where=folder,
@@ -343,10 +344,11 @@ def _find(root: Path) -> _Tree:
 
 
 def _below(folder: Path, depth: int) -> list[Path]:
-    """A folder and those below it, down to splits and captures."""
+    """A folder and those below it, down to splits and captures; what cannot be listed is none of ours."""
     found = [folder]
-    for name in _folders(folder) if depth else []:
-        if name not in _SPLITS and not re.fullmatch(r"Capture\d+", name):
+    with suppress(SourceError):
+        names = [name for name in _folders(folder) if name not in _SPLITS and not _CAPTURE.fullmatch(name)]
+        for name in names if depth and len(names) <= MAX_FOLDERS else []:
             found += _below(folder / name, depth - 1)
     return found
 
@@ -361,16 +363,20 @@ def _is_annotation(folder: Path, split: Split) -> bool:
 
 
 def _folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones; of one that cannot be listed, none."""
+    """Names of the folders in a folder, see `list_folders`."""
     try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    except OSError:
-        return []
+        return list_folders(folder)
+    except OSError as error:
+        raise _unlistable(folder, error) from error
+
+
+def _unlistable(folder: Path, error: OSError) -> SourceError:
+    what = f"the folder cannot be listed: {error.strerror}"
+    return SourceError(what, where=folder, hint="check its permissions and the disk")
 
 
 def _captures(folder: Path) -> list[str]:
-    return [name for name in _folders(folder) if re.fullmatch(r"Capture\d+", name)]
+    return [name for name in _folders(folder) if _CAPTURE.fullmatch(name)]
 
 
 def _place(folder: str) -> tuple[str, str]:
@@ -384,13 +390,27 @@ def _listed(root: Path, recording: Recording, what: str) -> Path | None:
     return next((root / name for name, _ in recording.files if name.endswith(f"_{what}.json")), None)
 
 
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of change: what cached answers about a file hold for."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+@lru_cache(maxsize=8)
+def _stamp(path: Path, _state: tuple[int, int]) -> str:
+    return stamp_of(path)
+
+
 def _files_of(root: Path, folder: str) -> tuple[dict[int, list[str]], list[Reject]]:
     """Names of the files of each camera of a sequence; a folder that is no camera's is a reject."""
     found, rejects = dict[int, list[str]](), list[Reject]()
     for name in _folders(root / folder):
-        if re.fullmatch(r"cam\d{1,9}", name):
-            with os.scandir(root / folder / name) as entries:
-                found[int(name[3:])] = [entry.name for entry in entries if not entry.name.startswith(".")]
+        if _CAMERA.fullmatch(name):
+            try:
+                with os.scandir(root / folder / name) as entries:
+                    found[int(name[3:])] = [entry.name for entry in entries if not entry.name.startswith(".")]
+            except OSError as error:
+                raise _unlistable(root / folder / name, error) from error
         else:
             rejects.append(
                 Reject(STAGE, f"{folder}/{name}", Reason.UNLABELLED, "the folder is not called cam and a number")
@@ -413,14 +433,14 @@ def _from_files(root: Path, folder: str, there: dict[int, list[str]]) -> tuple[_
             each = np.zeros((len(frames), 1), np.int64)
             parts.append(_Pictures(camera + each[:, 0], np.array(frames), size + each, box + each, each[:, 0]))
         elif frames:
-            detail = f"{len(frames)} pictures: no header of the first {TRIES} parses"
+            detail = f"{len(frames)} pictures: no header of the first {MAX_PROBED} parses"
             rejects.append(Reject(STAGE, place, Reason.UNREADABLE, detail))
     return _Pictures.joined(parts), rejects
 
 
 def _first_size(folder: Path, frames: Sequence[int]) -> tuple[int, int] | None:
     """Width and height of the first of some pictures whose header parses."""
-    for frame in frames[:TRIES]:
+    for frame in frames[:MAX_PROBED]:
         with suppress(SourceError):
             media = probe(folder / f"image{frame}.jpg")
             return media.width, media.height
@@ -458,8 +478,7 @@ def _flags(pictures: _Pictures, views: list[int], at: Ints, calibrated: Mapping[
 
 def _cameras(path: Path, folder: str) -> dict[int, tuple[Floats, Floats]]:
     """Intrinsics and camera_from_world of the cameras of a sequence's capture, by number."""
-    stat = path.stat()
-    return _read_cameras(path, (stat.st_size, stat.st_mtime_ns), _place(folder)[0].removeprefix("Capture"))
+    return _read_cameras(path, _state(path), _place(folder)[0].removeprefix("Capture"))
 
 
 @lru_cache(maxsize=8)
@@ -510,7 +529,8 @@ def _from_index(
     for view, start, stop in zip(views, starts, [*starts[1:], len(camera)], strict=True):
         place, mine = f"{folder}/cam{view}", slice(start, stop)
         names = [f"image{number}.jpg" for number in frame[mine].tolist()]
-        for kind, told in enumerate(FAULTS):
+        for kind in np.unique(fault[mine]).tolist():
+            told = FAULTS[kind]
             if told and (bad := [name for name, k in zip(names, fault[mine].tolist(), strict=True) if k == kind]):
                 rejects.append(Reject(STAGE, place, told[0], f"{_some(bad)}: {told[1]}"))
         if not there:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -287,7 +288,7 @@ def test_without_data_json_the_folders_are_listed(bare, tmp_path, caplog):
         assert row["flags"] == (["gray", "official_split"] if wide else ["official_split"])
     assert told(found["test", ROM]) == {
         ("cam400002", Reason.UNLABELLED, "1 (image00012000.jpg): not called image and a number"),
-        ("cam400049", Reason.UNREADABLE, "3 pictures: no header of the first 10 parses"),
+        ("cam400049", Reason.UNREADABLE, "3 pictures: no header of the first 8 parses"),
     }
     assert not (tmp_path / "work").exists()
 
@@ -440,6 +441,20 @@ def test_what_is_missing_is_marked(root, tmp_path):
     }  # fmt: skip
     assert not any(marker.needed for marker in missing.values())
     assert "the whole frame is the box" in missing["annotations/test/InterHand2.6M_test_data.json"].hint
+
+
+def test_a_folder_that_cannot_be_listed_is_told(root, tmp_path, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == "cam400049":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(SourceError, match="the folder cannot be listed: Permission denied") as caught:
+        scans(root, tmp_path)
+    assert caught.value.where.endswith("cam400049")
 
 
 def test_sequences_that_keys_cannot_tell_apart_are_an_error(root, tmp_path):
