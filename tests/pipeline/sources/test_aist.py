@@ -20,7 +20,7 @@ from manifests.findings import Severity
 from manifests.geometry import crop_from_frame
 from manifests.sample import cells_of, unpack_cells
 from manifests.types import EVERYBODY, FrameKey, PairKind, Reason, Split
-from pipeline.recipes import BuildRecipe, PairRecipe, ParserRecipe, SourceRecipe, dataset
+from pipeline.recipes import BuildRecipe, CropRecipe, PairRecipe, ParserRecipe, SourceRecipe, dataset
 from pipeline.silhouettes import from_mask
 from pipeline.sources.aist import AistSource, boxes_around, on_grid, read_keypoints
 from pipeline.sources.base import Scan
@@ -563,6 +563,7 @@ def recipe(**options) -> BuildRecipe:
         plain,
         sources=(replace(plain.sources[0], **options),),
         parser=ParserRecipe(backend="none"),
+        crop=CropRecipe(size_px=128),
         pair=PairRecipe(min_hash_distance=0, min_dt_s=0.09),
     )
 
@@ -599,7 +600,7 @@ def test_from_raw_files_to_audited_shards(made: tuple[Path, Truth], tmp_path: Pa
     def figure(key: FrameKey) -> honest.Figure:
         return truth.figure(NAMES[key.sequence], key.view, key.instant)
 
-    assert prove_crop_cameras(tmp_path, figure) > 100
+    assert prove_crop_cameras(tmp_path, figure, least_overlap=0.6) > 100  # small crops blur colours
     prove_silhouettes(tmp_path, truth)
 
 
