@@ -30,7 +30,16 @@ from manifests.matlab import read_mat
 from manifests.types import BoxFrom, Domain, Reason, Reject, Split, key_part
 from pipeline.sources.base import STAGE, Card, Marker, Recording, Scan, Source
 from pipeline.sources.layout import files_below, require_folder
-from pipeline.sources.trees import below, find_home, image_size, list_folders, list_named, numbers_of, unwrapped
+from pipeline.sources.trees import (
+    below,
+    find_home,
+    image_size,
+    list_folders,
+    list_named,
+    nothing_seen,
+    numbers_of,
+    unwrapped,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -151,9 +160,7 @@ class MarsSource(Source):
             rejects += [Reject(STAGE, place, reason, detail) for reason, detail in left_out]
         size = image_size(folder, names)
         if size is None:
-            return Scan(
-                [], [*rejects, Reject(STAGE, place, Reason.UNREADABLE, f"none of {len(names)} images is readable")]
-            )
+            return Scan([], [*rejects, nothing_seen(place, len(names))])
         width, height = size
         camera, tracklet = pc.utf8_slice_codeunits(names, 5, 6), pc.utf8_slice_codeunits(names, 7, 11)
         frames = self.table(

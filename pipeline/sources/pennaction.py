@@ -24,7 +24,7 @@ from manifests.types import BoxFrom, Domain, Reason, Reject, Split
 from pipeline.recipes import SourceRecipe
 from pipeline.sources.base import STAGE, Card, Floats, Marker, Recording, Scan, Source
 from pipeline.sources.layout import files_below, require_folder
-from pipeline.sources.trees import below, find_home, image_size, list_folders, list_named, numbers_of
+from pipeline.sources.trees import below, find_home, image_size, list_folders, list_named, nothing_seen, numbers_of
 
 logger = logging.getLogger(__name__)
 
@@ -139,8 +139,7 @@ class PennActionSource(Source):
         reject(Reason.BAD_LABEL, odd, "images are not named like 000001.jpg")
         size = image_size(folder, names)
         if size is None:
-            reject(Reason.UNREADABLE, len(names) or 1, "images: none can be read")
-            return Scan([], rejects)
+            return Scan([], [*rejects, nothing_seen(place, len(names))])
         instant = numbers_of(names, 0, 6)
         shared = {"view": VIEW, "width": size[0], "height": size[1]}
         if clip is None:
@@ -160,6 +159,8 @@ class PennActionSource(Source):
         known = told.copy()
         known[told] = np.isfinite(boxes[row[told]]).all(axis=1)
         reject(Reason.UNLABELLED, int((told & ~known).sum()), "images have neither a box nor visible joints")
+        if not known.any():
+            return Scan([], rejects)
         row, names = row[known], names.filter(known)
         frames = self.table(
             recording, split,

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.errors import SourceError
+from manifests.types import Reason, Reject
 from pipeline.media import is_image, probe
+from pipeline.sources.base import STAGE
 
 MAX_FOLDERS = 64  # a folder of more holds recordings, not datasets
 MAX_PROBED = 8  # images whose headers are tried for a sequence's size
@@ -67,7 +69,7 @@ def numbers_of(names: pa.StringArray, start: int, stop: int) -> Any:
 
 
 def below(folder: str, names: pa.StringArray) -> Any:
-    """(n,) paths of files in a folder that lies below the root."""
+    """(n,) paths of the files of a folder that lies below the root."""
     return pc.binary_join_element_wise(folder, names, "/").to_numpy(zero_copy_only=False)
 
 
@@ -80,6 +82,13 @@ def image_size(folder: Path, names: pa.StringArray) -> tuple[int, int] | None:
             continue
         return media.width, media.height
     return None
+
+
+def nothing_seen(place: str, num_images: int) -> Reject:
+    """The reject of a folder for which `image_size` gave None."""
+    if not num_images:
+        return Reject(STAGE, place, Reason.MISSING, "the folder holds no image of its recording")
+    return Reject(STAGE, place, Reason.UNREADABLE, f"{num_images} images: none can be read")
 
 
 def _few_folders(folder: Path) -> list[Path]:

@@ -231,7 +231,7 @@ def test_folders_and_pictures_that_are_nobodys(root: Path) -> None:
     assert "1 images: the folder is not named like a person" in counts(scan(root, "0001-copy"))[Reason.BAD_LABEL]
     for path in (root / "bbox_train/0003").iterdir():
         path.write_bytes(b"no picture")
-    assert counts(scan(root, "0003")) == {Reason.UNREADABLE: "none of 3 images is readable"}
+    assert counts(scan(root, "0003")) == {Reason.UNREADABLE: "3 images: none can be read"}
 
 
 def test_the_real_tables(tmp_path: Path) -> None:

@@ -136,6 +136,10 @@ def test_a_clip_that_cannot_be_read_is_counted(root: Path) -> None:
     for path in (root / "frames/0002").iterdir():
         path.write_bytes(b"\xff\xd8")
     assert details(scan(root, "0002")) == [(Reason.UNREADABLE, "4 images: none can be read")]
+    change(root, "0001", bbox=np.zeros((0, 4)), visibility=np.zeros((6, 13)))
+    nobody = scan(root, "0001")
+    assert nobody.frames == []
+    assert details(nobody) == [(Reason.UNLABELLED, "6 images have neither a box nor visible joints")]
 
 
 def test_without_labels_the_person_is_looked_for(root: Path, caplog: pytest.LogCaptureFixture) -> None:
