@@ -1,4 +1,4 @@
-"""InterHand2.6M v1.0, at 5 or 30 frames per second: one or two hands before up to 140 synchronous cameras.
+"""InterHand2.6M v1.0, at 5 or 30 frames per second: one or two hands of a person before dozens of synchronous cameras.
 
 ``` text
 <root>/InterHand2.6M_5fps_batch1/images/{train,val,test}/Capture0/0013_surfer/cam410049/image4973.jpg
@@ -6,13 +6,13 @@
 ```
 The root may be the folder that holds both, `images/` itself, or one more level up; the annotations may lie under any name
 below it. The number in an image's name is the frame of the capture's clock, not padded, and shared by all cameras. Captures
-are counted anew in each split: val/Capture0 and test/Capture0 are different people.
+are counted anew in each split: val/Capture0 and test/Capture0 are not one.
 
 data.json (gigabytes: a box that holds all hands, and the kind of hands, for every picture) is read once, in one pass, into a
 Parquet file of one row group per sequence. A split without it is listed from its folders, and the whole frame is the box.
 
 Convention: world and `campos` are millimetres there, metres here; x_camera = R (x_world - campos); no lens distortion. Boxes
-are [x, y, width, height] around projected joints, so pixel 0 is the centre of the first pixel.
+are [x, y, width, height], 1.2 times as large as that of the projected joints, and clipped to the picture here.
 """
 
 import io
@@ -48,11 +48,8 @@ logger = logging.getLogger(__name__)
 Ints = npt.NDArray[np.int64]
 
 TRACK = "hands"  # one box holds all hands of the one person
-CLOCK_HZ = {
-    Split.TRAIN: 90,
-    Split.VAL: 30,
-    Split.TEST: 30,
-}  # of the numbers in the images' names (issue 147 of InterHand2.6M)
+# Ticks per second of the numbers in the images' names. Source: issue 147 of the dataset's repository.
+CLOCK_HZ = {Split.TRAIN: 90, Split.VAL: 30, Split.TEST: 30}
 RELEASES_FPS = (5, 30)
 INDEX = "interhand-1"  # of the Parquet files made of data.json; the number rises when their content changes
 OLD_FOLDERS = ("all", "human_annot", "machine_annot")  # of annotations v0.0
@@ -171,17 +168,15 @@ class InterHandSource(Source):
             tree = _find(root)
         except SourceError as error:
             return [Marker(what=IMAGES, found=False, hint=f"{error.what}: {error.hint}")]
-        markers = [Marker(what=IMAGES, found=True, hint=f"splits: {', '.join(tree.splits())}")]
-        for split in tree.splits():
-            for what, without in (("data", "the whole frame is the box"), ("camera", "pairs have no view angle")):
-                markers.append(
-                    Marker(
-                        what=f"annotations/{split}/InterHand2.6M_{split}_{what}.json",
-                        found=tree.annotation(split, what) is not None,
-                        needed=False,
-                        hint=f"without it {without}; unpack the annotations of v1.0 below the root",
-                    )
-                )
+        splits = tree.splits()
+        fewer = f"only {', '.join(splits)}" if len(splits) < len(Split) else ""
+        markers = [Marker(what=IMAGES, found=True, hint=fewer)]
+        for split in splits:
+            for what, without in (("data", "whole frames are cut"), ("camera", "pairs have no view angle")):
+                found = tree.annotation(split, what) is not None
+                hint = "" if found else f"without it {without}; unpack the annotations of v1.0 below the root"
+                name = f"annotations/{split}/InterHand2.6M_{split}_{what}.json"
+                markers.append(Marker(what=name, found=found, needed=False, hint=hint))
         return markers
 
     @override
@@ -616,7 +611,7 @@ class _Labelled:
 def _write_index(path: Path, target: Path) -> Iterator[int]:
     """Read a data.json, in one pass, and write its index.
 
-    Memory: some 60 bytes a picture while reading and twice that while joining, besides the Parquet file.
+    Memory: some 170 bytes a picture at the most, while the two arrays are joined (see tests/bench/bench_interhand.py).
 
     Yields:
         bytes done.

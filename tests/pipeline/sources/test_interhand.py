@@ -162,6 +162,7 @@ def test_only_wanted_splits_are_indexed_and_all_are_named(drawn, tmp_path, caplo
 def test_a_split_without_images_is_none(root, tmp_path):
     shutil.rmtree(root / IMAGES / "train")
     assert {split for split, _ in scans(root, tmp_path)} == {"val", "test"}
+    assert source(tmp_path).look(root)[0].hint == "only val, test"
 
 
 # --- what it leaves out ---
@@ -440,7 +441,7 @@ def test_what_is_missing_is_marked(root, tmp_path):
         "annotations/val/InterHand2.6M_val_camera.json", "annotations/test/InterHand2.6M_test_data.json"
     }  # fmt: skip
     assert not any(marker.needed for marker in missing.values())
-    assert "the whole frame is the box" in missing["annotations/test/InterHand2.6M_test_data.json"].hint
+    assert "whole frames are cut" in missing["annotations/test/InterHand2.6M_test_data.json"].hint
 
 
 def test_a_folder_that_cannot_be_listed_is_told(root, tmp_path, monkeypatch):
