@@ -19,6 +19,7 @@ from manifests import table as tables
 from manifests.geometry import camera_centre, crop_from_frame, rays
 from manifests.sample import SILHOUETTE_BYTES, cells_of, pack_cells
 from manifests.types import EVERYBODY, BoxFrom, Domain, FrameKey, Reason, Reject, SilhouetteFrom
+from pipeline.guard import ParserCrashError
 from pipeline.media import Picture, read_media
 from pipeline.parse import HumanParser
 from pipeline.people import Follower
@@ -164,10 +165,13 @@ class _Walk:
             return
         if told.box_xyxy_px is not None:
             row = row | {"box_xyxy_px": told.box_xyxy_px.tolist(), "box_from": told.box_from.value}
-        if row["box_xyxy_px"] is not None or self._follower is None or row["domain"] == Domain.HAND:
-            self._cut_boxed(row, picture.rgb, shared, told)
-        else:
-            self._cut_followed(row, picture.rgb, shared, self._follower)
+        try:
+            if row["box_xyxy_px"] is not None or self._follower is None or row["domain"] == Domain.HAND:
+                self._cut_boxed(row, picture.rgb, shared, told)
+            else:
+                self._cut_followed(row, picture.rgb, shared, self._follower)
+        except ParserCrashError as error:  # whom it followed is lost with it
+            self._part(row, Reason.PARSER_CRASH, str(error))
 
     def _part(self, row: Row, reason: Reason, detail: str) -> None:
         """Nothing after this joins what was before."""

@@ -17,7 +17,7 @@ from pipeline.stage import Outcome, Report, Stage, Unit, run_unit
 logger = logging.getLogger(__name__)
 
 Steps = Callable[[str, int, int], None]
-MAX_TRIES = 3  # a unit whose worker dies this often is given up
+MAX_TRIES = 3  # a unit whose worker dies this often, and gets no further between, is given up
 
 
 class LocalExecutor:
@@ -55,7 +55,7 @@ class RayExecutor:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         workers = min(len(units), self.workers or max(1, int(resources.get("CPU", 1))))
         pool = _Pool(ray, stage, folder, stamp, workers)
-        waiting, tries = list(reversed(units)), Counter[str]()
+        waiting, tries, furthest = list(reversed(units)), Counter[str](), Counter[str]()
         try:
             while waiting or pool.busy:
                 while waiting and pool.free:
@@ -65,7 +65,9 @@ class RayExecutor:
                 for reference in ready:
                     unit, outcome = pool.collect(reference)
                     if outcome is None:
-                        tries[unit.id] += 1
+                        done = _steps(progress / unit.id)[0]
+                        tries[unit.id] = 1 if done > furthest[unit.id] else tries[unit.id] + 1
+                        furthest[unit.id] = max(done, furthest[unit.id])
                         if tries[unit.id] < MAX_TRIES:
                             logger.warning("the worker of unit %s died; trying again", unit.id)
                             waiting.append(unit)
@@ -124,9 +126,18 @@ def _given_up(folder: Path, unit: Unit) -> Outcome:
 def _tell_steps(progress: Path, report: Steps) -> None:
     """Pass on what the workers have noted in their progress files."""
     for path in progress.iterdir():
-        with suppress(OSError, ValueError):
-            done, total = path.read_text().split()
-            report(path.name, int(done), int(total))
+        done, total = _steps(path)
+        if total:
+            report(path.name, done, total)
+
+
+def _steps(path: Path) -> tuple[int, int]:
+    """Steps done and in all, from a unit's progress file; (0, 0) without one."""
+    try:
+        done, total = path.read_text().split()
+        return int(done), int(total)
+    except (OSError, ValueError):
+        return 0, 0
 
 
 def _note(progress: Path, unit: str) -> Report:
@@ -167,8 +178,9 @@ class _Pool:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"), "1")
         options = {"num_cpus": 1, "runtime_env": {"env_vars": threads}}
         if stage.pooled:
-            actor = ray.remote(_Worker).options(max_restarts=-1, max_task_retries=0, **options)
-            self.free: list[Any] = [actor.remote(stage, folder, stamp) for _ in range(size)]
+            # One that dies is replaced by us: a restarting one would refuse the next units for a while.
+            self._actor = ray.remote(_Worker).options(max_restarts=0, **options)
+            self.free: list[Any] = [self._actor.remote(stage, folder, stamp) for _ in range(size)]
         else:
             self._task = ray.remote(_run_task).options(max_retries=0, **options)
             self.free = [None] * size
@@ -188,6 +200,8 @@ class _Pool:
         try:
             return unit, self.ray.get(reference)
         except (self.ray.exceptions.RayActorError, self.ray.exceptions.WorkerCrashedError):
+            if slot is not None:
+                self.free[-1] = self._actor.remote(self.stage, self.folder, self.stamp)
             return unit, None
         except self.ray.exceptions.RayTaskError as error:
             told = error.cause

@@ -11,13 +11,14 @@ from typing_extensions import override
 
 from manifests import table as tables
 from manifests.build import Build
-from manifests.commit import UnitWriter, content_hash
+from manifests.commit import TEMPORARY, UnitWriter, content_hash
 from manifests.errors import SourceError, StageError
 from manifests.files import stamp_of
 from manifests.recipes import fingerprint
 from manifests.splits import assign
 from manifests.types import Reason, Reject, Split
 from pipeline.crop import crop_recording
+from pipeline.guard import guarded
 from pipeline.pairs import COLUMNS, sample_pairs
 from pipeline.parse import HumanParser, build_parser
 from pipeline.progress import watch
@@ -201,15 +202,18 @@ class Crop(Stage):
         frames = tables.read("frames", path)
         name = frames.column("source")[0].as_py()
         root = self.roots[name]
+        parser = guarded(opened, self.open, out.folder / TEMPORARY / "parser" / unit.id) if opened else None
         crops, rejects = crop_recording(
             frames,
             root,
             recipe=self.recipe.crop,
-            parser=opened,
+            parser=parser,
             parser_threshold=self.recipe.parser.threshold,
             labels=partial(build_source(self.recipe.source(name)).labels, root),
             progress=report,
         )
+        if parser is not None:
+            parser.close()
         used = len(set(crops.column("frame_key").to_pylist()))
         left_out = 1 - used / frames.num_rows
         if left_out > self.recipe.max_reject_share and frames.num_rows >= ENOUGH_TO_JUDGE:

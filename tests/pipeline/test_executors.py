@@ -2,14 +2,21 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from manifests import table as tables
 from manifests.commit import commits
 from manifests.errors import StageError
+from manifests.types import Reason
 from pipeline.executors import LocalExecutor, RayExecutor
+from pipeline.recipes import RECIPES, CropRecipe
 from pipeline.stage import run_stage
+from pipeline.stages import Ingest
+from tests.support.deadly import DeadlyCrop
+from tests.support.figures import MAGENTA, RED, Figure, draw, write_stills
 from tests.support.folders import contents
 from tests.support.toy_stage import SilentWatcher, Toy
 
@@ -52,3 +59,18 @@ def test_an_input_that_kills_its_worker_is_given_up_by_name(tmp_path: Path, clus
     with pytest.raises(StageError, match=r"(?s)1 of 4 units.*the worker died 3 times on unit u001"):
         run_stage(Toy(units=4, deadly=(1,), pooled=pooled), tmp_path, RayExecutor(), SilentWatcher())
     assert [c.unit for c in commits(tmp_path / "toys")] == ["u000", "u002", "u003"]
+
+
+def test_pictures_that_kill_the_parser_are_left_out_and_their_recording_stays(tmp_path: Path, cluster: None) -> None:
+    root = tmp_path / "clips"
+    for name, deadly in (("calm", []), ("deadly", [2, 6, 7])):
+        walk = [Figure(100 + 4 * i, 120, colour=MAGENTA if i in deadly else RED) for i in range(12)]
+        write_stills(root / name, [draw([figure]) for figure in walk])
+    recipe = replace(RECIPES["videos"](), crop=CropRecipe(min_track=2))
+    run_stage(Ingest(recipe, {"videos": root}, tmp_path), tmp_path, LocalExecutor(), SilentWatcher())
+    stage = DeadlyCrop(recipe, {"videos": root}, tmp_path, tmp_path)
+    summary = run_stage(stage, tmp_path, RayExecutor(), SilentWatcher())
+    assert summary.rejects[Reason.PARSER_CRASH] == 3
+    crops = tables.read("crops", tmp_path / "crops" / "videos-deadly.crops.parquet")
+    assert set(crops.column("instant").to_pylist()) <= set(range(12)) - {2, 6, 7}
+    assert len(commits(tmp_path / "crops")) == 2
