@@ -52,6 +52,7 @@ TRACK = "hands"  # one box holds all hands of the one person
 CLOCK_HZ = {Split.TRAIN: 90, Split.VAL: 30, Split.TEST: 30}
 RELEASES_FPS = (5, 30)
 INDEX = "interhand-1"  # of the Parquet files made of data.json; the number rises when their content changes
+MANY_PICTURES = 100_000  # of one sequence: its crops take some 1.5 GB
 OLD_FOLDERS = ("all", "human_annot", "machine_annot")  # of annotations v0.0
 
 HANDS = (None, "right", "left", "interacting")  # in this order in the index
@@ -124,9 +125,10 @@ class _Tree:
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
-    """What the index says of a sequence: its row group, and the person."""
+    """What the index says of a sequence: its row group, the number of its rows, and the person."""
 
     row_group: int
+    pictures: int
     subject: int | None
 
 
@@ -254,6 +256,15 @@ class InterHandSource(Source):
         assert self.work is not None, "whoever lists recordings gives a folder for the index"
         return self.work / f"{INDEX}-{_stamp(data, _state(data))[:32]}.parquet"
 
+    def _warn_of_long(self, split: Split, index: Mapping[tuple[str, str], _Sequence]) -> None:
+        """Say so where a sequence is so long that its crops may not fit into memory at once."""
+        place, longest = max(index.items(), key=lambda item: item[1].pictures, default=(None, None))
+        if place and longest and longest.pictures > MANY_PICTURES * self.recipe.frame_step:
+            logger.warning(
+                "%s/%s: %d pictures, whose crops are kept in memory together: with a `frame_step` of %d they are fewer",
+                split, "/".join(place), longest.pictures, -(-longest.pictures // MANY_PICTURES),
+            )  # fmt: skip
+
     def _recordings(self, root: Path, tree: _Tree, split: Split) -> list[Recording]:
         """The sequences of one split that data.json lists, or that are there."""
         folder = tree.images / split
@@ -263,6 +274,7 @@ class InterHandSource(Source):
             if split in self.recipe.splits:  # of the others no more than their names is of interest
                 index = _sequences(self._index_of(data))
                 subjects = {place: one.subject for place, one in index.items()}
+                self._warn_of_long(split, index)
         elif split in self.recipe.splits:
             logger.warning(
                 "%s has no data.json: its pictures are listed from folders, and whole frames are cut", folder
@@ -556,7 +568,9 @@ def _sequences(path: Path) -> dict[tuple[str, str], _Sequence]:
             where=path,
             hint="remove it; the next ingest makes it anew",
         ) from error
-    return {(one["capture"], one["sequence"]): _Sequence(k, one["subject"]) for k, one in enumerate(told)}
+    return {
+        (one["capture"], one["sequence"]): _Sequence(k, one["pictures"], one["subject"]) for k, one in enumerate(told)
+    }
 
 
 @dataclass(slots=True)
@@ -672,12 +686,12 @@ def _joined(path: Path, listed: _Listed, labelled: _Labelled) -> bytes:
     columns["fault"] = np.select(checks, [ASTRAY, TWICE, UNLABELLED, BAD_BOX, OUTSIDE], OK).astype(np.int8)
     columns |= {"size": size, "box_xyxy_px": box, "hands": hands}
 
+    counts = np.bincount(columns["sequence"], minlength=len(listed.sequences))
     told = [
-        {"capture": f"Capture{capture}", "sequence": name, "subject": _only(subjects)}
-        for (capture, name), subjects in zip(listed.sequences, listed.subjects, strict=True)
+        {"capture": f"Capture{capture}", "sequence": name, "pictures": count, "subject": _only(subjects)}
+        for (capture, name), count, subjects in zip(listed.sequences, counts.tolist(), listed.subjects, strict=True)
     ]
     schema = _SCHEMA.with_metadata({"sequences": json.dumps(told)})
-    counts = np.bincount(columns["sequence"], minlength=len(told))
     ends = np.cumsum(counts)
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:

@@ -487,6 +487,16 @@ def test_the_index_is_made_once_and_anew_for_another_file(root, tmp_path):
     assert scans(root, tmp_path)["test", ROM].frames.num_rows == 8
 
 
+def test_a_sequence_too_long_for_memory_is_told(drawn, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "MANY_PICTURES", 4)
+    scans(drawn[0], tmp_path)
+    assert "val/Capture0/ROM04_LT_Occlusion: 9 pictures" in caplog.text
+    assert "a `frame_step` of 3" in caplog.text
+    caplog.clear()
+    scans(drawn[0], tmp_path, frame_step=3)
+    assert "pictures, whose crops" not in caplog.text
+
+
 def test_an_index_that_is_given_up_leaves_nothing(root, tmp_path):
     steps = source(tmp_path).prepare(root)
     with pytest.MonkeyPatch.context() as patch:
@@ -641,6 +651,11 @@ def test_from_files_to_shards(drawn, tmp_path):
         for role in ("target", "reference"):
             key = FrameKey.parse(meta[role]["key"])
             assert (key.split, str(key) == dark, str(key).endswith(cut)) == (meta["split"], False, False)
+    rejects = [
+        row for file in (tmp_path / "crops").glob("*.rejects.parquet") for row in pq.read_table(file).to_pylist()
+    ]
+    found = sorted((row["key"], row["reason"]) for row in rejects)
+    assert found == [(dark, "black"), (f"interhand/val/{ROM}/{cut}", "unreadable")]
     leaks = [finding for finding in audit(tmp_path).findings if finding.rule == "leak"]
     assert [(finding.where, finding.severity) for finding in leaks] == [("subject", Severity.WARNING)]
 
