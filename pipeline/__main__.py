@@ -1,4 +1,4 @@
-"""The pipeline's door: `python -m pipeline ingest|render|crop|pairs|shards|build|sources|doctor|fetch|recipe`."""
+"""The pipeline's door: `python -m pipeline ingest|render|crop|pairs|shards|build|sources|doctor|fetch|recipe|convert-checkpoint`."""
 
 import argparse
 import logging
@@ -71,6 +71,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         _add_assets(sub)
     fetch = verbs.add_parser("fetch", help="get the inputs of the demo: clips, motions, the parser's weights, the body")
     _add_assets(fetch)
+    convert = verbs.add_parser("convert-checkpoint", help="make a checkpoint plain: weights and class names only")
+    convert.add_argument("source", type=Path, metavar="IN")
+    convert.add_argument("target", type=Path, metavar="OUT")
+    convert.add_argument(
+        "--i-trust-this-file",
+        action="store_true",
+        help="read it even where that runs code which the file's author put into it",
+    )
     recipe = verbs.add_parser("recipe", help="print a recipe with all its values")
     recipe.add_argument("recipe", nargs="?", default="demo")
     verbs.add_parser("sources", help="the datasets that are read: what each needs, its terms, what it gives")
@@ -93,6 +101,12 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         return 0
     if arguments.verb in ("sources", "doctor"):
         return _say(arguments, console)
+    if arguments.verb == "convert-checkpoint":
+        from pipeline.parsers.convert import convert_checkpoint
+
+        number = convert_checkpoint(arguments.source, arguments.target, trusted=arguments.i_trust_this_file)
+        console.print(f"wrote {number} tensors to {arguments.target}", markup=False, soft_wrap=True)
+        return 0
     recipe = read_recipe(arguments.recipe, RECIPES)
     if arguments.verb == "recipe":
         console.print_json(data=to_mapping(recipe))

@@ -81,7 +81,7 @@ def build_parser(recipe: ParserRecipe, assets: str | Path | None = None, *, devi
     if recipe.backend == "selfie":
         from pipeline.parsers.selfie import SelfieParser
 
-        return SelfieParser(assets_folder(assets))
+        return SelfieParser(assets_folder(assets), engine=recipe.engine)
     if recipe.backend == "mmseg":
         from pipeline.parsers.mmseg import MmsegParser
 

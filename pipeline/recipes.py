@@ -6,6 +6,7 @@ from functools import partial
 from typing import Literal
 
 from manifests.types import KEY_PART, Split
+from pipeline.parsers.label_maps import LABEL_MAPS
 from synthetic.scene import SceneRecipe
 
 
@@ -67,21 +68,31 @@ class ParserRecipe:
         backend: `selfie` (embedded default), `mmseg` (any config and checkpoint), or `none` (whole frame, no silhouette).
         threshold: person probability from which a pixel is the person.
         config: mmseg config: a file, or the name of one that ships with mmseg.
-        checkpoint: mmseg weights on disk (plain state dict).
-        person_classes: names or indices of the classes that are a person; by default looked up in the class names.
+        checkpoint: mmseg weights on disk (plain state dict, or safetensors).
+        labels: the label set that the mmseg net was trained on, a name of `pipeline.parsers.label_maps.LABEL_MAPS`.
+        person_classes: names or indices of the classes that are a person, in place of those of `labels`; without both,
+            looked up in the class names that come with the checkpoint or the config.
         input_px: side of the square that the mmseg net sees; by default from its config.
+        precision: of the mmseg net's arithmetic. Half precision is for GPUs that are fast at it.
+        engine: what runs the nets of `selfie`. `litert` needs the package ai-edge-litert and is some four times as fast;
+            its last digits differ.
     """
 
     backend: Literal["selfie", "mmseg", "none"] = "selfie"
     threshold: float = 0.4
     config: str | None = None
     checkpoint: str | None = None
+    labels: str | None = None
     person_classes: tuple[int | str, ...] = ()
     input_px: int | None = None
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    engine: Literal["opencv", "litert"] = "opencv"
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise ValueError("threshold must be between 0 and 1")
+        if self.labels is not None and self.labels not in LABEL_MAPS:
+            raise ValueError(f"labels {self.labels!r} is no known label set; known: {', '.join(LABEL_MAPS)}")
         if self.backend == "mmseg" and self.config is None:
             raise ValueError("backend mmseg needs a config")
 

@@ -1,6 +1,8 @@
 """Human parsers: the embedded one, and any segmentor of mmsegmentation."""
 
 import json
+import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -10,8 +12,11 @@ import pytest
 import torch
 
 from manifests.errors import RecipeError, StageError
+from pipeline.__main__ import main
 from pipeline.parse import OneParser, assets_folder, build_parser
-from pipeline.parsers.mmseg import find_config, load_checkpoint, person_indices
+from pipeline.parsers.label_maps import LABEL_MAPS
+from pipeline.parsers.mmseg import build_net, find_config, load_checkpoint, person_indices, read_config
+from pipeline.parsers.quality import centre_ellipse, patch_scores, patches_of, pixel_iou
 from pipeline.parsers.selfie import EVERYBODY_NET, ONE_NET, resize, spread
 from pipeline.recipes import ParserRecipe
 from pipeline.squares import cut, square_of
@@ -79,6 +84,38 @@ def test_other_weights_are_refused(tmp_path, net):
 def test_selfie_is_named_by_its_weights(selfie):
     assert selfie.name == f"selfie-{EVERYBODY_NET[1][:12]}-pose-{ONE_NET[1][:12]}"
     assert isinstance(selfie, OneParser)
+
+
+@pytest.fixture(scope="module")
+def litert():
+    pytest.importorskip("ai_edge_litert")
+    asset(ONE_NET[0])
+    return build_parser(ParserRecipe(engine="litert"), asset(EVERYBODY_NET[0]).parents[1])
+
+
+def test_litert_sees_what_opencv_sees(selfie, litert):
+    people = [cut(image, square_of(box, margin=1.25), 256) for image, box, _ in large_people()]
+    crops = people + pictures((256, 256), (100, 180))
+    for one, other in zip(selfie.parse(crops), litert.parse(crops), strict=True):
+        assert np.abs(one - other).max() < 1e-3  # measured: 1e-4
+        assert one.shape == other.shape
+    for (one, sure), (other, other_sure) in zip(selfie.parse_one(crops), litert.parse_one(crops), strict=True):
+        assert np.abs(one - other).max() < 5e-3  # measured: 3e-3 at the outline
+        assert np.abs(one - other).mean() < 1e-4
+        assert abs(sure - other_sure) < 1e-3
+    assert_batch_equals_single(litert, crops[:3])
+    assert litert.parse([]) == litert.parse_one([]) == []
+
+
+def test_an_engine_is_part_of_the_parsers_name(selfie, litert):
+    assert litert.name == selfie.name.replace("selfie-", "selfie-litert-")
+
+
+def test_an_absent_engine_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(StageError, match="LiteRT is not installed") as caught:
+        build_parser(ParserRecipe(engine="litert"), asset(EVERYBODY_NET[0]).parents[1])
+    assert "pip install ai-edge-litert" in caught.value.hint
 
 
 def test_one_person_batch_equals_single(selfie):
@@ -163,19 +200,9 @@ def test_maps_come_back_in_the_size_of_the_crop(shape):
 @pytest.fixture(scope="module")
 def net():
     """The state dict of a small net with random weights, made by mmseg itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import mmseg.models  # noqa: F401
-        from mmengine.config import Config
-        from mmengine.registry import DefaultScope
-        from mmseg.registry import MODELS
-
-        config = Config.fromfile(str(find_config(CONFIG)))
-        text = json.dumps(config.model.to_dict()).replace('"SyncBN"', '"BN"')
-        torch.manual_seed(0)
-        torch.set_num_threads(1)
-        with DefaultScope.overwrite_default_scope("mmseg"):
-            return MODELS.build(Config({"model": json.loads(text)}).model).state_dict()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    return build_net(read_config(find_config(CONFIG)), CONFIG).state_dict()
 
 
 def mmseg_recipe(checkpoint, **other):
@@ -196,7 +223,8 @@ def test_mmseg_looks_up_who_is_a_person(net, tmp_path):
     everything = build_parser(mmseg_recipe(path, person_classes=tuple(range(19)))).parse(crops)
     for found, one, other, every in zip(looked_up, person, rider, everything, strict=True):
         assert found.std() > 0
-        assert np.allclose(found, one + other, atol=1e-5)
+        # Of several classes the odds are enlarged, not each class: between two cells a sum differs a little.
+        assert np.allclose(found, one + other, atol=2e-3)
         assert np.allclose(every, 1, atol=1e-5)
 
 
@@ -205,7 +233,7 @@ def test_mmseg_batch_equals_single_and_is_named_by_its_weights(net, tmp_path, mo
     path = saved(tmp_path / "net.pth", {"state_dict": {f"module.{key}": value for key, value in net.items()}})
     parser = build_parser(mmseg_recipe(path))
     assert_batch_equals_single(parser, pictures((64, 64), (80, 50), (40, 40)))
-    assert parser.name == f"mmseg-{CONFIG}-64-{load_checkpoint(str(path))[2][:12]}"
+    assert re.fullmatch(f"mmseg-{CONFIG}-[0-9a-f]{{6}}-64-{load_checkpoint(str(path))[2][:12]}", parser.name)
 
 
 def test_mmseg_takes_class_names_from_the_checkpoint(net, tmp_path):
@@ -234,7 +262,7 @@ def test_mmseg_never_runs_what_a_checkpoint_says(net, tmp_path):
     with pytest.raises(StageError, match="more than plain tensors") as caught:
         build_parser(mmseg_recipe(path))
     assert not marker.exists()
-    assert "weights_only=False" in caught.value.hint
+    assert f"python -m pipeline convert-checkpoint {path}" in caught.value.hint
     torch.load(path, weights_only=False)
     assert marker.exists(), "the bomb is no bomb"
 
@@ -278,6 +306,220 @@ def test_unknown_and_broken_configs_are_recipe_errors(tmp_path):
         build_parser(ParserRecipe(backend="mmseg", config=str(tmp_path / "empty.py")))
 
 
+def mmseg_itself(state, crops):
+    """Softmax over the classes as mmseg computes it: every class enlarged, nothing folded; (B, 19, 64, 64)."""
+    config = read_config(find_config(CONFIG))
+    whole = build_net(config, CONFIG).eval()
+    whole.load_state_dict(state)
+    prepare = config.model.data_preprocessor
+    images = (np.stack([resize(crop, 64) for crop in crops]) - np.array(prepare.mean)) / np.array(prepare.std)
+    inputs = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32))
+    with torch.inference_mode():
+        return whole.encode_decode(inputs, [{"img_shape": (64, 64)}] * len(crops)).softmax(dim=1).numpy()
+
+
+def settled(net):
+    """The weights with batch statistics that are not those of a new net, so that folding them matters."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        key: value + torch.rand(value.shape, generator=generator) if "running_" in key else value
+        for key, value in net.items()
+    }
+
+
+def test_mmseg_says_what_the_net_says(net, tmp_path):
+    state, crops = settled(net), pictures((64, 64), (90, 120))
+    path = saved(tmp_path / "net.pth", state)
+    expected = mmseg_itself(state, crops)
+    assert expected.std() > 1e-3
+    for classes in ((11, 12), (0,), tuple(range(7))):
+        found = build_parser(mmseg_recipe(path, person_classes=classes)).parse(crops)
+        assert np.abs(found[0] - expected[0, list(classes)].sum(axis=0)).max() < 2e-3
+        assert found[1].shape == (90, 120)
+
+
+def test_mmseg_in_half_precision_agrees_nearly(net, tmp_path):
+    path, crops = saved(tmp_path / "net.pth", settled(net)), pictures((64, 64), (90, 120))
+    parser, half = (build_parser(mmseg_recipe(path, precision=p)) for p in ("fp32", "bf16"))
+    for found, exact in zip(half.parse(crops), parser.parse(crops), strict=True):
+        assert found.dtype == np.float32
+        assert 0 < np.abs(found - exact).max() < 0.02
+    assert half.name == f"{parser.name}-bf16"
+
+
+def test_mmseg_loads_with_and_without_auxiliary_heads(net, tmp_path):
+    """They help training only: a checkpoint may hold them or not."""
+    assert not any("auxiliary" in key for key in net)
+    plain = build_parser(mmseg_recipe(saved(tmp_path / "plain.pth", net)))
+    more = net | {"auxiliary_head.0.conv_seg.weight": torch.ones(19, 32, 1, 1), "auxiliary_head.1.x": torch.ones(1)}
+    helped = build_parser(mmseg_recipe(saved(tmp_path / "more.pth", more)))
+    crops = pictures((64, 64))
+    assert (plain.parse(crops)[0] == helped.parse(crops)[0]).all()
+    with pytest.raises(StageError, match=r"1 unknown \['neck.weight'\]"):
+        build_parser(mmseg_recipe(saved(tmp_path / "neck.pth", net | {"neck.weight": torch.ones(1)})))
+
+
+def test_mmseg_reads_safetensors(net, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    classes = ["someone", *[f"thing{i}" for i in range(18)]]
+    state = {key: value.contiguous() for key, value in net.items()}
+    safetensors.save_file(state, tmp_path / "net.safetensors", metadata={"classes": json.dumps(classes)})
+    crops = pictures((64, 64))
+    found = build_parser(mmseg_recipe(tmp_path / "net.safetensors", person_classes=("someone",))).parse(crops)
+    expected = build_parser(mmseg_recipe(saved(tmp_path / "net.pth", net), person_classes=(0,))).parse(crops)
+    assert (found[0] == expected[0]).all()
+    (tmp_path / "bad.safetensors").write_bytes(b"no safetensors")
+    with pytest.raises(StageError, match="more than plain tensors, or damaged"):
+        load_checkpoint(str(tmp_path / "bad.safetensors"))
+
+
+def convert(*arguments):
+    return main(["convert-checkpoint", *map(str, arguments)])
+
+
+def test_a_checkpoint_is_unpickled_only_when_trusted(net, tmp_path, capsys):
+    marker = tmp_path / "marker"
+    content = {"state_dict": net, "meta": {"CLASSES": ("road", "person")}, "optimizer": Bomb(marker)}
+    source, target = saved(tmp_path / "net.pth", content), tmp_path / "plain" / "net.pth"
+    assert convert(source, target) == 2
+    told = capsys.readouterr().err
+    assert "run whatever code the file's author put into it" in told
+    assert "--i-trust-this-file" in told
+    assert not marker.exists()
+    assert not target.parent.exists()
+
+    assert convert(source, target, "--i-trust-this-file") == 0
+    assert marker.exists(), "the bomb is no bomb"
+    state, meta, _ = load_checkpoint(str(target))
+    assert meta == {"dataset_meta": {"classes": ["road", "person"]}}
+    assert state.keys() == net.keys()
+    assert all((state[key] == net[key]).all() for key in net)
+    assert [path.name for path in target.parent.iterdir()] == ["net.pth"]
+
+
+def test_a_plain_checkpoint_needs_no_trust_to_become_lean(net, tmp_path):
+    source = saved(tmp_path / "net.pth", {"state_dict": net, "optimizer": {"step": torch.zeros(9)}})
+    assert convert(source, tmp_path / "lean.pth") == 0
+    assert load_checkpoint(str(tmp_path / "lean.pth"))[1] == {"dataset_meta": {"classes": None}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "needs a checkpoint on disk"),
+        (b"damaged", "does not load: UnpicklingError"),
+        ([1], "holds no state dict"),
+    ],
+)
+def test_what_cannot_be_converted_is_told(tmp_path, capsys, content, message):
+    source = tmp_path / "net.pth"
+    if isinstance(content, bytes):
+        source.write_bytes(content)
+    elif content is not None:
+        saved(source, content)
+    assert convert(source, tmp_path / "new.pth", "--i-trust-this-file") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new.pth").exists()
+
+
+def test_a_conversion_is_refused_where_it_cannot_be_written(net, tmp_path, capsys):
+    source = saved(tmp_path / "net.pth", net)
+    assert convert(source, source) == 2
+    assert "source and target are one file" in capsys.readouterr().err
+    (tmp_path / "file").write_text("no folder")
+    assert convert(source, tmp_path / "file" / "net.pth") == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+# Of the label sets that mmseg ships, with the names that are people.
+SHIPPED = {
+    "ade20k": ("ADE20KDataset", {"person"}),
+    "cityscapes": ("CityscapesDataset", {"person", "rider"}),
+    "coco_stuff": ("COCOStuffDataset", {"person"}),
+    "mapillary_v1": ("MapillaryDataset_v1", {"Person", "Bicyclist", "Motorcyclist", "Other Rider"}),
+    "mapillary_v2": (
+        "MapillaryDataset_v2",
+        {"Person", "Person Group", "Bicyclist", "Motorcyclist", "Other Rider"},
+    ),
+    "pascal_context_59": ("PascalContextDataset59", {"person"}),
+    "pascal_context_60": ("PascalContextDataset", {"person"}),
+    "voc": ("PascalVOCDataset", {"person"}),
+}
+
+
+@pytest.mark.parametrize("labels", SHIPPED)
+def test_label_maps_are_those_of_mmseg(labels):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mmseg.datasets as shipped
+    name, people = SHIPPED[labels]
+    classes = getattr(shipped, name).METAINFO["classes"]
+    known = LABEL_MAPS[labels]
+    assert known.num_classes == len(classes)
+    assert {classes[index] for index in known.people} == people
+    assert len(known.people) == len(people)
+
+
+def test_label_maps_of_parts_leave_out_the_background():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mmseg.datasets import LIPDataset
+    assert LABEL_MAPS["lip"] == LABEL_MAPS["cihp"] == (len(LIPDataset.METAINFO["classes"]), tuple(range(1, 20)))
+    for labels in LABEL_MAPS.keys() - SHIPPED.keys():
+        known = LABEL_MAPS[labels]
+        assert 0 not in known.people
+        assert max(known.people) == known.num_classes - 1
+    assert LABEL_MAPS["coco_stuff"].people == (0,)
+    assert {16} == set(range(1, 18)) - set(LABEL_MAPS["atr"].people)
+    assert {8} == set(range(1, 18)) - set(LABEL_MAPS["fashn"].people)
+
+
+def test_a_label_set_says_who_is_a_person(net, tmp_path):
+    path, crops = saved(tmp_path / "net.pth", net), pictures((64, 64))
+    by_labels = build_parser(mmseg_recipe(path, labels="cityscapes")).parse(crops)
+    assert (by_labels[0] == build_parser(mmseg_recipe(path)).parse(crops)[0]).all()
+    given = build_parser(mmseg_recipe(path, labels="cityscapes", person_classes=(0,))).parse(crops)
+    assert (given[0] != by_labels[0]).any()
+    with pytest.raises(RecipeError, match="'lip' has 20 classes, this net 19") as caught:
+        build_parser(mmseg_recipe(path, labels="lip"))
+    assert "cityscapes, coco_stuff" in caught.value.hint
+    with pytest.raises(ValueError, match=r"'lips' is no known label set; known: ade20k, .*lip"):
+        ParserRecipe(labels="lips")
+
+
+def test_masks_are_compared_by_pixels_and_by_patches():
+    truth = np.zeros((224, 224), bool)
+    truth[:64, :32] = True  # 4 x 2 patches
+    mask = np.zeros((224, 224), bool)
+    mask[:32, :64] = True  # 2 x 4, of which 2 x 2 are the same
+    assert pixel_iou(mask, truth) == pytest.approx(4 / 12)
+    assert patch_scores(mask, truth) == pytest.approx((1 - 8 / 196, 0.5, 0.5))
+    nobody = np.zeros_like(truth)
+    assert pixel_iou(nobody, nobody) == 1
+    assert patch_scores(nobody, truth) == pytest.approx((1 - 8 / 196, 0, 1))
+    assert patch_scores(mask, nobody).recall == 1
+    with pytest.raises(ValueError, match="of one shape"):
+        pixel_iou(mask, truth[:100])
+    with pytest.raises(ValueError, match="do not tile"):
+        patch_scores(mask, truth, patch_px=15)
+
+
+def test_a_patch_is_a_persons_from_a_share_of_its_area():
+    mask = np.zeros((448, 448), bool)  # patches of 32 px before it shrinks
+    mask[:32, :8] = True
+    mask[:32, 32:39] = True
+    assert patches_of(mask).sum() == 1
+    assert patches_of(mask, share=0.2).sum() == 2
+    assert patches_of(mask, patch_px=8, size=112).shape == (14, 14)
+
+
+def test_the_floor_is_an_ellipse_in_the_middle():
+    ellipse = centre_ellipse(100)
+    assert (ellipse == ellipse[::-1, ::-1]).all()
+    assert np.flatnonzero(ellipse.any(axis=1))[[0, -1]].tolist() == [10, 89]
+    assert np.flatnonzero(ellipse.any(axis=0))[[0, -1]].tolist() == [30, 69]
+
+
 def test_person_classes_are_checked():
     names = ["road", "Person", "rider"]
     known = {"num_classes": 3, "where": "net"}
@@ -287,6 +529,10 @@ def test_person_classes_are_checked():
     for wanted in (("cat",), (3,), (-1,)):
         with pytest.raises(RecipeError, match="is no class of this net"):
             person_indices(wanted, names, **known)
+    assert person_indices((1,), ["road"], **known) == [1]
+    for wanted in ((), ("road",)):
+        with pytest.raises(RecipeError, match="1 class names are known, but this net has 3 classes"):
+            person_indices(wanted, ["road"], **known)
     for unknown in (None, ["road", "sky", "car"]):
         with pytest.raises(RecipeError, match="no class of this net is known to be a person"):
             person_indices((), unknown, **known)
