@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,9 @@ from typing_extensions import override
 
 from manifests.errors import SourceError
 from manifests.matlab import read_mat
-from manifests.types import BoxFrom, Domain, Reason, Reject, Split, key_part
+from manifests.types import BoxFrom, Domain, Reason, Reject, Split
 from pipeline.sources.base import STAGE, Card, Marker, Recording, Scan, Source
-from pipeline.sources.layout import files_below, require_folder
+from pipeline.sources.layout import files_below, require_folder, unique_names
 from pipeline.sources.trees import (
     below,
     find_home,
@@ -90,19 +90,16 @@ class MarsSource(Source):
     def look(self, root: Path) -> list[Marker]:
         """See `Source.look`."""
         home = find_home(root, _is_home)
-        hint = _hint(root) if home is None else ""
-        info = (
-            []
-            if home is None
-            else [_info_files(root, home, split) for split in FOLDERS if (home / FOLDERS[split]).is_dir()]
+        has_info = home is not None and all(
+            _info_files(root, home, split) for split, name in FOLDERS.items() if (home / name).is_dir()
         )
         return [
-            Marker(what="bbox_train/ or bbox_test/", found=home is not None, hint=hint),
+            Marker(what="bbox_train/ or bbox_test/", found=home is not None, hint="" if home else _hint(root)),
             Marker(
                 what="info/tracks_train_info.mat and train_name.txt, and those of test",
-                found=bool(info) and all(info),
+                found=has_info,
                 needed=False,
-                hint=NO_INFO,
+                hint="" if has_info else NO_INFO,
             ),
         ]
 
@@ -123,9 +120,10 @@ class MarsSource(Source):
             else:
                 logger.warning("MARS %s: %s", name, NO_INFO)
             files = files_below(root, info) if info else ()
-            for person in sorted(people):
+            names = unique_names([PurePosixPath(person) for person in sorted(people)])
+            for person, sequence in zip(sorted(people), names, strict=True):
                 place = (folder / person).relative_to(root).as_posix()
-                found.append(Recording(sequence=key_part(person), group=person, split=split, files=files, folder=place))
+                found.append(Recording(sequence=sequence, group=person, split=split, files=files, folder=place))
                 files = ()  # the tables are those of all: they stand in the fingerprint once
         if not found:
             raise SourceError(

@@ -100,7 +100,13 @@ class PennActionSource(Source):
             raise SourceError("no frames/0001/000001.jpg is here", where=root, hint=_hint(root))
         labels, _ = list_named(home / "labels", r"\d{4}\.mat") if (home / "labels").is_dir() else ([], 0)
         labelled = {str(name)[:4] for name in labels}
-        clips = {name for name in list_folders(home / "frames") if _is_clip(name)}
+        folders = list_folders(home / "frames")
+        clips = {name for name in folders if _is_clip(name)}
+        if len(clips) < len(folders):
+            logger.warning(
+                "PennAction: %d folders of frames/ are left out, such as %s: a clip is named like 0001",
+                len(folders) - len(clips), min(set(folders) - clips),
+            )  # fmt: skip
         self._say_unlabelled(home, clips - labelled, len(clips))
         found = []
         for name in sorted(clips | labelled):

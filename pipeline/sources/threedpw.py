@@ -15,7 +15,7 @@ Source: von Marcard et al., Recovering Accurate 3D Human Pose in the Wild Using 
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,10 @@ from typing_extensions import override
 
 from manifests.errors import SourceError
 from manifests.geometry import project
-from manifests.types import EVALUATION, BoxFrom, Domain, Reason, Reject, Split, key_part
+from manifests.types import EVALUATION, BoxFrom, Domain, Reason, Reject, Split
 from manifests.unpickle import read_pickle
 from pipeline.sources.base import STAGE, Card, Floats, Marker, Recording, Scan, Source
-from pipeline.sources.layout import files_below, require_folder
+from pipeline.sources.layout import files_below, require_folder, unique_names
 from pipeline.sources.trees import (
     below,
     find_home,
@@ -109,27 +109,31 @@ class ThreedpwSource(Source):
             raise SourceError(f"no {SEQUENCES}/ is here", where=root, hint=_hint(root))
         if not (home / IMAGES).is_dir():
             raise SourceError(f"no {IMAGES}/ is here", where=home, hint=f"unpack {IMAGES}.zip beside {SEQUENCES}/")
-        images = unwrapped(home / IMAGES)
-        found: dict[str, Recording] = {}
+        paths: dict[str, tuple[Split, Path]] = {}
         for split, path in _pickles(home):
-            sequence = key_part(path.stem)
-            before = found.get(sequence)
-            if before is not None and before.split != split:
+            before = paths.setdefault(path.stem, (split, path))[0]
+            if before is not split:
                 raise SourceError(
-                    f"{path.stem} is in {before.split} and in {split}", where=home / SEQUENCES, hint="unpack it again"
+                    f"{path.stem} is in {before} and in {split}", where=path, hint=f"unpack {SEQUENCES}.zip again"
                 )
-            found[sequence] = before or Recording(
+        if not paths:
+            raise SourceError(f"{SEQUENCES}/ holds no train/*.pkl", where=home / SEQUENCES, hint=_hint(root))
+        if any(path.parent.name == "val" for _, path in paths.values()):
+            logger.warning("3DPW: found %s/val, expected validation: using val.", SEQUENCES)
+        images = unwrapped(home / IMAGES)
+        found = [
+            Recording(
                 sequence=sequence,
                 group=sequence,
                 split=split,
                 files=files_below(root, [path]),
                 folder=(images / path.stem).relative_to(root).as_posix(),
             )
-        if any(Path(one.files[0][0]).parent.name == "val" for one in found.values()):
-            logger.warning("3DPW: found %s/val, expected validation: using val.", SEQUENCES)
-        if not found:
-            raise SourceError(f"{SEQUENCES}/ holds no train/*.pkl", where=home / SEQUENCES, hint=_hint(root))
-        return [found[name] for name in sorted(found)]
+            for sequence, (split, path) in zip(
+                unique_names([PurePosixPath(stem) for stem in paths]), paths.values(), strict=True
+            )
+        ]
+        return sorted(found, key=lambda recording: recording.sequence)
 
     @override
     def scan(self, root: Path, recording: Recording, *, split: Split) -> Scan:

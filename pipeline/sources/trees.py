@@ -35,11 +35,18 @@ def unwrapped(folder: Path) -> Path:
 
 
 def list_folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; hidden ones are left out, and none are in one that is not there."""
-    if not folder.is_dir():
+    """Names of the folders in a folder, sorted; hidden ones are left out, and none are in one that is not there.
+
+    Raises:
+        SourceError: the folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise _unlisted(folder, error) from error
 
 
 def list_named(folder: Path, pattern: str) -> tuple[pa.StringArray, int]:
@@ -51,9 +58,7 @@ def list_named(folder: Path, pattern: str) -> tuple[pa.StringArray, int]:
     try:
         listed = os.listdir(folder)  # noqa: PTH208 - names are enough, and there may be a million of them
     except OSError as error:
-        raise SourceError(
-            f"the folder cannot be listed: {error.strerror}", where=folder, hint="check its permissions and the disk"
-        ) from error
+        raise _unlisted(folder, error) from error
     try:
         names = pa.array(listed, pa.string())
     except UnicodeEncodeError:  # a name that is no text
@@ -94,6 +99,12 @@ def nothing_seen(place: str, num_images: int) -> Reject:
 def _few_folders(folder: Path) -> list[Path]:
     try:
         found = [folder / name for name in list_folders(folder)]
-    except OSError:  # a folder that may not be listed is not looked into
+    except SourceError:  # what may not be listed is not looked into
         return []
     return found if len(found) <= MAX_FOLDERS else []
+
+
+def _unlisted(folder: Path, error: OSError) -> SourceError:
+    return SourceError(
+        f"the folder cannot be listed: {error.strerror}", where=folder, hint="check its permissions and the disk"
+    )

@@ -229,6 +229,8 @@ def test_folders_and_pictures_that_are_nobodys(root: Path) -> None:
     (root / "bbox_train/0001 (copy)").mkdir()
     shutil.copy(root / "bbox_train/0001/0001C1T0001F001.jpg", root / "bbox_train/0001 (copy)")
     assert "1 images: the folder is not named like a person" in counts(scan(root, "0001-copy"))[Reason.BAD_LABEL]
+    (root / "bbox_train/@").mkdir()
+    assert len({one.sequence for one in SOURCE.recordings(root) if one.split is Split.TRAIN}) == 4
     for path in (root / "bbox_train/0003").iterdir():
         path.write_bytes(b"no picture")
     assert counts(scan(root, "0003")) == {Reason.UNREADABLE: "3 images: none can be read"}

@@ -168,6 +168,13 @@ def test_splits(root: Path) -> None:
         PennActionSource(replace(RECIPE, protocol="xsub"))
 
 
+def test_folders_of_other_names_are_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (root / "frames/0001_copy").mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert len(SOURCE.recordings(root)) == 2
+    assert "1 folders of frames/ are left out, such as 0001_copy" in caplog.text
+
+
 @pytest.mark.parametrize("form", ["parent", "zip"])
 def test_unpacked_forms(root: Path, tmp_path: Path, form: str) -> None:
     given = tmp_path if form == "parent" else tmp_path / "deep"
