@@ -10,8 +10,10 @@ from pipeline.sources.base import Source
 from pipeline.sources.cameras import CamerasSource
 from pipeline.sources.dexycb import DexYcbSource
 from pipeline.sources.hanco import HanCoSource
+from pipeline.sources.ho3d import Ho3dSource
 from pipeline.sources.humbi import HumbiSource
 from pipeline.sources.interhand import InterHandSource
+from pipeline.sources.jrdb import JrdbSource
 from pipeline.sources.mars import MarsSource
 from pipeline.sources.pennaction import PennActionSource
 from pipeline.sources.posetrack import PoseTrackSource
@@ -30,6 +32,8 @@ SOURCES: dict[str, type[Source]] = {
     "posetrack": PoseTrackSource,
     "dexycb": DexYcbSource,
     "3dpw": ThreedpwSource,
+    "jrdb": JrdbSource,
+    "ho3d": Ho3dSource,
 }
 
 

@@ -1,0 +1,373 @@
+"""HO-3D v2 and v3: a right hand holds an object; some sequences are seen by up to five synchronous cameras.
+
+``` text
+<root>/train/SB10/rgb/0000.jpg                        v3; .png in v2; 640 x 480 px
+<root>/train/SB10/meta/0000.pkl                       the hand's joints, the camera's matrix
+<root>/evaluation/SB11/{rgb,meta}/                    the hand's box, and only its wrist
+<root>/train.txt, evaluation.txt                      optional: lines SB10/0000, the pictures that count
+<root>/calibration/SB1/calibration/                   optional, v3: cam_orders.txt, cam_0_intrinsics.txt, trans_0.txt
+```
+The last digit of a sequence of certain names is its camera: SB10 and SB12 are two views of SB1, whose cameras 1 and 3 are in
+evaluation/. A recording holds the cameras of one split, so no pair joins the two. Evaluation pictures are flagged.
+
+Convention: joints are metres in the camera's axes of OpenGL (y up, z backwards), turned here. trans_i maps camera i to a frame
+that the cameras share, metres; cam_orders.txt says which digit camera i has. Lenses do not distort.
+
+Source: names of the sequences of several cameras, and the order of joints, of the authors' scripts.
+"""
+
+import logging
+import re
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from typing_extensions import override
+
+from manifests.errors import SourceError
+from manifests.types import EVALUATION, OFFICIAL_SPLIT, BoxFrom, Domain, Reason, Reject, SilhouetteFrom, Split, key_part
+from manifests.unpickle import read_pickle
+from pipeline.silhouettes import from_limbs
+from pipeline.sources.base import STAGE, Card, Floats, Labels, Marker, Recording, Scan, Source
+from pipeline.sources.layout import files_below, require_folder
+from pipeline.sources.trees import below, find_home, list_folders, list_named, numbers_of, unwrapped
+
+logger = logging.getLogger(__name__)
+
+FOLDERS = {Split.TRAIN: "train", Split.TEST: "evaluation"}
+GROUPS = ("ABF1", "BB1", "GPMF1", "GSF1", "MDF1", "SB1", "ShSu1", "SiBF1", "SMu4", "MPM1", "AP1")
+WIDTH, HEIGHT = 640, 480
+FINGER_M = 0.022  # breadth of what is drawn along the bones
+MAX_TEXT_BYTES = 64 << 20
+MAX_METAS = 16  # looked at for a camera's matrix
+_CAMERA = re.compile(rf"({'|'.join(GROUPS)})([0-4])")
+_VERSIONS = {".png": "v2 (png)", ".jpg": "v3 (jpg)"}
+
+# Joints in MANO's order: wrist, three each of index, middle, little, ring finger and thumb; then the tips, thumb first.
+FINGERS = ((13, 14, 15, 16), (1, 2, 3, 17), (4, 5, 6, 18), (10, 11, 12, 19), (7, 8, 9, 20))  # thumb to little finger
+LIMBS = (
+    *((0, finger[0]) for finger in FINGERS),
+    *((a[0], b[0]) for a, b in pairwise(FINGERS)),
+    *(pair for finger in FINGERS for pair in pairwise(finger)),
+)
+
+CARD = Card(
+    title="HO-3D v2, v3",
+    domains=(Domain.HAND,),
+    tree="train/SB10/{rgb/0000.jpg,meta/0000.pkl}, evaluation/, train.txt; calibration/ (v3, optional)",
+    get="the project page (TU Graz) or github.com/shreyashampali/ho3d: a OneDrive folder",
+    licence="academic research only, non-commercial",
+    terms="It may not be handed on or modified, in part or as a whole: ask the authors before shards leave the building.",
+    gives="cross-view of 11 recordings, cross-pose; boxes and silhouettes from projected joints",
+)
+
+
+class Ho3dSource(Source):
+    """See the module."""
+
+    card = CARD
+
+    @override
+    def look(self, root: Path) -> list[Marker]:
+        """See `Source.look`."""
+        home = find_home(root, _is_home)
+        there = home or root
+        version = _version(there)
+        what = "train/SB10/rgb/ or evaluation/SB11/rgb/" + (f": {version} detected" if version else "")
+        lists = all((there / f"{name}.txt").is_file() for name in FOLDERS.values() if (there / name).is_dir())
+        calibrated = (there / "calibration").is_dir()
+        return [
+            Marker(what=what, found=home is not None, hint="give the folder that holds train/ and evaluation/ as ROOT"),
+            Marker(what="train.txt, evaluation.txt", found=lists, needed=False, hint="without: every picture counts"),
+            Marker(what="calibration/", found=calibrated, needed=False, hint="v3 only; without: cameras have no place"),
+        ]
+
+    @override
+    def recordings(self, root: Path) -> list[Recording]:
+        """One recording per group of cameras and split; see `Source.recordings`."""
+        require_folder(root)
+        home = find_home(root, _is_home)
+        if home is None:
+            raise SourceError(
+                "neither train/ nor evaluation/ holds a folder SB10/rgb/",
+                where=root,
+                hint="give the folder that holds train/ and evaluation/ as ROOT",
+            )
+        logger.info("HO-3D %s detected in %s", _version(home), home)
+        found = []
+        for split, name in FOLDERS.items():
+            files = [home / f"{name}.txt"]
+            for group in _groups(_split_folder(home, split)):
+                files += sorted((home / "calibration" / group / "calibration").glob("*.txt"))
+                sequence = key_part(group)
+                found.append(
+                    Recording(
+                        sequence=sequence,
+                        group=f"{sequence}-{name}",
+                        split=split,
+                        files=files_below(root, [file for file in files if file.is_file()]),
+                        folder=(_split_folder(home, split) / group).relative_to(root).as_posix(),
+                    )
+                )
+                files = []  # the list is that of all: it stands in the fingerprint once
+        return sorted(found, key=lambda one: (one.sequence, one.group))
+
+    @override
+    def scan(self, root: Path, recording: Recording, *, split: Split) -> Scan:
+        """List the frames of one group of cameras; see `Source.scan`."""
+        home = find_home(root, _is_home) or root
+        above, group = (root / recording.folder).parent, (root / recording.folder).name
+        listed = read_list(home / f"{above.name}.txt")
+        calibration = home / "calibration" / group / "calibration"
+        views, rejects = [], list[Reject]()
+        for folder in _groups(above)[group]:
+            names, left_out = _list_view(above / folder, None if listed is None else listed.get(folder, set()))
+            place = (above / folder / "rgb").relative_to(root).as_posix()
+            rejects += [Reject(STAGE, place, *why) for why in left_out]
+            view = f"cam{folder[len(group) :]}"
+            matrix, pose = _calibrated(calibration, folder[len(group) :])
+            if np.isnan(matrix).any():
+                matrix = _first_matrix(above / folder / "meta", names)
+            views.append((numbers_of(names, 0, -4), np.full(len(names), view), below(place, names), matrix, pose))
+        frames, view_of, media, matrices, poses = zip(*views, strict=True)
+        sizes, everywhere = [len(one) for one in frames], np.unique(np.concatenate(frames))
+        for folder, size in zip(_groups(above)[group], sizes, strict=True):
+            if 0 < size < len(everywhere):
+                detail = f"{len(everywhere) - size} of {len(everywhere)} instants have no usable picture of this camera"
+                place = (above / folder).relative_to(root).as_posix()
+                rejects.append(Reject(STAGE, place, Reason.MISSING, detail))
+        table = self.table(
+            recording, split,
+            instant=np.concatenate(frames),
+            view=np.concatenate(view_of),
+            track="hand",
+            media=np.concatenate(media).tolist(),
+            width=WIDTH, height=HEIGHT,
+            intrinsics=np.repeat(matrices, sizes, axis=0),
+            camera_from_world=np.repeat(poses, sizes, axis=0),
+            silhouette_from=(SilhouetteFrom.KEYPOINTS if split is not Split.TEST else SilhouetteFrom.NONE).value,
+            side="right",
+            flags=(OFFICIAL_SPLIT,) if recording.split is Split.TRAIN else (EVALUATION, OFFICIAL_SPLIT),
+        )  # fmt: skip
+        return Scan(table, rejects)
+
+    @override
+    def labels(self, root: Path, row: dict[str, Any]) -> Labels | None:
+        """The hand's box and bones in one picture; see `Source.labels`."""
+        picture = root / row["media"]
+        try:
+            meta = read_pickle(picture.parent.parent / "meta" / f"{picture.stem}.pkl")
+        except SourceError as error:
+            return Labels(reject=(Reason.BAD_LABEL, error.what))
+        try:
+            given, joints, matrix = (_array(meta.get(key)) for key in ("handBoundingBox", "handJoints3D", "camMat"))
+            # Evaluation pictures tell the wrist only.
+            bones = None if joints is None or joints.shape != (21, 3) or matrix is None else project(joints, matrix)
+            if given is not None:
+                box, box_from = given.reshape(4), BoxFrom.DATASET
+            elif bones is not None:
+                points, finger_px = bones
+                box = np.concatenate([points.min(axis=0) - finger_px / 2, points.max(axis=0) + finger_px / 2])
+                box_from = BoxFrom.KEYPOINTS
+            else:
+                return Labels(reject=(Reason.UNLABELLED, "meta has no box and no joints of the hand"))
+        except (AttributeError, TypeError, ValueError, IndexError) as error:
+            return Labels(reject=(Reason.BAD_LABEL, f"meta does not hold what it should: {error}"))
+        box = np.clip(box, -0.5, np.array([WIDTH, HEIGHT, WIDTH, HEIGHT]) - 0.5)
+        if (box[2:] - box[:2]).min() < 1:
+            return Labels(reject=(Reason.HIDDEN, "the hand lies outside the picture"))
+        if bones is None:
+            return Labels(box_xyxy_px=box, box_from=box_from)
+        draw = partial(from_limbs, bones[0], LIMBS, bones[1])
+        return Labels(box_xyxy_px=box, box_from=box_from, silhouette=draw, silhouette_from=SilhouetteFrom.KEYPOINTS)
+
+
+def project(joints_m: Floats, matrix: Floats) -> tuple[Floats, float]:
+    """Project a hand's joints.
+
+    Args:
+        joints_m: (J, 3) in the camera's axes of OpenGL.
+        matrix: (3, 3) K.
+
+    Returns:
+        (J, 2) px, and the breadth of a finger, px.
+
+    Raises:
+        ValueError: the hand is not before the camera, or K is none.
+    """
+    if matrix.shape != (3, 3) or matrix[0, 0] <= 0:
+        raise ValueError("camMat is no camera matrix")
+    points = joints_m * [1.0, -1.0, -1.0]
+    if points[:, 2].min() <= 0:
+        raise ValueError("joints lie behind the camera")
+    pixels = points @ matrix.T
+    return pixels[:, :2] / pixels[:, 2:], float(FINGER_M * matrix[0, 0] / np.median(points[:, 2]))
+
+
+def read_list(path: Path) -> dict[str, set[str]] | None:
+    """Read train.txt or evaluation.txt: file ids by sequence; None where it is not there.
+
+    Raises:
+        SourceError: a line is not like SB10/0000.
+    """
+    return _read_list(path, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+@lru_cache(maxsize=2)
+def _read_list(path: Path, _: int) -> dict[str, set[str]]:
+    listed: dict[str, set[str]] = {}
+    for line in _read_text(path).split():
+        sequence, slash, name = line.partition("/")
+        if not slash or not name.isdecimal():
+            raise _wrong(path, f"{line[:80]!r} is not like SB10/0000")
+        listed.setdefault(sequence, set()).add(name)
+    return listed
+
+
+def _list_view(folder: Path, listed: set[str] | None) -> tuple[pa.StringArray, list[tuple[Reason, str]]]:
+    """Names of one camera's pictures that have labels, and what is left out.
+
+    Raises:
+        SourceError: pictures of both versions lie in one folder.
+    """
+    names, odd = list_named(folder / "rgb", r"\d{4}\.(?:jpg|png)")
+    if len(pc.unique(pc.utf8_slice_codeunits(names, 4, 8))) > 1:
+        raise SourceError(
+            "png (v2) and jpg (v3) lie in one folder",
+            where=folder / "rgb",
+            hint="unpack v2 and v3 into folders of their own",
+        )
+    left_out = [(odd, Reason.BAD_LABEL, "images are not named like 0000.jpg")]
+    if listed is not None:
+        ids = pc.utf8_slice_codeunits(names, 0, 4)
+        taken = pc.is_in(ids, pa.array(sorted(listed), pa.string()))
+        left_out.append((len(listed) - len(names.filter(taken)), Reason.MISSING, "listed pictures are not there"))
+        left_out.append((len(names) - len(names.filter(taken)), Reason.UNLABELLED, "pictures are not listed"))
+        names = names.filter(taken)
+    metas, _ = (
+        list_named(folder / "meta", r"\d{4}\.pkl") if (folder / "meta").is_dir() else (pa.array([], pa.string()), 0)
+    )
+    labelled = pc.is_in(pc.utf8_slice_codeunits(names, 0, 4), pc.utf8_slice_codeunits(metas, 0, 4))
+    without = names.filter(pc.invert(labelled))
+    ranges = f"pictures: meta missing for {folder.name}/{', '.join(_ranges(numbers_of(without, 0, -4)))}"
+    left_out.append((len(without), Reason.UNLABELLED, ranges))
+    return names.filter(labelled), [(reason, f"{count} {why}") for count, reason, why in left_out if count]
+
+
+def _ranges(numbers: npt.NDArray[np.int64]) -> list[str]:
+    """Numbers as text, those that follow one another as 0678..0728."""
+    numbers = np.sort(numbers)
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1) if len(numbers) else []
+    return [f"{run[0]:04d}..{run[-1]:04d}" if len(run) > 1 else f"{run[0]:04d}" for run in runs]
+
+
+def _calibrated(folder: Path, digit: str) -> tuple[Floats, Floats]:
+    """K (3, 3) and camera_from_world (4, 4) of the camera of a digit; NaN where they are not there."""
+    matrix, pose = np.full((3, 3), np.nan), np.full((4, 4), np.nan)
+    if not digit or not (folder / "cam_orders.txt").is_file():
+        return matrix, pose
+    orders = _table(folder / "cam_orders.txt").ravel().tolist()
+    if int(digit) not in orders:
+        return matrix, pose
+    lens, place = (folder / name.format(orders.index(int(digit))) for name in ("cam_{}_intrinsics.txt", "trans_{}.txt"))
+    if lens.is_file():
+        values = dict(re.findall(r"(\w+)\s*:\s*([-+.\deE]+)", _read_text(lens)))
+        try:
+            fx, fy, x, y = (float(values[key]) for key in ("fx", "fy", "ppx", "ppy"))
+        except (KeyError, ValueError) as error:
+            raise _wrong(lens, f"fx, fy, ppx and ppy are due: {error}") from error
+        matrix = np.array([[fx, 0, x], [0, fy, y], [0, 0, 1.0]])
+    if place.is_file():
+        shared_from_camera = _table(place)
+        turn = shared_from_camera[:3, :3] if shared_from_camera.shape == (4, 4) else np.full((3, 3), np.nan)
+        if not np.abs(turn @ turn.T - np.eye(3)).max() < 0.01:
+            raise _wrong(place, "it is no rigid motion of 4 x 4 numbers")
+        pose = np.asarray(np.linalg.inv(shared_from_camera), np.float64)
+    return matrix, pose
+
+
+def _first_matrix(folder: Path, names: pa.StringArray) -> Floats:
+    """K of the first meta file that has one, or NaN; they are all the same in a sequence."""
+    for name in sorted(names.to_pylist())[:MAX_METAS]:
+        try:
+            matrix = _array(read_pickle(folder / f"{name[:-4]}.pkl").get("camMat"))
+        except (SourceError, AttributeError, TypeError, ValueError):
+            continue  # this picture is left out when it is cut
+        if matrix is not None and matrix.shape == (3, 3):
+            return matrix
+    return np.full((3, 3), np.nan)
+
+
+def _array(value: Any) -> Floats | None:
+    """Finite numbers, or None where the dataset says None.
+
+    Raises:
+        ValueError: something else; also TypeError.
+    """
+    if value is None:
+        return None
+    array = np.asarray(value, float)
+    if not np.isfinite(array).all():
+        raise ValueError("numbers that are not finite")
+    return array
+
+
+def _table(path: Path) -> Floats:
+    """Rows of numbers."""
+    try:
+        return np.array(
+            [[float(word) for word in line.split()] for line in _read_text(path).splitlines() if line.strip()]
+        )
+    except ValueError as error:
+        raise _wrong(path, str(error)) from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_TEXT_BYTES + 1)
+        if len(data) > MAX_TEXT_BYTES:
+            raise ValueError("it is far too large")
+        return data.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise _wrong(path, str(error)) from error
+
+
+def _wrong(path: Path, what: str) -> SourceError:
+    return SourceError(
+        f"{path.name} does not parse: {what}", where=path, hint="unpack it again, or move it away to go on without"
+    )
+
+
+def _split_folder(home: Path, split: Split) -> Path:
+    return unwrapped(home / FOLDERS[split])
+
+
+def _groups(folder: Path) -> dict[str, Sequence[str]]:
+    """Sequence folders by the group that they are cameras of, or by their own name."""
+    groups: dict[str, list[str]] = {}
+    for name in list_folders(folder):
+        if (folder / name / "rgb").is_dir():
+            match = _CAMERA.fullmatch(name)
+            groups.setdefault(match[1] if match else name, []).append(name)
+    return dict(groups)
+
+
+def _is_home(folder: Path) -> bool:
+    return any(_groups(_split_folder(folder, split)) for split in FOLDERS)
+
+
+def _version(home: Path) -> str:
+    """Which release it is, by the suffix of a picture."""
+    for split in FOLDERS:
+        for folders in _groups(_split_folder(home, split)).values():
+            for image in (_split_folder(home, split) / folders[0] / "rgb").iterdir():
+                if image.suffix in _VERSIONS:
+                    return _VERSIONS[image.suffix]
+    return ""
