@@ -9,6 +9,7 @@ from pipeline.sources.aist import AistSource
 from pipeline.sources.base import Source
 from pipeline.sources.cameras import CamerasSource
 from pipeline.sources.dexycb import DexYcbSource
+from pipeline.sources.freihand import FreiHandSource
 from pipeline.sources.hanco import HanCoSource
 from pipeline.sources.ho3d import Ho3dSource
 from pipeline.sources.humbi import HumbiSource
@@ -34,6 +35,7 @@ SOURCES: dict[str, type[Source]] = {
     "3dpw": ThreedpwSource,
     "jrdb": JrdbSource,
     "ho3d": Ho3dSource,
+    "freihand": FreiHandSource,
 }
 
 
