@@ -1,4 +1,4 @@
-"""HanCo: hands before eight synchronous cameras, cut out already; what FreiHAND was taken from.
+"""HanCo: hands before eight synchronous cameras, cut out already. It overlaps FreiHAND.
 
 ``` text
 <root>/meta.json                             is_train, subject_id, ...: for each sequence a list of one value per frame
@@ -40,7 +40,7 @@ CARD = Card(
     tree="rgb/0110/cam3/00000024.jpg, meta.json; calib/ and mask_hand/ (optional)",
     get="the project page of contra-hand (Freiburg): RGB originals, hand masks, Camera Calibration and Meta Information",
     licence="research only (unverified)",
-    terms="Its text was not seen; FreiHAND, which was taken from it, forbids commercial use.",
+    terms="Its text was not seen; FreiHAND, of the same authors, forbids commercial use.",
     gives="cross-view and cross-pose; the pictures are crops of hands; silhouettes from its masks",
 )
 
