@@ -78,6 +78,8 @@ KNOWN_FAULTS = {
 
 _SKIP = {"keypoints3d", "motions"}  # folders of thousands of files that are not read
 _MAX_LIST_BYTES = 4 << 20
+_FARTHEST_PX = 1e5  # a keypoint beyond is none
+_LONGEST_S = 86_400  # of a video; a later time is damage
 
 CARD = Card(
     title="AIST Dance Video DB with AIST++",
@@ -385,7 +387,7 @@ class _Take:
         """Keep the instants at which the dancer's keypoints are known, with boxes around them."""
         points = np.full((len(self.instants), 17, 3), np.nan) if keypoints is None else keypoints.at(self.instants)
         points[..., :2] = (points[..., :2] + 0.5) * self.scale - 0.5  # edges map to edges
-        points[~np.isfinite(points).all(axis=-1)] = 0
+        points[~(np.abs(points) < _FARTHEST_PX).all(axis=-1)] = 0  # NaN too
         boxes, num_sure = boxes_around(points)
         known = num_sure >= LEAST_POINTS
         boxes = np.clip(boxes, -0.5, np.array([self.width, self.height] * 2) - 0.5)
@@ -443,6 +445,7 @@ def on_grid(times_s: Sequence[float]) -> tuple[Ints, Ints, Ints]:
     """
     times = np.asarray(times_s, float)
     later = np.append([True], times[1:] > np.maximum.accumulate(times)[:-1])[: len(times)]
+    later &= times < _LONGEST_S
     frames = np.flatnonzero(later)
     at = times[frames] * FPS
     instants = np.rint(at).astype(np.int64)
@@ -658,7 +661,7 @@ def _read_mapping(root: Path, files: Mapping[str, int]) -> dict[str, str]:
     mapping: dict[str, str] = {}
     for number, line in enumerate(_read_lines(root / path) if path else [], start=1):
         words = line.split()
-        setting = str(PurePosixPath(path or "").with_name(f"{words[-1]}.json")) if words else ""
+        setting = f"{PurePosixPath(path or '').parent}/{words[-1]}.json" if words else ""
         if words and (len(words) != 2 or setting not in files):
             what = f"it names {words[-1]}, but {setting} is not there" if len(words) == 2 else f"it reads {line!r}"
             raise SourceError(
