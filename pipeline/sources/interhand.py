@@ -562,15 +562,16 @@ def _sequences(path: Path) -> dict[tuple[str, str], _Sequence]:
     """
     try:
         told = json.loads(pq.read_schema(path).metadata[b"sequences"])
-    except (OSError, pa.ArrowInvalid) as error:
+        return {
+            (one["capture"], one["sequence"]): _Sequence(k, one["pictures"], one["subject"])
+            for k, one in enumerate(told)
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(
             f"the index of data.json cannot be read: {error}",
             where=path,
             hint="remove it; the next ingest makes it anew",
         ) from error
-    return {
-        (one["capture"], one["sequence"]): _Sequence(k, one["pictures"], one["subject"]) for k, one in enumerate(told)
-    }
 
 
 @dataclass(slots=True)

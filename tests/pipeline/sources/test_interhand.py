@@ -509,10 +509,14 @@ def test_an_index_that_is_given_up_leaves_nothing(root, tmp_path):
     assert "the next ingest makes it anew" in caught.value.hint
 
 
-def test_an_index_that_is_damaged_is_told(root, tmp_path):
+@pytest.mark.parametrize("how", ["cut", "foreign"])
+def test_an_index_that_is_damaged_is_told(root, tmp_path, how):
     list(source(tmp_path).prepare(root))
     for file in (tmp_path / "work").iterdir():
-        file.write_bytes(file.read_bytes()[:-20])
+        if how == "cut":
+            file.write_bytes(file.read_bytes()[:-20])
+        else:
+            pq.write_table(pq.read_table(file).replace_schema_metadata({"sequences": '[{"capture": 0}]'}), file)
     module._sequences.cache_clear()
     with pytest.raises(SourceError, match=r"the index of data.json cannot be read"):
         source(tmp_path).recordings(root)
