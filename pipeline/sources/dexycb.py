@@ -92,8 +92,11 @@ class DexYcbSource(Source):
         there = home or root
         few = [f"{name} has {num} of {NUM_SEQUENCES} sequences" for name, num in _counts(there) if num < NUM_SEQUENCES]
         calibrated = (unwrapped(there / "calibration") / "intrinsics").is_dir()
+        hint = "" if calibrated else "a download of its own; without it: no cameras"
         return [
-            Marker(what="20200709-subject-01/ or another subject", found=home is not None, hint=_hint(root)),
+            Marker(
+                what="20200709-subject-01/ or another subject", found=home is not None, hint="" if home else _hint(root)
+            ),
             Marker(
                 what="calibration/",
                 found=calibrated,

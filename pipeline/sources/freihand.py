@@ -43,8 +43,8 @@ class FreiHandSource(Source):
         home = find_home(root, _is_home)
         trains = home is not None and (home / "training_K.json").is_file()
         return [
-            Marker(what="training/rgb/ or evaluation/rgb/", found=home is not None, hint="FreiHAND_pub_v2"),
-            Marker(what="training_K.json", found=trains, needed=False, hint=ONLY_EVALUATION),
+            Marker(what="training/rgb/ or evaluation/rgb/", found=home is not None),
+            Marker(what="training_K.json", found=trains, needed=False, hint="" if trains else ONLY_EVALUATION),
         ]
 
     @override

@@ -55,12 +55,19 @@ class HanCoSource(Source):
         """See `Source.look`."""
         home = find_home(root, _is_home)
         there = home or root
+        meta, calib, masks = ((there / name).exists() for name in ("meta.json", "calib", "mask_hand"))
+        others = "" if home else "the RGB originals; rgb_merged and the like are not read"
         return [
-            Marker(what="rgb/0000/cam0/", found=home is not None, hint="the RGB originals; rgb_merged and the like are not read"),
-            Marker(what="meta.json", found=(there / "meta.json").is_file(), hint=NO_META),
-            Marker(what="calib/", found=(there / "calib").is_dir(), needed=False, hint="comes with meta.json; without: no cameras"),
-            Marker(what="mask_hand/", found=(there / "mask_hand").is_dir(), needed=False, hint="without: no silhouettes"),
-        ]  # fmt: skip
+            Marker(what="rgb/0000/cam0/", found=home is not None, hint=others),
+            Marker(what="meta.json", found=meta, hint="" if meta else NO_META),
+            Marker(
+                what="calib/",
+                found=calib,
+                needed=False,
+                hint="" if calib else "comes with meta.json; without: no cameras",
+            ),
+            Marker(what="mask_hand/", found=masks, needed=False, hint="" if masks else "without: no silhouettes"),
+        ]
 
     @override
     def recordings(self, root: Path) -> list[Recording]:

@@ -78,14 +78,14 @@ class Ho3dSource(Source):
         """See `Source.look`."""
         home = find_home(root, _is_home)
         there = home or root
-        version = _version(there)
-        what = "train/SB10/rgb/ or evaluation/SB11/rgb/" + (f": {version} detected" if version else "")
         lists = all((there / f"{name}.txt").is_file() for name in FOLDERS.values() if (there / name).is_dir())
         calibrated = (there / "calibration").is_dir()
+        seen = f"{_version(there)} detected" if home else "give the folder that holds train/ and evaluation/ as ROOT"
+        every, nowhere = "without: every picture counts", "v3 only; without: cameras have no place"
         return [
-            Marker(what=what, found=home is not None, hint="give the folder that holds train/ and evaluation/ as ROOT"),
-            Marker(what="train.txt, evaluation.txt", found=lists, needed=False, hint="without: every picture counts"),
-            Marker(what="calibration/", found=calibrated, needed=False, hint="v3 only; without: cameras have no place"),
+            Marker(what="train/SB10/rgb/ or evaluation/SB11/rgb/", found=home is not None, hint=seen),
+            Marker(what="train.txt, evaluation.txt", found=lists, needed=False, hint="" if lists else every),
+            Marker(what="calibration/", found=calibrated, needed=False, hint="" if calibrated else nowhere),
         ]
 
     @override
