@@ -132,7 +132,7 @@ class _Survey:
         solos: path of each video by sequence and view.
         mapping: sequence to the path of its calibration.
         keypoints: sequence to the path of its keypoints.
-        ignored: paths of lists that name a sequence, by sequence: its 3D annotations are poor.
+        ignored: sequence to the path of the list that says its 3D annotations are poor.
         splits: sequence to split by the recipe's protocol; None without one.
         rejects: videos that belong to no recording.
     """
