@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 from typing_extensions import override
 
 from manifests.errors import SourceError
@@ -50,14 +52,14 @@ BUNDLE_DEPTH = 4  # folders from the root to a subject, at most
 MARGIN = 0.08  # of a box's longer side, added to each side: keypoints end at ears, wrists and soles
 SKIN_MARGIN = 0.02  # the same around the body model, which wears no clothes
 LEAST_INSIDE = 0.5  # share of the points that a picture must show
-LEAST_POINTS = 8  # fewer known keypoints tell no box
+LEAST_POINTS = 8  # fewer known points tell no box
 
-_SUBJECT = re.compile(r"subject_(\d{1,9})")
-_FRAME = re.compile(r"\d{8}")
+_SUBJECT = re.compile(r"subject_([0-9]{1,9})")
+_FRAME = re.compile(r"[0-9]{8}")
 _NEEDED = ("intrinsic.txt", "extrinsic.txt")
 _MAX_TEXT_BYTES = 8 * 2**20
 _MOST_TEXTS = 1024  # vertices kept in memory: more frames than a session has, at most 85 MB
-_CONTRADICTION_PX = 2.0  # between project.txt and the other two, two units before the camera
+_CONTRADICTION_PX, _CONTRADICTION_AT = 2.0, 2.0  # between project.txt and the other two, seen from 2 units away
 _FARTHEST = 1e6  # units: coordinates beyond are no measurement
 _NEAREST = 1e-6
 
@@ -254,7 +256,8 @@ class HumbiSource(Source):
         points = self._vertices(path, shelf.num_vertices)
         if points is None or isinstance(points, str):
             wrong = points or "is gone since the frames were listed"
-            return Labels(reject=(Reason.BAD_LABEL, f"{path.relative_to(root)}: {wrong}"))
+            detail = f"{path.relative_to(root)}: {wrong}"
+            return Labels(reject=(Reason.BAD_LABEL, detail))
         K, pose = np.reshape(row["intrinsics"], (3, 3)), np.reshape(row["camera_from_world"], (4, 4))  # noqa: N806
         box = None
         if row["box_from"] != BoxFrom.KEYPOINTS:
@@ -312,8 +315,13 @@ def _subject(session: Path) -> int:
 
 def _instants(session: Path) -> list[int]:
     """The frames of a session, sorted."""
-    with os.scandir(session) as entries:
-        return sorted(int(entry.name) for entry in entries if _FRAME.fullmatch(entry.name) and entry.is_dir())
+    try:
+        with os.scandir(session) as entries:
+            return sorted(int(entry.name) for entry in entries if _FRAME.fullmatch(entry.name) and entry.is_dir())
+    except OSError as error:
+        raise SourceError(
+            f"the session cannot be listed: {error}", where=session, hint="check its permissions"
+        ) from error
 
 
 def _files(root: Path, session: Path) -> tuple[tuple[str, int], ...]:
@@ -383,7 +391,7 @@ class _Pictures:
         for spot in self.spots:
             try:
                 found = os.listdir(os.fsencode(self._root / spot.path(spot.shelf.folder)))  # noqa: PTH208 - a tenth of the time
-            except (FileNotFoundError, NotADirectoryError):
+            except OSError:  # its pictures are counted as missing
                 found = []
             names += found
             counts.append(len(found))
@@ -398,11 +406,12 @@ class _Pictures:
             self.reject(Reason.BAD_LABEL, f"{strange} pictures are not named like image0000033{self._session.suffix}")
         return np.repeat(np.arange(len(counts)), counts)[good], digits[good] @ 10 ** np.arange(6, -1, -1)
 
-    def paths(self) -> list[str]:
+    def paths(self) -> Any:
         """(n,) paths below the root."""
-        folders = [spot.path(spot.shelf.folder) for spot in self.spots]
-        places = zip(self.at.tolist(), self.camera.tolist(), strict=True)
-        return [f"{folders[at]}/image{camera:07d}{self._session.suffix}" for at, camera in places]
+        folders = pa.array([f"{spot.path(spot.shelf.folder)}/image" for spot in self.spots], pa.string())
+        names = pa.array([f"{camera:07d}{self._session.suffix}" for camera in range(NUM_CAMERAS)])
+        paths = pc.binary_join_element_wise(folders.take(self.at), names.take(self.camera), "")
+        return paths.to_numpy(zero_copy_only=False)
 
     def take_out(self, fault: Ints, faults: Sequence[tuple[Reason, str]]) -> Bools:
         """Leave out pictures whose fault is a place in `faults`; returns which stay."""
@@ -450,14 +459,15 @@ class _Pictures:
     def take_unlisted(self, cameras: "_Cameras") -> tuple[Floats, Bools]:
         """Leave out crops that no list.txt places; returns (n, 4) xmin, xmax, ymin, ymax, and which stay."""
         boxes = np.full((len(self.spots), NUM_CAMERAS, 4), np.nan)
-        for place in np.unique(self.at):
-            name = self.spots[place].path(self.spots[place].shelf.folder, "list.txt")
+        filled = set(self.at.tolist())
+        for place, spot in enumerate(self.spots):
+            name = spot.path(spot.shelf.folder, "list.txt")
             listed = _read_list(self._root / name)
-            if isinstance(listed, str):
-                self.reject(Reason.BAD_LABEL, listed, name)
-            else:
+            if not isinstance(listed, str):
                 for camera, box in listed.items():
                     boxes[place, camera] = box
+            elif place in filled:  # a hand may not be cropped at all in a frame
+                self.reject(Reason.BAD_LABEL, listed, name)
         due = np.zeros(boxes.shape[:2], bool)
         due[:, cameras.ids] = np.isfinite(boxes[:, cameras.ids]).all(axis=2)
         self.count_missing(due)
@@ -480,8 +490,6 @@ class _Pictures:
                 lost.setdefault(spot.shelf, []).append(spot.instant)
             elif isinstance(read, str):
                 self.reject(Reason.BAD_LABEL, f"{read}: not used", name)
-            elif (num := int(np.isfinite(read).all(axis=1).sum())) < LEAST_POINTS:
-                self.reject(Reason.BAD_LABEL, f"only {num} of {len(read)} points are known: not used", name)
             else:
                 points[place] = read
         for shelf, instants in lost.items():
@@ -522,53 +530,60 @@ def _read_cameras(session: Path) -> _Cameras:
     intrinsic = _read_blocks(session / "intrinsic.txt", (3,) * 3)
     extrinsic = _read_blocks(session / "extrinsic.txt", (3,) * 4)
     projections = _read_blocks(session / "project.txt", (4,) * 3) if (session / "project.txt").is_file() else {}
-    place = f"{session.parent.name}/{session.name}"
-    ids, matrices, poses, dropped = list[int](), list[Floats](), list[Floats](), dict[int, tuple[Reason, str]]()
+    place, dropped = f"{session.parent.name}/{session.name}", dict[int, tuple[Reason, str]]()
     for one, two, has, lacks in (
         ("intrinsic", "extrinsic", intrinsic, extrinsic),
         ("extrinsic", "intrinsic", extrinsic, intrinsic),
     ):
-        for camera in sorted(has.keys() - lacks.keys()):
+        for camera in has.keys() - lacks.keys():
             why = (
                 f"{place} has {one}.txt for {len(has)} cameras but {two}.txt for {len(lacks)}; camera {camera} dropped"
             )
             dropped[camera] = Reason.MISSING, why
-    for camera in sorted(intrinsic.keys() & extrinsic.keys()):
-        K, centre, R = intrinsic[camera], extrinsic[camera][0], extrinsic[camera][1:]  # noqa: N806
-        wrong = _wrong_camera(K, R, centre, projections.get(camera))
-        if wrong:
-            dropped[camera] = wrong[0], f"{place}: camera {camera} {wrong[1]}; dropped"
-            continue
-        pose = np.eye(4)
-        pose[:3, :3], pose[:3, 3] = R, -R @ centre
-        ids.append(camera)
-        matrices.append(K)
-        poses.append(pose)
-    if not ids:
-        why = next((text for _, text in dropped.values()), "both files are empty")
+    ids = np.array(sorted(intrinsic.keys() & extrinsic.keys()), np.int64)
+    K = np.array([intrinsic[camera] for camera in ids.tolist()]).reshape(-1, 3, 3)  # noqa: N806
+    placed = np.array([extrinsic[camera] for camera in ids.tolist()]).reshape(-1, 4, 3)
+    C, R = placed[:, 0, :, None], placed[:, 1:]  # noqa: N806
+    unknown = np.full((3, 4), np.nan)
+    P = np.array([projections.get(camera, unknown) for camera in ids.tolist()]).reshape(-1, 3, 4)  # noqa: N806
+    pose = np.tile(np.eye(4), (len(ids), 1, 1))
+    pose[:, :3, :3], pose[:, :3, 3:] = R, -R @ C
+    good = np.ones(len(ids), bool)
+    for wrong, reason, why in _camera_faults(K, C, R, P):
+        for camera in ids[wrong & good].tolist():
+            dropped[camera] = reason, f"{place}: camera {camera} has {why}; dropped"
+        good &= ~wrong
+    if not good.any():
+        why = next((text for _, text in dropped.values()), "the files name none")
         raise SourceError(f"no camera is calibrated: {why}", where=session, hint="unpack the bundle again")
-    return _Cameras(np.array(ids), np.stack(matrices), np.stack(poses), dropped)
+    return _Cameras(ids[good], K[good], pose[good], dropped)
 
 
-def _wrong_camera(K: Floats, R: Floats, centre: Floats, P: Floats | None) -> tuple[Reason, str] | None:  # noqa: N803
-    """What is wrong with a camera's numbers, if anything."""
-    if not R.any():
-        return Reason.MISSING, "has a rotation of zeros, which marks it absent"
-    if not np.allclose(K[2], [0, 0, 1]) or min(K[0, 0], K[1, 1]) <= 0:
-        return Reason.BAD_LABEL, "has a K without positive focal lengths or a last row of 0 0 1"
-    if np.abs(R @ R.T - np.eye(3)).max() > 0.01 or np.linalg.det(R) < 0:
-        return Reason.BAD_LABEL, "has an R that is no rotation"
-    if P is not None:
-        width, height = PICTURE_PX
-        corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], float)
-        world = centre + 2 * corners @ np.linalg.inv(K).T @ R
-        seen = world @ P[:, :3].T + P[:, 3]
-        off = np.inf
-        if (np.abs(seen[:, 2]) > _NEAREST).all():
-            off = float(np.abs(seen[:, :2] / seen[:, 2:] - corners[:, :2]).max())
-        if not off <= _CONTRADICTION_PX:
-            return Reason.BAD_LABEL, f"has a P in project.txt that contradicts K R [I | -C] by {off:.0f} px"
-    return None
+def _camera_faults(K: Floats, C: Floats, R: Floats, P: Floats) -> list[tuple[Bools, Reason, str]]:  # noqa: N803
+    """Which of V cameras have numbers that make no camera.
+
+    Args:
+        K: (V, 3, 3).
+        C: (V, 3, 1).
+        R: (V, 3, 3).
+        P: (V, 3, 4), NaN where none is stated.
+    """
+    with np.errstate(all="ignore"):  # wild numbers are what is looked for
+        rays = np.array([[-0.4, -0.3, 1], [0.4, -0.3, 1], [-0.4, 0.3, 1], [0.4, 0.3, 1]]).T * _CONTRADICTION_AT
+        one, two = K @ rays, P[:, :, :3] @ (C + R.transpose(0, 2, 1) @ rays) + P[:, :, 3:]
+        off = np.abs(two[:, :2] / two[:, 2:] - one[:, :2] / one[:, 2:]).max(axis=(1, 2))
+        skewed = np.abs(R @ R.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2)) > 0.01
+    focal = (K[:, 0, 0] > 0) & (K[:, 1, 1] > 0) & (np.abs(K[:, 2] - [0, 0, 1]) < 1e-6).all(axis=1)
+    return [
+        (~R.any(axis=(1, 2)), Reason.MISSING, "a rotation of zeros, which marks it absent"),
+        (~focal, Reason.BAD_LABEL, "a K without positive focal lengths or a last row of 0 0 1"),
+        (skewed | (np.linalg.det(R) < 0), Reason.BAD_LABEL, "an R that is no rotation"),
+        (
+            ~np.isnan(P).any(axis=(1, 2)) & ~(off <= _CONTRADICTION_PX),
+            Reason.BAD_LABEL,
+            f"a P in project.txt that contradicts K R [I | -C] by more than {_CONTRADICTION_PX:.0f} px",
+        ),
+    ]
 
 
 def _read_blocks(path: Path, shape: tuple[int, ...]) -> dict[int, Floats]:
@@ -659,7 +674,10 @@ def _read_points(path: Path, num: int) -> Floats | str | None:
     if values.size != num * 3:
         return f"holds {values.size} numbers, where {num} x 3 are due"
     points: Floats = values.reshape(num, 3)
-    points[~(np.abs(points) < _FARTHEST).all(axis=1) | ~points.any(axis=1)] = np.nan
+    known = (np.abs(points) < _FARTHEST).all(axis=1) & points.any(axis=1)
+    if known.sum() < LEAST_POINTS:
+        return f"only {known.sum()} of {num} points are known"
+    points[~known] = np.nan
     return points
 
 

@@ -100,8 +100,8 @@ def test_a_view_that_shows_nobody_and_one_that_contradicts_itself(whole: Truth) 
     assert told(scanned) == [
         (
             "bad_label", BODY_7,
-            "subject_7/body: camera 31 has a P in project.txt that contradicts K R [I | -C] by 45 px; dropped; its 2 pictures "
-            "are left out",
+            "subject_7/body: camera 31 has a P in project.txt that contradicts K R [I | -C] by more than 2 px; dropped; its 2 "
+            "pictures are left out",
         ),
         ("unlabelled", BODY_7, "no keypoints.txt at 1 instants (17)"),
         ("hidden", BODY_7, "the subject is behind the camera: camera 30 at 1 of 2 instants (1), 1 in all"),
@@ -437,15 +437,19 @@ def test_a_damaged_list_leaves_its_crops_out(own: Path, text: str | None, what: 
 def test_a_list_and_its_pictures_may_disagree(own: Path) -> None:
     folder = own / HAND_7 / "00000017" / "image_cropped" / "right"
     (folder / "image0000001.png").unlink()
+    for camera in (0, 1, 2, 24):  # all of the other hand
+        (own / HAND_7 / "00000001" / "image_cropped" / "left" / f"image{camera:07d}.png").unlink()
     lines = (folder / "list.txt").read_text().splitlines()
     (folder / "list.txt").write_text("\r\n".join(line for line in lines if not line.startswith("24 ")))
     rejects = told(scan(own, "subject-7-hand"))
     assert ("missing", HAND_7, "no such picture: camera right 1 at 1 of 2 instants (17), 1 in all") in rejects
+    why = "no such picture: camera left 0, 1, 2, 24 at 1 of 2 instants (1), 4 in all"
+    assert ("missing", HAND_7, why) in rejects
     why = "list.txt does not say where the crop was cut: camera right 24 at 1 of 2 instants (17), 1 in all"
     assert ("unlabelled", HAND_7, why) in rejects
 
 
-@pytest.mark.parametrize("text", ["1 2 3\n", None, "1 2 x\n"])
+@pytest.mark.parametrize("text", ["1 2 3\n", None, "1 2 x\n", "nan 0 0\n" * 6890])
 def test_damaged_vertices_are_a_reject_when_the_picture_is_cut(own: Path, text: str | None) -> None:
     rows = [row for row in scan(own, "subject-82-body").frames.to_pylist() if row["instant"] == 1]
     path = own / BODY_82 / "00000001" / "reconstruction" / "smpl_vertex.txt"
