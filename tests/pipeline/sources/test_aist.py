@@ -633,8 +633,8 @@ def prove_silhouettes(out: Path, truth: Truth) -> None:
         told = unpack_cells(crop["silhouette"])
         overlaps.append((true & told).sum() / (true | told).sum())
     assert len(overlaps) == sum(len(them) for s in (SYNCED, ODD, ADVANCED) for them in visible(s).values())
-    assert np.mean(overlaps) > 0.6
-    assert min(overlaps) > 0.4
+    assert np.mean(overlaps) > 0.75
+    assert min(overlaps) > 0.65
 
 
 def test_a_protocol_that_shows_one_dancer_on_both_sides_is_a_warning(made: tuple[Path, Truth], tmp_path: Path) -> None:
