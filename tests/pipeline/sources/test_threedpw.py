@@ -86,6 +86,16 @@ def test_keypoints_that_lie_are_dropped(made: tuple[Path, Truth]) -> None:
     assert np.allclose(np.delete(joints[:, 2], 4), 0.9)
 
 
+def test_keypoints_that_nobody_saw_are_zero(root: Path) -> None:
+    values = labels_of(TRAIN)
+    values["poses2d"][0][0, :, 0] = (300, 200, 0)
+    values["poses2d"][0][0, :, 1] = (np.nan, 200, 1)
+    write_labels(root, TRAIN, values)
+    row = rows_of(scan(root))["p0", 0]
+    assert not np.any(row["keypoints_px"][:6])
+    assert np.all(row["keypoints_px"][6:])
+
+
 def test_without_keypoints_the_projected_joints_are_framed(made: tuple[Path, Truth]) -> None:
     row = rows_of(scan(made[0]))["p1", 3]
     true = lens_of(TRAIN, 3).pixels(figures_of(TRAIN, 3)[1].joints(fixture.SMPL24))
