@@ -153,7 +153,10 @@ class JrdbSource(Source):
             return nothing(Reason.MISSING, f"{len(found.keys)} labelled pictures: their folder is not there")
         names, _ = list_named(folder, r"\d{1,9}\.jpg")
         there = set(names.to_pylist())
-        if len(found.keys) != len(there) or not there.issuperset(found.keys):
+        listed = set(found.keys)
+        if listed < there:  # a camera before which nobody is at times may leave frames out; its sequence must not
+            listed |= _keys_of_cameras(path)
+        if listed != there:
             return nothing(Reason.BAD_LABEL, _mismatch(found.keys, there, folder.name))
         width, height = due = STITCHED_SIZE if view == STITCHED else SIZE
         size = image_size(folder, names)
@@ -167,8 +170,9 @@ class JrdbSource(Source):
             Reject(STAGE, recording.files[0][0], reason, f"{count} {what}")
             for (reason, what), count in sorted(found.left_out.items())
         ]
-        if found.num_empty or not found.keys:
-            detail = f"{found.num_empty} of {len(found.keys)} pictures show nobody"
+        num_empty = found.num_empty + len(there) - len(found.keys)
+        if num_empty or not there:
+            detail = f"{num_empty} of {len(there)} pictures show nobody"
             rejects.append(Reject(STAGE, recording.folder, Reason.EMPTY, detail))
         if not len(kept):
             return Scan(tables.empty("frames"), rejects)
@@ -298,6 +302,12 @@ def _read_labels(path: Path) -> _Boxes:
     if len(set(found.keys)) < len(found.keys):
         raise SourceError("a frame is listed twice", where=path, hint="get the label file again")
     return found
+
+
+def _keys_of_cameras(path: Path) -> set[str]:
+    """The frames that any camera's label file of the same sequence lists."""
+    files = [path.with_name(f"{path.stem.rpartition('_')[0]}_{view}.json") for view in CAMERAS]
+    return {key for file in files if file.is_file() for key, _ in iter_members(file, "labels")}
 
 
 def _judge(found: _Boxes, path: Path, view: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:

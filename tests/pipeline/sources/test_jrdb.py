@@ -195,6 +195,20 @@ def test_labels_of_another_release_leave_a_sequence_out_and_no_other(tmp_path: P
     assert told[f"{CAFE}-image2"][0][2] == f"4 label keys but 5 images in {CAFE}: {two}"
 
 
+def test_a_camera_may_leave_out_frames_of_nobody_if_another_lists_them(tmp_path: Path) -> None:
+    write_jrdb(tmp_path, views=("image0", "image2"))
+    path = tmp_path / WHOLE / f"labels/labels_2d/{GREEN}_image0.json"
+    change(path, lambda labels: labels.pop("000001.jpg"))
+    scan = scan_all(tmp_path)[f"{GREEN}-image0"]
+    assert scan.frames.column("instant").to_pylist() == [0, 0, 2, 2, 3, 3]
+    assert [(r.reason, r.detail) for r in scan.rejects] == [(Reason.EMPTY, "1 of 4 pictures show nobody")]
+    change(path.with_name(f"{GREEN}_image2.json"), lambda labels: labels.pop("000001.jpg"))
+    scan = scan_all(tmp_path)[f"{GREEN}-image0"]
+    assert [(r.reason, r.detail[:36]) for r in scan.rejects] == [
+        (Reason.BAD_LABEL, "3 label keys but 4 images in meyer-g")
+    ]
+
+
 def test_a_camera_without_images_is_a_reject(tmp_path: Path) -> None:
     write_jrdb(tmp_path, views=("image0", "image2"))
     shutil.rmtree(tmp_path / WHOLE / "images/image_2")
