@@ -136,17 +136,22 @@ class HumbiSource(Source):
         found = list(_find_sessions(root)) if root.is_dir() else []
         mine = [folder for folder in found if folder.name == name]
         whole = [folder for folder in mine if all((folder / text).is_file() for text in _NEEDED)]
+        has_frames = any(_instants(folder) for folder in whole)
         markers = [
-            Marker(what=f"**/subject_*/{name}", found=bool(mine), hint=f"unpack the {name.title()}_* bundles here"),
+            Marker(
+                what=f"**/subject_*/{name}",
+                found=bool(mine),
+                hint="" if mine else f"unpack the {name.title()}_* bundles",
+            ),
             Marker(
                 what=f"subject_*/{name}/{{intrinsic,extrinsic}}.txt",
                 found=bool(whole),
-                hint=f"{len(whole)} of {len(mine)} sessions have both",
+                hint="" if len(whole) == len(mine) else f"{len(whole)} of {len(mine)} sessions have both",
             ),
             Marker(
                 what=f"subject_*/{name}/00000001",
-                found=any(_instants(folder) for folder in whole),
-                hint="a folder of eight digits for each frame",
+                found=has_frames,
+                hint="" if has_frames else "a folder of eight digits for each frame",
             ),
         ]
         if num_other := sum(folder.name == other for folder in found):
@@ -169,13 +174,7 @@ class HumbiSource(Source):
                 logger.warning("%s has no intrinsic.txt and no extrinsic.txt: left out", folder)  # cloth or texture
                 continue
             subject = _subject(folder)
-            if subject in sessions:
-                raise SourceError(
-                    f"the {name} session of subject {subject} lies twice below the root",
-                    where=f"{sessions[subject]} and {folder}",
-                    hint="move one away; the free sample, for one, repeats a part of a bundle",
-                )
-            sessions[subject] = folder
+            sessions[subject] = self._choose(sessions[subject], folder) if subject in sessions else folder
         if not sessions:
             raise self._nothing(root, found)
         if num_other := sum(folder.name == self._session.other for folder in found):
@@ -270,6 +269,24 @@ class HumbiSource(Source):
             silhouette=partial(from_vertices, project(points, K, pose)[0]),
             silhouette_from=SilhouetteFrom.VERTICES,
         )
+
+    def _choose(self, one: Path, two: Path) -> Path:
+        """Which of two folders of one session holds its pictures; another bundle may repeat its camera texts.
+
+        Raises:
+            SourceError: both do.
+        """
+        top = self._session.shelves[0].folder.partition("/")[0]
+        full = [folder for folder in (one, two) if any((folder / f"{i:08d}" / top).is_dir() for i in _instants(folder))]
+        if len(full) == 2:
+            raise SourceError(
+                f"the {self._session.name} session of subject {_subject(one)} lies twice below the root",
+                where=f"{one} and {two}",
+                hint="move one away; the free sample, for one, repeats a part of a bundle",
+            )
+        chosen = full[0] if full else one
+        logger.warning("%s has no pictures: left out", two if chosen == one else one)
+        return chosen
 
     def _nothing(self, root: Path, found: Sequence[Path]) -> SourceError:
         """Why no session can be read below a root."""

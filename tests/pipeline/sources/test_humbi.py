@@ -163,6 +163,16 @@ def test_a_zip_may_add_a_level_and_archivers_leave_things_behind(own: Path) -> N
     assert [one.folder for one in found] == [BODY_7, f"Body_81_140/{BODY_82}"]
 
 
+@pytest.mark.parametrize("bundle", ["Appearance_1_80", "Texture_1_80"])  # before and after Body_1_80
+def test_another_bundle_may_repeat_the_camera_texts(own: Path, caplog: pytest.LogCaptureFixture, bundle: str) -> None:
+    other = own / bundle / "subject_7" / "body"
+    (other / "00000001" / "appearance").mkdir(parents=True)
+    for name in ("intrinsic.txt", "extrinsic.txt", "project.txt"):
+        shutil.copy(own / BODY_7 / name, other)
+    assert [one.folder for one in source_of().recordings(own)] == [BODY_7, BODY_82]
+    assert f"{bundle}/subject_7/body has no pictures: left out" in caplog.text
+
+
 def test_recordings_name_what_decides_them(own: Path) -> None:
     before, *_ = source_of().recordings(own)
     assert [name.removeprefix(BODY_7 + "/") for name, _ in before.files] == [
