@@ -17,10 +17,10 @@ STATION   = $(PYTHON) -m pipeline $@ --recipe $(RECIPE) $(foreach root,$(ROOT),-
             $(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(if $(WORKERS),--workers $(WORKERS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch demo sources doctor build ingest render crop pairs shards audit pretrain reconstruct check test test-all bench clean
+.PHONY: help install fetch demo sources doctor build ingest render crop pairs shards train-parser audit pretrain reconstruct check test test-all bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  RECIPE=demo|cameras|videos|synthetic|humbi|...|body|hand|my.yaml  ROOT=folder or source=folder ...  OUT=$(OUT)"
 	@echo "  EXECUTOR=ray|local  RAY_ADDRESS=host:port  WORKERS=n  MODEL=demo|body|hand|...  ASSETS=$(ASSETS)"
@@ -70,6 +70,11 @@ pairs: install ## draw cross-view and cross-pose pairs
 
 shards: install ## pack the pairs into WebDataset tars
 	@$(STATION)
+
+train-parser: OUT = out/parser
+train-parser: fetch ## train a small human parser on rendered people and measure it: RENDERS STEPS SEED, REAL=folder of masks
+	@$(PYTHON) -m pipeline train-parser --out $(OUT) --assets $(ASSETS) $(if $(RENDERS),--renders $(RENDERS)) \
+	  $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED)) $(if $(REAL),--real $(REAL))
 
 audit: install ## prove the build and write OUT/audit/report.html
 	@$(PYTHON) -m manifests audit $(OUT)

@@ -1,4 +1,4 @@
-"""The pipeline's door: `python -m pipeline ingest|render|crop|pairs|shards|build|sources|doctor|fetch|recipe|convert-checkpoint`."""
+"""The pipeline's door: `python -m pipeline ingest|render|crop|pairs|shards|build|sources|doctor|fetch|recipe|convert-checkpoint|train-parser`."""
 
 import argparse
 import logging
@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
+from rich.table import Table
 
 from manifests.errors import CrossposeError, RecipeError, SourceError
 from manifests.recipes import read_recipe, to_mapping
@@ -79,6 +80,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="read it even where that runs code which the file's author put into it",
     )
+    train = verbs.add_parser("train-parser", help="train a small mmseg net on rendered people's exact silhouettes")
+    train.add_argument("--out", type=Path, required=True, help="folder for the config, the checkpoint and the report")
+    train.add_argument("--renders", type=int, default=240, help="images to render, four of each person (240)")
+    train.add_argument("--steps", type=int, default=400, help="of training, on 16 crops each (400)")
+    train.add_argument("--seed", type=int, default=0, help="root of all randomness (0)")
+    train.add_argument("--real", type=Path, help="judge it on photos too: a folder with images/*.jpg and labels/*.png")
+    _add_assets(train)
     recipe = verbs.add_parser("recipe", help="print a recipe with all its values")
     recipe.add_argument("recipe", nargs="?", default="demo")
     verbs.add_parser("sources", help="the datasets that are read: what each needs, its terms, what it gives")
@@ -106,6 +114,9 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
 
         number = convert_checkpoint(arguments.source, arguments.target, trusted=arguments.i_trust_this_file)
         console.print(f"wrote {number} tensors to {arguments.target}", markup=False, soft_wrap=True)
+        return 0
+    if arguments.verb == "train-parser":
+        _train_parser(arguments, console)
         return 0
     recipe = read_recipe(arguments.recipe, RECIPES)
     if arguments.verb == "recipe":
@@ -137,6 +148,25 @@ def _say(arguments: argparse.Namespace, console: Console) -> int:
             raise SourceError("the folder is not there", where=root, hint="check ROOT")
     healthy = [print_doctor(root.resolve(), console, everything=arguments.all) for root in arguments.root]
     return 0 if all(healthy) else 2
+
+
+def _train_parser(arguments: argparse.Namespace, console: Console) -> None:
+    from pipeline.parsers.train import train_parser
+
+    out, assets = arguments.out.resolve(), arguments.assets.resolve()
+    report = train_parser(
+        out, assets=assets, renders=arguments.renders, steps=arguments.steps, seed=arguments.seed, real=arguments.real
+    )
+    for crops, parsers in report["scores"].items():
+        table = Table(*["parser", *next(iter(parsers.values()))], title=f"{crops}, pixels from {report['threshold']}")
+        for name, scores in parsers.items():
+            table.add_row(name, *[f"{value:.3f}".removesuffix(".000") for value in scores.values()])
+        console.print(table)
+    console.print(f"wrote {out}/report.json and overlays.png; to use the net, put into a recipe", soft_wrap=True)
+    console.print(
+        f"parser:\n  backend: mmseg\n  config: {out}/config.py\n  checkpoint: {out}/parser.pth",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def find_roots(recipe: BuildRecipe, given: list[str]) -> dict[str, Path]:
