@@ -98,7 +98,11 @@ class JrdbSource(Source):
         return [
             Marker(what="JRDB: images/image_0/ or labels/labels_2d/", found=images or labels),
             Marker(what="images/image_{0,2,4,6,8}/<sequence>/, or image_stitched/", found=images, hint=_at(root, home)),
-            Marker(what="labels/labels_2d/<sequence>_image0.json, or labels_2d_stitched/", found=labels, hint=_HINT),
+            Marker(
+                what="labels/labels_2d/<sequence>_image0.json, or labels_2d_stitched/",
+                found=labels,
+                hint="" if labels else _HINT,
+            ),
             Marker(
                 what="images and labels of the same cameras",
                 found=used,

@@ -144,7 +144,9 @@ def test_images_and_labels_come_from_one_tree(tmp_path: Path) -> None:
 def test_a_missing_half_is_said(tmp_path: Path, missing: str) -> None:
     write_jrdb(tmp_path, views=("image0",))
     shutil.rmtree(tmp_path / WHOLE / missing)
-    found = {m.what.split("/")[0]: m.found for m in source().look(tmp_path)[1:3]}
+    markers = source().look(tmp_path)[1:3]
+    assert ("test labels are withheld" in markers[1].hint) == (missing == "labels")
+    found = {m.what.split("/")[0]: m.found for m in markers}
     assert found == {"images": missing != "images", "labels": missing != "labels"}
     with pytest.raises(SourceError, match=f"{missing} are missing") as error:
         source().recordings(tmp_path)
