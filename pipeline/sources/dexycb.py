@@ -27,8 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import yaml
 from typing_extensions import override
 
@@ -38,7 +36,7 @@ from pipeline.recipes import SourceRecipe
 from pipeline.silhouettes import from_mask
 from pipeline.sources.base import STAGE, Card, Floats, Labels, Marker, Mask, Recording, Scan, Source
 from pipeline.sources.layout import files_below, require_folder
-from pipeline.sources.trees import below, find_home, list_folders, list_named, numbers_of, unwrapped
+from pipeline.sources.trees import find_home, list_folders, list_named, unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -97,12 +95,7 @@ class DexYcbSource(Source):
             Marker(
                 what="20200709-subject-01/ or another subject", found=home is not None, hint="" if home else _hint(root)
             ),
-            Marker(
-                what="calibration/",
-                found=calibrated,
-                needed=False,
-                hint="a download of its own; without it: no cameras",
-            ),
+            Marker(what="calibration/", found=calibrated, needed=False, hint=hint),
             Marker(what="100 sequences of each subject", found=not few, needed=False, hint="; ".join(few)),
         ]
 
@@ -155,37 +148,38 @@ class DexYcbSource(Source):
         num_frames, side, extrinsics = _read_meta(folder / "meta.yml")
         who, number = _who(next(part for part in Path(recording.folder).parts if _SUBJECT.fullmatch(part)))
         rejects: list[Reject] = []
-        columns: list[tuple[Any, ...]] = []
+        numbers: list[str] = []
+        views, matrices, poses, media, sizes = [], [], [], list[str](), []
         for index, camera in enumerate(CAMERAS):
             # Only s2 parts the cameras of a sequence, and there its place does not matter.
             if self._protocol == "s2" and split_of("s2", number, 0, index) is not recording.split:
                 continue
-            names, left_out = _list_view(folder / camera, num_frames)
-            rejects += [Reject(STAGE, f"{recording.folder}/{camera}", *why) for why in left_out]
-            matrix, pose = _camera(unwrapped(home / "calibration"), extrinsics, camera)
             place = f"{recording.folder}/{camera}"
-            num = len(names)
-            columns.append(
-                (
-                    numbers_of(names, 6, -4), np.full(num, camera), below(place, names),
-                    np.broadcast_to(matrix, (num, 3, 3)), np.broadcast_to(pose, (num, 4, 4)),
-                )
-            )  # fmt: skip
-        instant, view, media, matrices, poses = (np.concatenate(column) for column in zip(*columns, strict=True))
+            shown, left_out = _list_view(folder / camera, num_frames)
+            rejects += [Reject(STAGE, place, *why) for why in left_out]
+            matrix, pose = _camera(unwrapped(home / "calibration"), extrinsics, camera)
+            numbers += shown
+            media += [f"{place}/color_{one}.jpg" for one in shown]
+            views.append(camera)
+            matrices.append(matrix)
+            poses.append(pose)
+            sizes.append(len(shown))
         shared = [] if self._protocol == "s1" else [OFFICIAL_SPLIT]
+        lost = [np.isnan(matrix).any() or np.isnan(pose).any() for matrix, pose in zip(matrices, poses, strict=True)]
+        marks = [[*shared, "uncalibrated"] if one else shared for one in lost]
         table = self.table(
             recording, split,
-            instant=instant,
-            view=view,
+            instant=np.array(numbers, np.int64),
+            view=np.repeat(views, sizes),
             track="hand",
             subject=who,
-            media=media.tolist(),
+            media=media,
             width=WIDTH, height=HEIGHT,
-            intrinsics=matrices,
-            camera_from_world=poses,
+            intrinsics=np.repeat(matrices, sizes, axis=0),
+            camera_from_world=np.repeat(poses, sizes, axis=0),
             silhouette_from=SilhouetteFrom.DATASET.value,
             side=side,
-            flags=[[*shared, "uncalibrated"] if lost else shared for lost in np.isnan(matrices[:, 0, 0] + poses[:, 0, 0])],
+            flags=[flags for flags, size in zip(marks, sizes, strict=True) for _ in range(size)],
         )  # fmt: skip
         return Scan(table, rejects)
 
@@ -315,21 +309,20 @@ def _camera(folder: Path, extrinsics: str, camera: str) -> tuple[Floats, Floats]
     return matrix, pose
 
 
-def _list_view(folder: Path, num_frames: int) -> tuple[pa.StringArray, list[tuple[Reason, str]]]:
-    """Names of one camera's pictures that have labels, and what is left out."""
+def _list_view(folder: Path, num_frames: int) -> tuple[list[str], list[tuple[Reason, str]]]:
+    """Numbers of one camera's pictures that have labels, as in their names, and what is left out."""
     if not folder.is_dir():
-        return pa.array([], pa.string()), [(Reason.MISSING, f"{num_frames} frames: the camera's folder is not there")]
+        return [], [(Reason.MISSING, f"{num_frames} frames: the camera's folder is not there")]
     names, odd = list_named(folder, _FILES)
-    shown = names.filter(pc.starts_with(names, "color_"))
-    labelled = names.filter(pc.starts_with(names, "labels_"))
-    has_label = pc.is_in(pc.utf8_slice_codeunits(shown, 6, 12), pc.utf8_slice_codeunits(labelled, 7, 13))
-    absent = num_frames - len(shown)
+    listed = names.to_pylist()
+    shown = {name[6:12] for name in listed if name.endswith(".jpg")}
+    labelled = shown & {name[7:13] for name in listed if name.endswith(".npz")}
     left_out = [
         (odd, Reason.BAD_LABEL, "images are not named like color_000053.jpg"),
-        (len(shown) - pc.sum(has_label).as_py() if len(shown) else 0, Reason.UNLABELLED, "images have no labels_*.npz"),
-        (absent, Reason.MISSING, f"of {num_frames} frames of meta.yml have no image"),
+        (len(shown) - len(labelled), Reason.UNLABELLED, "images have no labels_*.npz"),
+        (num_frames - len(shown), Reason.MISSING, f"of {num_frames} frames of meta.yml have no image"),
     ]
-    return shown.filter(has_label), [(reason, f"{count} {why}") for count, reason, why in left_out if count > 0]
+    return sorted(labelled), [(reason, f"{count} {why}") for count, reason, why in left_out if count > 0]
 
 
 def _who(subject: str) -> tuple[str, int]:

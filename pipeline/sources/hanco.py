@@ -13,6 +13,7 @@ Convention: M maps the world to the camera, metres. Crops follow the hand, so K 
 """
 
 import json
+import os
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -216,10 +217,9 @@ def _cameras_of(folder: Path, instants: Any) -> tuple[Floats, Floats]:
 def _read_json(path: Path) -> Any:
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_JSON_BYTES + 1)
-        if len(data) > MAX_JSON_BYTES:
-            raise ValueError(f"it is larger than {MAX_JSON_BYTES >> 20} MiB")
-        return json.loads(data)
+            if os.fstat(file.fileno()).st_size > MAX_JSON_BYTES:
+                raise ValueError(f"it is larger than {MAX_JSON_BYTES >> 20} MiB")
+            return json.loads(file.read())
     except (OSError, ValueError, RecursionError) as error:
         raise _wrong(path, str(error)) from error
 

@@ -121,12 +121,13 @@ class Ho3dSource(Source):
     @override
     def scan(self, root: Path, recording: Recording, *, split: Split) -> Scan:
         """List the frames of one group of cameras; see `Source.scan`."""
-        home = find_home(root, _is_home) or root
         above, group = (root / recording.folder).parent, (root / recording.folder).name
+        home = above.parent.parent if above.parent.name == above.name else above.parent
         listed = read_list(home / f"{above.name}.txt")
         calibration = home / "calibration" / group / "calibration"
-        views, rejects = [], list[Reject]()
-        for folder in _groups(above)[group]:
+        views, places, rejects = [], list[str](), list[Reject]()
+        folders = [name for name in (group, *(f"{group}{digit}" for digit in range(5))) if _group_of(name) == group]
+        for folder in (name for name in folders if (above / name / "rgb").is_dir()):
             names, left_out = _list_view(above / folder, None if listed is None else listed.get(folder, set()))
             place = (above / folder / "rgb").relative_to(root).as_posix()
             rejects += [Reject(STAGE, place, *why) for why in left_out]
@@ -134,13 +135,13 @@ class Ho3dSource(Source):
             matrix, pose = _calibrated(calibration, folder[len(group) :])
             if np.isnan(matrix).any():
                 matrix = _first_matrix(above / folder / "meta", names)
+            places.append(place)
             views.append((numbers_of(names, 0, -4), np.full(len(names), view), below(place, names), matrix, pose))
         frames, view_of, media, matrices, poses = zip(*views, strict=True)
         sizes, everywhere = [len(one) for one in frames], np.unique(np.concatenate(frames))
-        for folder, size in zip(_groups(above)[group], sizes, strict=True):
+        for place, size in zip(places, sizes, strict=True):
             if 0 < size < len(everywhere):
                 detail = f"{len(everywhere) - size} of {len(everywhere)} instants have no usable picture of this camera"
-                place = (above / folder).relative_to(root).as_posix()
                 rejects.append(Reject(STAGE, place, Reason.MISSING, detail))
         table = self.table(
             recording, split,
@@ -354,9 +355,13 @@ def _groups(folder: Path) -> dict[str, Sequence[str]]:
     groups: dict[str, list[str]] = {}
     for name in list_folders(folder):
         if (folder / name / "rgb").is_dir():
-            match = _CAMERA.fullmatch(name)
-            groups.setdefault(match[1] if match else name, []).append(name)
+            groups.setdefault(_group_of(name), []).append(name)
     return dict(groups)
+
+
+def _group_of(name: str) -> str:
+    match = _CAMERA.fullmatch(name)
+    return match[1] if match else name
 
 
 def _is_home(folder: Path) -> bool:

@@ -94,7 +94,7 @@ def test_what_is_left_out_is_counted(v3):
     told = [(r.key, r.reason, r.detail) for one in ("sb1", "mc1") for r in scan(v3.home, one).rejects]
     assert told == [
         ("train/SB12/rgb", Reason.MISSING, "1 listed pictures are not there"),
-        ("train/SB12", Reason.MISSING, "1 of 3 instants have no usable picture of this camera"),
+        ("train/SB12/rgb", Reason.MISSING, "1 of 3 instants have no usable picture of this camera"),
         ("train/MC1/rgb", Reason.UNLABELLED, "2 pictures: meta missing for MC1/0001..0002"),
     ]
 
