@@ -2,7 +2,7 @@
 
 What is wrong with it, on purpose: camera 24 of subject 82 has no picture in frame 17; camera 57 of it is in intrinsic.txt and
 not in extrinsic.txt, and has a picture; camera 60 has a rotation of zeros. Subject 7 has CRLF texts with runs of blanks, no
-keypoints in frame 17, lost ones in frame 1, and two cameras more: 30, that looks away, and 31, whose P contradicts. Of the
+keypoints in frame 17, two of them unknown in frame 1, and two cameras more: 30, that looks away, and 31, whose P contradicts. Of the
 hands, left and right are shown by different cameras, and one crop of the right hand shows no hand.
 """
 
@@ -36,7 +36,6 @@ class Truth:
         root: of all bundles.
         lenses: by subject, session and camera, in the fixture's world.
         boxes: by subject, side, frame and camera: xmin, xmax, ymin, ymax of a hand's crop.
-        skins: by subject, side or None, and frame: the vertices that were written, in the fixture's world.
     """
 
     root: Path
