@@ -70,10 +70,23 @@ def from_columns(table: str, columns: Mapping[str, Any], rows: int) -> pa.Table:
             raise ManifestError(
                 f"column {field.name} does not fit the schema: {error}", where=f"{table} table", hint="fix the source"
             ) from error
-    instant = pc.ascii_lpad(built["instant"].cast(pa.string()), 8, "0")
-    spelled = [instant if name == "instant" else built[name] for name in KEY_COLUMNS]
-    built["key"] = pc.binary_join_element_wise(*spelled, "/")
+    built["key"] = _keys(columns, built)
     return check(table, pa.table([built[name] for name in schema.names], schema=schema), where=f"{table} table")
+
+
+def _keys(columns: Mapping[str, Any], built: Mapping[str, pa.Array]) -> pa.Array:
+    """Spell the keys; parts that are one value for all rows are joined once."""
+    parts: list[Any] = []
+    for name in KEY_COLUMNS:
+        if name == "instant":
+            parts.append(pc.ascii_lpad(built["instant"].cast(pa.string()), 8, "0"))
+        elif not isinstance(columns.get(name), str):
+            parts.append(built[name])
+        elif parts and isinstance(parts[-1], str):
+            parts[-1] += f"/{columns[name]}"
+        else:
+            parts.append(columns[name])
+    return pc.binary_join_element_wise(*parts, "/")
 
 
 def _column(kind: pa.DataType, values: Any, rows: int) -> pa.Array:
@@ -83,15 +96,18 @@ def _column(kind: pa.DataType, values: Any, rows: int) -> pa.Array:
     if pa.types.is_fixed_size_list(kind):
         size = kind.list_size
         shaped = np.asarray(values, np.float64)
-        flat = np.broadcast_to(shaped.reshape((rows, size) if shaped.size == rows * size else (1, size)), (rows, size))
-        return pa.FixedSizeListArray.from_arrays(
-            pa.array(flat.ravel(), kind.value_type), size, mask=pa.array(np.isnan(flat).any(axis=1))
-        ).cast(kind)
+        flat = shaped.reshape((rows, size) if shaped.size == rows * size else (1, size))
+        unknown = np.broadcast_to(np.isnan(flat).any(axis=1), rows)
+        mask = pa.array(unknown) if unknown.any() else None
+        flat = np.broadcast_to(flat, (rows, size))
+        return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel(), kind.value_type), type=kind, mask=mask)
     if pa.types.is_list(kind):
         if isinstance(values, tuple):
-            return pa.array([list(values)] * rows, kind)
+            inner = pa.array(list(values) * rows, kind.value_type) if values else pa.array([], kind.value_type)
+            ends = pa.array(np.arange(rows + 1, dtype=np.int32) * len(values))
+            return pa.ListArray.from_arrays(ends, inner, type=kind)
         if isinstance(values, np.ndarray):
-            values = np.broadcast_to(values, (rows, *values.shape[1:])).reshape(rows, -1)
+            values = values.reshape(rows, int(np.prod(values.shape[1:])))
         return pa.array(list(values), kind)
     if isinstance(values, str | int | float):
         return pa.repeat(pa.scalar(values, kind), rows)
@@ -166,6 +182,7 @@ def encode(data: pa.Table, file: Any) -> None:
         data,
         file,
         compression="zstd",
+        compression_level=1,  # as small as the default level here, in less than half the time
         use_dictionary=light,
         write_statistics=light,
         row_group_size=4096,

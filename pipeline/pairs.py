@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from manifests import table as tables
-from manifests.geometry import angle_between, rays
+from manifests.geometry import angle_between
 from manifests.schema import PAIRS
 from manifests.seeds import rng_for
 from manifests.types import EVALUATION, PairKind, Reason, Reject
@@ -220,21 +220,34 @@ def _view_angles(crops: pa.Table, kind: PairKind, target: Ints, reference: Ints)
     """Angle at the subject between two views, radians; NaN without calibration.
 
     The rays through the centres of the two crops both point at the subject, so the angle between them is the angle
-    between the lines of sight, whether or not the rays meet exactly.
+    between the lines of sight, whether or not the rays meet exactly. A camera that stands still has an angle of 0 to itself.
     """
-    if kind is PairKind.CROSS_POSE:
-        return np.zeros(len(target))  # one camera, one line of sight
-    sight = _lines_of_sight(crops)
-    return angle_between(sight[target], sight[reference])
+    poses = _poses(crops)
+    sight = _lines_of_sight(crops, poses)
+    angle = angle_between(sight[target], sight[reference])
+    still = (poses[target] == poses[reference]).all(axis=(1, 2))
+    return np.where(still & (kind is PairKind.CROSS_POSE), 0.0, angle)
 
 
-def _lines_of_sight(crops: pa.Table) -> Floats:
+def _poses(crops: pa.Table) -> Floats:
+    """(n, 4, 4) camera_from_world; NaN where it is unknown."""
+    column = crops.column("camera_from_world").combine_chunks()
+    poses = np.full((len(column), 16), np.nan)
+    known = column.is_valid().to_numpy(zero_copy_only=False)
+    poses[known] = column.flatten().to_numpy().reshape(-1, 16)
+    return poses.reshape(-1, 4, 4)
+
+
+def _lines_of_sight(crops: pa.Table, poses: Floats) -> Floats:
     """(n, 3) unit rays in the world through the centres of the crops; NaN where the camera is unknown."""
-    sight = np.full((crops.num_rows, 3), np.nan)
-    poses, matrices = crops.column("camera_from_world").to_pylist(), crops.column("intrinsics").to_pylist()
-    sizes = crops.column("size_px").to_numpy()
-    for row, (pose, matrix) in enumerate(zip(poses, matrices, strict=True)):
-        if pose is not None and matrix is not None:
-            centre = np.full(2, (sizes[row] - 1) / 2)
-            sight[row] = rays(centre, np.reshape(matrix, (3, 3)), np.reshape(pose, (4, 4)))
+    column = crops.column("intrinsics").combine_chunks()
+    known = column.is_valid().to_numpy(zero_copy_only=False)
+    matrices = np.full((len(column), 9), np.nan)
+    matrices[known] = column.flatten().to_numpy().reshape(-1, 9)
+    K = matrices.reshape(-1, 3, 3)  # noqa: N806
+    centre = (crops.column("size_px").to_numpy() - 1) / 2
+    y = (centre - K[:, 1, 2]) / K[:, 1, 1]
+    x = (centre - K[:, 0, 2] - K[:, 0, 1] * y) / K[:, 0, 0]
+    directions = np.einsum("nij,ni->nj", poses[:, :3, :3], np.stack([x, y, np.ones_like(x)], axis=1))
+    sight: Floats = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     return sight

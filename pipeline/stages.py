@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,10 +50,17 @@ class _RecordingWork:
 
 def _listing(root: Path, recording: Recording) -> list[list[str | int]]:
     """What tells one state of a recording from another: sizes of its media, content of its text files."""
-    return [
-        [name, stamp_of(root / name) if Path(name).suffix.lower() in _READ_WHOLE else size]
-        for name, size in recording.files
-    ]
+    listing: list[list[str | int]] = []
+    for name, size in recording.files:
+        path = root / name
+        whole = path.suffix.lower() in _READ_WHOLE
+        listing.append([name, _stamp(path, size, path.stat().st_mtime_ns) if whole else size])
+    return listing
+
+
+@lru_cache(maxsize=4096)  # annotations that thousands of recordings share are read once
+def _stamp(path: Path, _size: int, _modified_ns: int) -> str:
+    return stamp_of(path)
 
 
 def _leave_out(frames: pa.Table, flags: tuple[str, ...]) -> tuple[pa.Table, list[Reject]]:

@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from manifests import table as tables
 from manifests.errors import RecipeError
-from manifests.schema import FRAMES
 from manifests.types import EVERYBODY, BoxFrom, Domain, Reason, Reject, SilhouetteFrom, Split
 from pipeline.recipes import SourceRecipe
 
@@ -212,6 +211,7 @@ class Source(ABC):
             ManifestError: a column does not fit the schema.
         """
         instant = np.asarray(instant, np.int64)
+        rows = len(instant)
         shared = {
             "source": self.recipe.name, "licence": self.licence, "domain": self.domain.value, "split": split.value,
             "group": recording.group, "sequence": recording.sequence, "media_index": 0, "flags": (),
@@ -219,9 +219,23 @@ class Source(ABC):
         }  # fmt: skip
         given = shared | columns | {"instant": instant, "view": view, "track": track}
         given |= {"media": media, "width": width, "height": height}
-        table = tables.from_columns("frames", given, len(instant))
+        # Only what differs from row to row is put in order, and only if it is not.
+        codes = [_codes(given[name], rows) for name in ("track", "instant", "view")]
+        order = np.lexsort(codes)
         if self.recipe.frame_step > 1:
             kept = np.unique(instant)[:: self.recipe.frame_step]
-            table = table.filter(pa.array(np.isin(instant, kept)))
-        order = [("view", "ascending"), ("instant", "ascending"), ("track", "ascending")]
-        return table.sort_by(order).select(FRAMES.names)
+            order = order[np.isin(instant[order], kept)]
+        table = tables.from_columns("frames", given, rows)
+        return table if np.array_equal(order, np.arange(rows)) else table.take(pa.array(order))
+
+
+def _codes(values: Any, rows: int) -> npt.NDArray[np.int64]:
+    """Numbers in the order of a column's values; (rows,)."""
+    if isinstance(values, str):
+        return np.zeros(rows, np.int64)
+    if isinstance(values, np.ndarray) and values.dtype.kind == "i":
+        return values
+    column = (values if isinstance(values, pa.Array) else pa.array(values)).dictionary_encode()
+    rank = np.argsort(np.argsort(np.array(column.dictionary.to_pylist(), str), kind="stable"))
+    codes: npt.NDArray[np.int64] = rank[column.indices.to_numpy(zero_copy_only=False)]
+    return codes

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from manifests.types import Split
 from pipeline.executors import LocalExecutor
 from pipeline.recipes import dataset
 from pipeline.sources import build_source
@@ -89,7 +90,7 @@ def test_files_per_second(kind, grow, tmp_path):
 
         began = time.perf_counter()
         source = build_source(recipe.sources[0], tmp_path / "work")
-        scans = [source.scan(root, one, split=one.split or "train") for one in source.recordings(root)]
+        scans = [source.scan(root, one, split=one.split or Split.TRAIN) for one in source.recordings(root)]
         times["scan"].append(time.perf_counter() - began)
         frames = sum(scan.frames.num_rows for scan in scans)
 

@@ -12,7 +12,7 @@ from manifests import table as tables
 from manifests.types import FrameKey, PairKind, Reason
 from pipeline.pairs import candidates_of, pair_of, sample_pairs
 from pipeline.recipes import PairRecipe
-from tests.support.crops import crop_row, recording
+from tests.support.crops import crop_row, recording, ring_camera
 
 ALL = PairRecipe(cross_view=10**6, cross_pose=10**6, min_dt_s=0.0, min_hash_distance=0, swap_roles=False)
 
@@ -123,11 +123,19 @@ def test_view_angle_is_the_angle_on_the_ring() -> None:
             assert row["view_angle_rad"] == 0.0
 
 
+def test_a_camera_that_moves_has_an_angle_to_itself() -> None:
+    rows = [crop_row(instant=i, view="v", camera=ring_camera(i * 0.1)) for i in range(4)]
+    pairs = sample_pairs(tables.from_rows("crops", rows), ALL, seed=0, weight=1.0)[0].to_pylist()
+    for row in pairs:
+        steps = abs(int(row["target"].split("/")[3]) - int(row["reference"].split("/")[3]))
+        assert row["view_angle_rad"] == pytest.approx(0.1 * steps, abs=1e-9)
+
+
 def test_unknown_camera_and_clock_stay_unknown() -> None:
     rows = [crop_row(instant=i, view=v) | {"time_s": None} for i in range(3) for v in ("a", "b")]
     pairs = sample_pairs(tables.from_rows("crops", rows), ALL, seed=0, weight=1.0)[0].to_pylist()
     assert {row["dt_s"] for row in pairs if row["kind"] == "cross_pose"} == {None}
-    assert {row["view_angle_rad"] for row in pairs if row["kind"] == "cross_view"} == {None}
+    assert {row["view_angle_rad"] for row in pairs} == {None}
 
 
 def test_one_crop_has_no_partner() -> None:
