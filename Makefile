@@ -17,7 +17,7 @@ STATION   = $(PYTHON) -m pipeline $@ --recipe $(RECIPE) $(foreach root,$(ROOT),-
             $(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(if $(WORKERS),--workers $(WORKERS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch demo sources doctor build ingest render crop pairs shards train-parser audit pretrain reconstruct check test test-all bench clean
+.PHONY: help install fetch demo sources doctor build ingest render crop pairs shards train-parser audit pretrain reconstruct check test test-all bench bench-parser clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ test-all: fetch ## run the slow tests too
 
 bench: fetch ## measure against what one would use instead
 	@$(PYTHON) -m pytest -q tests/bench/bench_*.py --benchmark-enable -m "" --timeout 0 -o log_cli=true -o log_cli_level=INFO
+
+bench-parser: fetch ## judge human parsers on real masks: out/bench-parser/overlays.png
+	@$(PYTHON) -m pytest -q tests/bench/bench_parser.py -m "" --timeout 0 -o log_cli=true -o log_cli_level=INFO
 
 clean: ## remove caches; builds (out/) and assets stay
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks build *.egg-info
