@@ -96,7 +96,12 @@ class DexYcbSource(Source):
                 what="20200709-subject-01/ or another subject", found=home is not None, hint="" if home else _hint(root)
             ),
             Marker(what="calibration/", found=calibrated, needed=False, hint=hint),
-            Marker(what="100 sequences of each subject", found=not few, needed=False, hint="; ".join(few)),
+            Marker(
+                what="100 sequences of each subject",
+                found=home is not None and not few,
+                needed=False,
+                hint="; ".join(few),
+            ),
         ]
 
     @override
@@ -186,7 +191,8 @@ class DexYcbSource(Source):
     @override
     def labels(self, root: Path, row: dict[str, Any]) -> Labels | None:
         """The hand's box and pixels in one picture; see `Source.labels`."""
-        path = root / row["media"].replace("/color_", "/labels_").replace(".jpg", ".npz")
+        picture = root / row["media"]
+        path = picture.with_name(f"labels_{picture.stem[6:]}.npz")
         try:
             seg = read_member(path, "seg", (HEIGHT, WIDTH), np.dtype(np.uint8))
         except _DAMAGE as error:

@@ -105,10 +105,11 @@ class HanCoSource(Source):
                 size = size or image_size(folder / camera, names)
                 frames = numbers_of(names, 0, -4)
                 views.append((frames, np.full(len(frames), number), below(f"{recording.folder}/{camera}", names)))
+        if not views:
+            return Scan([], rejects or [Reject(STAGE, recording.folder, Reason.MISSING, "no image is here")])
         if size is None:
-            count = sum(len(frames) for frames, _, _ in views)
-            why = (Reason.UNREADABLE, f"{count} images: none of the first few can be read")
-            return Scan([], rejects if rejects and not count else [*rejects, Reject(STAGE, recording.folder, *why)])
+            detail = f"{sum(len(frames) for frames, _, _ in views)} images: none of the first few can be read"
+            return Scan([], [*rejects, Reject(STAGE, recording.folder, Reason.UNREADABLE, detail)])
         instant, view, media = (np.concatenate(column) for column in zip(*views, strict=True))
         instants, row = np.unique(instant, return_inverse=True)
         matrices, poses = _cameras_of(home / "calib" / name, instants)
@@ -206,7 +207,8 @@ def _cameras_of(folder: Path, instants: Any) -> tuple[Floats, Floats]:
             continue
         try:
             calibration = _read_json(path)
-            matrices[row], poses[row] = np.array(calibration["K"], float), np.array(calibration["M"], float)
+            matrices[row] = np.array(calibration["K"], float).reshape(8, 3, 3)
+            poses[row] = np.array(calibration["M"], float).reshape(8, 4, 4)
         except (KeyError, TypeError, ValueError) as error:
             raise _wrong(path, f"K (8, 3, 3) and M (8, 4, 4) are due: {error}") from error
         if not (np.isfinite(matrices[row]).all() and np.isfinite(poses[row]).all()):

@@ -80,6 +80,18 @@ def test_what_is_left_out_is_counted(hanco):
     ]
 
 
+def test_one_frame_that_is_not_to_learn_from_keeps_its_sequence_out(tmp_path):
+    for sequence in ("0000", "0001", "0002"):
+        (tmp_path / "rgb" / sequence).mkdir(parents=True)
+    meta = {"is_train": [[True, False], [True], [True]], "subject_id": [[3, 3], [None], [4]]}
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    assert [(one.sequence, one.split, one.group) for one in source().recordings(tmp_path)] == [
+        ("0000", Split.TEST, "evaluation-subject-3"),
+        ("0001", Split.TRAIN, "0001"),
+        ("0002", Split.TRAIN, "subject-4"),
+    ]
+
+
 def test_evaluation_frames_say_so(hanco):
     frames = scan(hanco.home, EVALUATION).frames
     assert frames.num_rows == 16
@@ -137,7 +149,16 @@ def test_a_bad_meta(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "{}", "[1]", '{"K": [[1]], "M": "x"}', '{"K": NaN, "M": NaN}', '{"K": 1, "M": null}']
+    "text",
+    [
+        "{",
+        "{}",
+        "[1]",
+        json.dumps({"K": np.eye(3).tolist(), "M": np.eye(4).tolist()}),
+        '{"K": [[1]], "M": "x"}',
+        '{"K": NaN, "M": NaN}',
+        '{"K": 1, "M": null}',
+    ],
 )
 def test_a_bad_calibration(hanco, tmp_path, text):
     for part in ("rgb", "meta.json"):
