@@ -222,13 +222,16 @@ class UnitWriter:
         for path, _, _ in self._files:
             path.replace(self.folder / path.name)
         sync_folder(self.folder)
+        left_out = Counter[str]()
+        for reject in self.rejects:
+            left_out[reject.reason.value] += reject.count
         commit = Commit(
             stage=self.stage,
             unit=self.unit,
             fingerprint=self.fingerprint,
             files=tuple(files),
             counts=dict(sorted(self.counts.items())),
-            rejects=dict(sorted(Counter(reject.reason.value for reject in self.rejects).items())),
+            rejects=dict(sorted(left_out.items())),
         )
         write_bytes(self.folder / f"{self.unit}.json", (canonical_json(commit) + "\n").encode())
 

@@ -131,8 +131,9 @@ REJECTS = pa.schema(
         pa.field("key", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),  # types.Reason
         pa.field("detail", pa.string(), nullable=False),
+        pa.field("count", pa.int64(), nullable=False),  # frames, links or candidates that it stands for
     ],
-    metadata={"table": "rejects", "version": "1"},
+    metadata={"table": "rejects", "version": "2"},
 )
 
 SCHEMAS: dict[str, pa.Schema] = {

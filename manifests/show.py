@@ -88,7 +88,7 @@ def show_key(build: Build, key: str, table: str | None = None) -> RenderableType
 def show_table(build: Build, table: str, *, num: int = 20) -> RenderableType:
     """Number of rows of a table, and its first keys; for rejects also why."""
     lines, total = list[str](), 0
-    columns = ["key", "reason", "detail"] if table == "rejects" else [key_column(table)]
+    columns = ["key", "count", "reason", "detail"] if table == "rejects" else [key_column(table)]
     for _, path in parts_of(build, table):
         rows = tables.read(table, path, columns=columns)
         total += rows.num_rows

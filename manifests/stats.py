@@ -43,12 +43,12 @@ def stats_of(evidence: Evidence) -> dict[str, Any]:
             "frames": frames.num_rows,
             "crops": crops.num_rows,
             "pairs": pairs.num_rows,
-            "rejects": rejects.num_rows,
+            "rejects": int(pc.sum(rejects.column("count")).as_py() or 0),
         },
         "sources": _sources(frames, crops),
         "pairs": _counts(pairs, ["source", "domain", "split", "kind"]),
         "shards": {"tars": len(tars), "rows": sum(tar.rows for tar in tars), "bytes": sum(tar.bytes for tar in tars)},
-        "rejects": _counts(rejects.append_column("source", sources), ["stage", "source", "reason"]),
+        "rejects": _counts(rejects.append_column("source", sources), ["stage", "source", "reason"], of="count"),
         "histograms": {
             "view_angle_rad": _histogram(pairs.filter(across).column("view_angle_rad"), ANGLE_EDGES_RAD),
             "dt_s": _histogram(seconds, DT_EDGES_S),
@@ -74,9 +74,10 @@ def _sources(frames: pa.Table, crops: pa.Table) -> list[dict[str, Any]]:
     return [{**row, "crops": cropped.get(tuple(row[name] for name in by), 0)} for row in ordered]
 
 
-def _counts(data: pa.Table, by: list[str]) -> list[dict[str, Any]]:
-    """Rows of each combination, sorted."""
-    counted = data.group_by(by).aggregate([([], "count_all")]).sort_by([(name, "ascending") for name in by])
+def _counts(data: pa.Table, by: list[str], *, of: str | None = None) -> list[dict[str, Any]]:
+    """Rows of each combination, sorted; or the sum of a column."""
+    what = ([], "count_all") if of is None else (of, "sum")
+    counted = data.group_by(by).aggregate([what]).sort_by([(name, "ascending") for name in by])
     rows: list[dict[str, Any]] = counted.rename_columns([*by, "rows"]).to_pylist()
     return rows
 

@@ -128,8 +128,8 @@ def has_flag(flags: pa.ChunkedArray, flag: str) -> npt.NDArray[np.bool_]:
 
 def rejects_table(rejects: Iterable[Reject]) -> pa.Table:
     """Turn rejects into their table, in the order given."""
-    rows = [{"stage": r.stage, "key": r.key, "reason": r.reason.value, "detail": r.detail} for r in rejects]
-    return from_rows("rejects", rows)
+    names = SCHEMAS["rejects"].names
+    return from_rows("rejects", [{name: getattr(reject, name) for name in names} for reject in rejects])
 
 
 def check(table: str, data: pa.Table, *, where: str | Path) -> pa.Table:

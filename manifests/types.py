@@ -103,12 +103,21 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Something left out, with its reason. `key` is a frame or crop key, or a path below the source's root."""
+    """Something left out, with its reason.
+
+    Attributes:
+        stage: that left it out.
+        key: of a frame or crop; or the source's name and a path below its root.
+        reason: why.
+        detail: what a person needs to know of it.
+        count: how many frames (or links, or candidates) it stands for, where they are told in one.
+    """
 
     stage: str
     key: str
     reason: Reason
     detail: str = ""
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

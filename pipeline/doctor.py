@@ -177,7 +177,7 @@ def _list_frames(
         found.looked_into, found.frames = number, found.frames + frames.num_rows
         tracks.update((recording.sequence, t) for t in frames.column("track").unique().to_pylist() if t != EVERYBODY)
         for reject in scan.rejects:
-            found.rejects[reject.reason] += 1
+            found.rejects[reject.reason] += reject.count
             found.details.setdefault(reject.reason, f"{reject.key}: {reject.detail}")
         for kind, count in possible_pairs(frames).items():
             found.possible[kind] += count

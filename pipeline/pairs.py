@@ -103,7 +103,7 @@ def sample_pairs(crops: pa.Table, recipe: PairRecipe, *, seed: int, weight: floa
     parts, rejects = [tables.empty("pairs")], []
     if held_back.any():
         detail = f"{held_back.sum()} crops belong to an evaluation set and are never paired"
-        rejects.append(Reject("pairs", place, Reason.EVALUATION, detail))
+        rejects.append(Reject("pairs", place, Reason.EVALUATION, detail, int(held_back.sum())))
         if not crops.num_rows:
             return parts[0], rejects
     for kind in PairKind:
@@ -148,7 +148,9 @@ def _sample_kind(
     soon = (np.abs(dt_s) < recipe.min_dt_s) if kind is PairKind.CROSS_POSE else np.zeros(len(first), bool)
     fit = np.flatnonzero(~alike & ~soon)
     rejects = [
-        Reject("pairs", place, Reason.ALIKE, f"{int(bad.sum())} of {len(first)} {kind.value} candidates {why}")
+        Reject(
+            "pairs", place, Reason.ALIKE, f"{bad.sum()} of {len(first)} {kind.value} candidates {why}", int(bad.sum())
+        )
         for bad, why in ((alike, "look the same"), (soon & ~alike, f"are less than {recipe.min_dt_s} s apart"))
         if bad.any()
     ]

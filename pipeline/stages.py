@@ -1,7 +1,7 @@
 """The stations of the road as stages: ingest, render, crop, pair, shard."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -131,7 +131,11 @@ class Ingest(Stage):
             raise SourceError("the recording holds no frame", where=root / work.recording.sequence, hint="remove it")
         frames, flagged = _leave_out(frames, work.source.without)
         out.table("frames", frames)
-        out.reject(scan.rejects + flagged)
+        place = f"{work.source.name}/{work.split}/{work.recording.sequence}/"
+        out.reject(
+            r if r.key.startswith(place) else replace(r, key=f"{work.source.name}/{r.key}") for r in scan.rejects
+        )
+        out.reject(flagged)
 
 
 @dataclass

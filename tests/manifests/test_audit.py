@@ -206,7 +206,7 @@ def test_table_of_another_version(build):
     write_raw(
         build, "frames", "rig-rec1", "rejects", data.replace_schema_metadata({"table": "rejects", "version": "0"})
     )
-    assert "rejects version 0, not rejects version 1" in only_finding(build, "schema", table="rejects").message
+    assert "rejects version 0, not rejects version 2" in only_finding(build, "schema", table="rejects").message
 
 
 def test_table_with_another_column(build):

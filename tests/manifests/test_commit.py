@@ -31,7 +31,7 @@ from manifests.files import sha256_of, write_bytes, write_json
 from manifests.types import Reason, Reject
 
 REPOSITORY = Path(__file__).parents[2]
-ROW = {"stage": "crops", "key": "a/b", "reason": "cut", "detail": ""}
+ROW = {"stage": "crops", "key": "a/b", "reason": "cut", "detail": "", "count": 1}
 
 
 def write_unit(folder, unit="u1", *, fingerprint="f1", rows=3, tar=b"bytes of a tar"):

@@ -18,7 +18,7 @@ from manifests.schema import SCHEMAS, schema_version
 from manifests.types import Reason, Reject
 
 REPOSITORY = Path(__file__).parents[2]
-REJECT = {"stage": "crops", "key": "a/b", "reason": "frozen", "detail": ""}
+REJECT = {"stage": "crops", "key": "a/b", "reason": "frozen", "detail": "", "count": 1}
 
 
 def values(kind):
@@ -115,8 +115,8 @@ def test_numbers_that_do_not_fit_are_refused(weight):
 def test_rejects_keep_their_order():
     rejects = [Reject("crops", "b", Reason.FROZEN, "x"), Reject("crops", "a", Reason.CUT)]
     assert tables.rejects_table(rejects).to_pylist() == [
-        {"stage": "crops", "key": "b", "reason": "frozen", "detail": "x"},
-        {"stage": "crops", "key": "a", "reason": "cut", "detail": ""},
+        {"stage": "crops", "key": "b", "reason": "frozen", "detail": "x", "count": 1},
+        {"stage": "crops", "key": "a", "reason": "cut", "detail": "", "count": 1},
     ]
 
 
@@ -127,10 +127,10 @@ def stamped(metadata):
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        (stamped({"table": "rejects", "version": "0"}), "rejects version 0, not rejects version 1"),
-        (stamped({"table": "rejects", "version": "2"}), "rejects version 2, not rejects version 1"),
-        (stamped({"table": "pairs", "version": "1"}), "pairs version 1, not rejects version 1"),
-        (stamped(None), r"an unnamed table version \?, not rejects version 1"),
+        (stamped({"table": "rejects", "version": "0"}), "rejects version 0, not rejects version 2"),
+        (stamped({"table": "rejects", "version": "3"}), "rejects version 3, not rejects version 2"),
+        (stamped({"table": "pairs", "version": "1"}), "pairs version 1, not rejects version 2"),
+        (stamped(None), r"an unnamed table version \?, not rejects version 2"),
         (tables.from_rows("rejects", [REJECT]).drop_columns(["detail"]), r"columns \['detail'\] differ"),
         (tables.from_rows("rejects", [REJECT]).append_column("more", pa.array([1])), r"columns .* differ"),
     ],

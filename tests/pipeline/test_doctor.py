@@ -150,7 +150,7 @@ def test_possible_pairs_equal_brute_force(rows):
         },
         len(rows),
     )  # fmt: skip
-    found = {kind: 0 for kind in PairKind}
+    found = dict.fromkeys(PairKind, 0)
     for a, b in combinations(frames.to_pylist(), 2):
         if "evaluation" in a["flags"] + b["flags"]:
             continue

@@ -70,7 +70,7 @@ def ingest(tmp_path, monkeypatch):
 
 
 def test_every_dataset_has_a_source_and_a_recipe():
-    assert set(DATASETS) | {"cameras", "videos"} >= set(SOURCES)
+    assert set(DATASETS) | {"cameras", "videos"} == set(SOURCES)
     for kind in DATASETS:
         (source,) = RECIPES[kind]().sources
         assert (source.kind, source.name) == (kind, kind)
