@@ -42,7 +42,8 @@ class MmsegParser:
 
     Raises:
         RecipeError: the config is unknown or broken, or it is not clear which classes are people.
-        StageError: the checkpoint is missing, is more than plain tensors, or belongs to another net.
+        StageError: the checkpoint is missing, is more than plain tensors, or belongs to another net; from `parse`: the net
+            gives no numbers, as some do in half precision.
     """
 
     def __init__(self, recipe: ParserRecipe, *, device: str = "cpu") -> None:
@@ -87,6 +88,12 @@ class MmsegParser:
             if self._device.type == "cuda":
                 images = images.pin_memory()
             person = self._person(images.to(self._device, non_blocking=True)).cpu().numpy()
+            if not np.isfinite(person).all():  # would pass for nobody
+                raise StageError(
+                    "the net's output is not a number",
+                    where=self.name,
+                    hint="use precision fp32; if it is, the checkpoint is broken",
+                )
             found += [spread(one, crop.shape[:2]) for one, crop in zip(person, part, strict=True)]
         return found
 

@@ -25,16 +25,18 @@ from pipeline.parsers.quality import PatchScores, centre_ellipse, patch_scores, 
 from pipeline.progress import watch
 from pipeline.recipes import ParserRecipe
 from pipeline.render import Studio
-from pipeline.squares import cut, square_of
+from pipeline.squares import cut, inside, square_within
 from synthetic.scene import SceneRecipe, sample_scene
 
 SIDE_PX = 128  # of the net's input: patches are 16 px of 224, so 9 px here
 BATCH = 16
 RATE = 2e-3
+WIDEST = 4.0  # side of the widest training crop over the person's
 HELD_OUT = 8  # of so many people, one is kept to judge by
 INSTANTS, VIEWS = 2, 2  # of each person
 RENDERS = INSTANTS * VIEWS
 MARGIN, CROP_PX = 1.25, 256  # of the crops that the net is judged on
+SHOWN = 4  # best crops in the picture, and as many of the worst
 CLASSES = ["background", "person"]
 
 Bytes = npt.NDArray[np.uint8]
@@ -172,8 +174,12 @@ def read_photos(folder: Path) -> Labelled:
 
 def _framed(cutout: Bytes) -> tuple[Bytes, Mask]:
     """A cut-out (H, W, 4) as the crop stage would store it, and its true mask."""
-    crop = cut(cutout, square_of(_box(cutout[..., 3]), margin=MARGIN), CROP_PX)
-    return np.ascontiguousarray(crop[..., :3]), crop[..., 3] > 127
+    height, width = cutout.shape[:2]
+    square = square_within(_box(cutout[..., 3]), margin=MARGIN, width=width, height=height)
+    crop = cut(cutout, square, CROP_PX)
+    return np.ascontiguousarray(crop[..., :3]), (crop[..., 3] > 127) & inside(
+        square, CROP_PX, width=width, height=height
+    )
 
 
 def _box(alpha: Bytes) -> npt.NDArray[np.float64]:
@@ -254,21 +260,20 @@ def train(
 def draw(cutouts: list[Bytes], rng: np.random.Generator) -> tuple[Bytes, Mask]:
     """One training crop (SIDE_PX, SIDE_PX, 3) and its mask: a person turned, cut, lit and blurred by chance.
 
-    Rendered rooms are few, so half of the people stand before another's room, or before blurred noise.
+    Rendered rooms are few, and people fill them. So most people stand before another's room or before clouds of noise,
+    where they may be as small as in a picture that nobody has cropped yet.
     """
     first, second = (cutouts[i] for i in rng.integers(len(cutouts), size=2))
-    front = _turned(first, rng)
+    place = rng.random()
+    front = _turned(first, rng, widest=WIDEST if place < 0.65 else 1.6)
     rgb: npt.NDArray[Any] = front[..., :3].astype(np.float32)
     alpha = front[..., 3:].astype(np.float32) / 255
     mask = alpha[..., 0] > 0.5
-    chance = rng.random()
-    if chance < 0.25:
-        back = _turned(second, rng)
+    if place < 0.25:
+        back = _turned(second, rng, widest=1.6)
         rgb, mask = alpha * rgb + (1 - alpha) * back[..., :3], mask | (back[..., 3] > 127)
-    elif chance < 0.5:
-        cells = int(rng.integers(2, 33))
-        noise = rng.normal(rng.uniform(40, 215), rng.uniform(5, 60), (cells, cells, 3)).astype(np.float32)
-        rgb = alpha * rgb + (1 - alpha) * cv2.resize(noise, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC)
+    elif place < 0.65:
+        rgb = alpha * rgb + (1 - alpha) * _clouds(rng)
     if rng.random() < 0.15:
         rgb = np.repeat(rgb.mean(axis=2, keepdims=True), 3, axis=2)
     middle = rgb.mean(axis=(0, 1))
@@ -279,13 +284,29 @@ def draw(cutouts: list[Bytes], rng: np.random.Generator) -> tuple[Bytes, Mask]:
     return np.clip(rgb, 0, 255).astype(np.uint8), np.asarray(mask)
 
 
-def _turned(cutout: Bytes, rng: np.random.Generator) -> Bytes:
-    """A square around the person or, in one of three, around a part; shifted, turned, perhaps mirrored."""
+def _clouds(rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Coloured noise (SIDE_PX, SIDE_PX, 3) at all scales, from smooth to harsh: no thing, but edges and textures."""
+    picture = np.full((SIDE_PX, SIDE_PX, 3), rng.uniform(40, 215, 3), np.float32)
+    mix = np.eye(3) + rng.uniform(0, 3) * rng.uniform(0, 1, (1, 3))  # gray clouds, or gaudy ones
+    strength, fade = rng.uniform(10, 50), rng.uniform(0.35, 0.9)
+    for octave in range(1, 8):
+        shape = rng.integers(2, 2**octave + 1, size=2)  # stripes, too
+        noise = (rng.normal(0, strength * fade**octave, (*shape, 3)) @ mix).astype(np.float32)
+        way = cv2.INTER_NEAREST if rng.random() < 0.2 else cv2.INTER_CUBIC
+        picture += cv2.resize(noise, (SIDE_PX, SIDE_PX), interpolation=way)
+    return np.clip(picture, 0, 255)
+
+
+def _turned(cutout: Bytes, rng: np.random.Generator, *, widest: float) -> Bytes:
+    """A square around the person or, in one of three, around a part; shifted, turned, perhaps mirrored.
+
+    The square's side is up to `widest` times the person's longer side.
+    """
     x0, y0, x1, y1 = _box(cutout[..., 3])
     longer = max(x1 - x0, y1 - y0)
     part = rng.random() < 1 / 3
-    side = longer * (rng.uniform(0.4, 0.9) if part else rng.uniform(1.0, 1.6))
-    reach = 0.3 * longer if part else 0.1 * side
+    side = longer * (rng.uniform(0.4, 0.9) if part else rng.uniform(1.0, widest))
+    reach = 0.3 * longer if part else max(0.1 * side, 0.45 * (side - longer))
     centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2]) + rng.uniform(-reach, reach, 2)
     scale, angle = SIDE_PX / side, np.deg2rad(rng.normal(0, 12))
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -321,7 +342,7 @@ def judge(
         }
     first = next(iter(parsers))
     order = np.argsort([pixel_iou(mask, truth) for mask, (_, truth) in zip(found[first], crops, strict=True)])
-    shown = [*order[::-1][:4], *order[:4][::-1]]
+    shown = order[::-1] if len(order) <= 2 * SHOWN else [*order[::-1][:SHOWN], *order[:SHOWN][::-1]]
     rows = [
         np.hstack([_overlay(crops[i][0], found[name][i], crops[i][1]) for i in shown]) for name in (*parsers, "ellipse")
     ]
@@ -336,6 +357,6 @@ def _overlay(crop: Bytes, mask: Mask, truth: Mask) -> Bytes:
 
 
 def _wide(picture: Bytes) -> Bytes:
-    """Pad to eight crops, so that the pictures of few and of many crops go below each other."""
-    missing = 8 * CROP_PX - picture.shape[1]
+    """Pad to the width of all crops, so that the pictures of few and of many crops go below each other."""
+    missing = 2 * SHOWN * CROP_PX - picture.shape[1]
     return np.pad(picture, ((0, 0), (0, missing), (0, 0)))

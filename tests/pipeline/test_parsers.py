@@ -347,6 +347,24 @@ def test_mmseg_in_half_precision_agrees_nearly(net, tmp_path):
     assert half.name == f"{parser.name}-bf16"
 
 
+@pytest.mark.gpu
+def test_mmseg_on_a_gpu_agrees_nearly(net, tmp_path):
+    path, crops = saved(tmp_path / "net.pth", settled(net)), pictures((64, 64), (90, 120), *[(64, 64)] * 8)
+    exact = build_parser(mmseg_recipe(path)).parse(crops)
+    for precision, tolerance in (("fp32", 2e-3), ("fp16", 0.01), ("bf16", 0.03)):
+        parser = build_parser(mmseg_recipe(path, precision=precision), device="cuda")
+        for found, expected in zip(parser.parse(crops), exact, strict=True):
+            assert np.abs(found - expected).max() < tolerance
+
+
+def test_a_net_that_gives_no_numbers_is_not_taken_for_an_empty_picture(net, tmp_path):
+    broken = net | {"decode_head.conv_seg.bias": torch.full((19,), torch.nan)}
+    parser = build_parser(mmseg_recipe(saved(tmp_path / "net.pth", broken)))
+    with pytest.raises(StageError, match="output is not a number") as caught:
+        parser.parse(pictures((64, 64)))
+    assert "precision fp32" in caught.value.hint
+
+
 def test_mmseg_loads_with_and_without_auxiliary_heads(net, tmp_path):
     """They help training only: a checkpoint may hold them or not."""
     assert not any("auxiliary" in key for key in net)
