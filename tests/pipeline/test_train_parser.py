@@ -54,7 +54,15 @@ def trained(out, assets, **other):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def few():
+    """Four crops a step, not sixteen: the tests need no good net."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.parsers.train.BATCH", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, few):
     """A run of the command on renders that are there already, without the default parser's weights."""
     folder = tmp_path_factory.mktemp("parser")
     write_renders(folder / "out")
@@ -106,7 +114,7 @@ def test_mmseg_itself_takes_config_and_checkpoint(run):
     assert (theirs == (ours > 0.5)).mean() > 0.999
 
 
-def test_the_same_arguments_give_the_same_weights(tmp_path):
+def test_the_same_arguments_give_the_same_weights(tmp_path, few):
     for name in ("one", "two", "other"):
         write_renders(tmp_path / name)
         write_renders(tmp_path / name / "more", seed=1)
@@ -138,6 +146,7 @@ def test_training_crops_carry_their_masks():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_people_are_rendered_and_found(tmp_path):
     """Some people are enough to do better than one ellipse for all on somebody new."""
     assets = asset("body.npz").parent
@@ -148,7 +157,7 @@ def test_people_are_rendered_and_found(tmp_path):
     assert scores["trained"]["pixel_iou"] > scores["ellipse"]["pixel_iou"]
 
 
-def test_two_people_are_rendered_with_their_silhouettes(tmp_path):
+def test_two_people_are_rendered_with_their_silhouettes(tmp_path, few):
     assets = asset("body.npz").parent
     asset("motion")
     train_parser(tmp_path, assets=assets, renders=8, steps=1, seed=3)
