@@ -64,18 +64,22 @@ class Diagnosis:
 
 
 def find_datasets(folder: Path) -> Iterator[tuple[str, Path, list[Marker]]]:
-    """Find the datasets in a folder: (recipe's name, root, markers). What is found at the top is not looked for below."""
+    """Find the datasets in a folder: (recipe's name, root, markers).
+
+    The root is the folder itself, unless one folder below holds all that is there of the dataset.
+    """
     below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     nothing = True
     for name in NAMES:
         source = build_source(_source_recipe(name))
-        for root in (folder, *below):
-            markers = source.look(root)
-            if markers and markers[0].found:
-                nothing = False
-                yield name, root, markers
-                if root == folder:
-                    break
+        here = {root: markers for root in (folder, *below) if (markers := source.look(root))[0].found}
+        if not here:
+            continue
+        nothing = False
+        most = sum(marker.found for marker in here.get(folder, []))
+        whole = [root for root in below if sum(marker.found for marker in here.get(root, [])) >= max(most, 1)]
+        for root in whole if len(whole) == 1 or folder not in here else [folder]:
+            yield name, root, here[root]
     if nothing:  # then any clips are the user's own
         for name in _OWN:
             markers = build_source(_source_recipe(name)).look(folder)
