@@ -15,7 +15,7 @@ from manifests.errors import CrossposeError, RecipeError, SourceError
 from manifests.recipes import read_recipe, to_mapping
 from pipeline.executors import LocalExecutor, RayExecutor
 from pipeline.progress import TerminalWatcher, print_summary
-from pipeline.recipes import RECIPES, BuildRecipe
+from pipeline.recipes import DATASETS, RECIPES, BuildRecipe, SourceRecipe
 from pipeline.stage import Executor, run_stage
 
 VERBS = ("ingest", "render", "crop", "pairs", "shards")
@@ -63,7 +63,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
             "--root",
             action="append",
             default=[],
-            help="where the raw recordings are: FOLDER for a recipe of one source (with several: FOLDER/<source>), or SOURCE=FOLDER, repeated",
+            help="where the raw recordings are: FOLDER for a recipe of one source (with several: FOLDER/<source>, or FOLDER for datasets that lie in it under other names), or SOURCE=FOLDER, repeated",
         )
         sub.add_argument("--out", type=Path, required=True, help="the folder that holds everything a run writes")
         sub.add_argument("--executor", choices=("ray", "local"), default="ray")
@@ -191,7 +191,7 @@ def find_roots(recipe: BuildRecipe, given: list[str]) -> dict[str, Path]:
         if equals:
             roots[name] = Path(folder)
         else:
-            roots |= {n: Path(text) / n if len(names) > 1 else Path(text) for n in names if n not in roots}
+            roots |= {one.name: _root_below(Path(text), one, names) for one in recipe.sources if one.name not in roots}
     missing = [name for name in names if name not in roots]
     if missing:
         raise RecipeError(
@@ -201,6 +201,12 @@ def find_roots(recipe: BuildRecipe, given: list[str]) -> dict[str, Path]:
         if not root.is_dir():
             raise SourceError(f"the root of source {name} is not there", where=root, hint="check ROOT")
     return {name: root.resolve() for name, root in roots.items()}
+
+
+def _root_below(folder: Path, source: SourceRecipe, names: list[str]) -> Path:
+    """The folder of one of several sources: called after it, or for datasets, which find their own place, the one above."""
+    own = folder / source.name
+    return own if len(names) > 1 and (own.is_dir() or source.kind not in DATASETS) else folder
 
 
 if __name__ == "__main__":

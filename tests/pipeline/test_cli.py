@@ -25,6 +25,15 @@ def test_roots_of_one_and_of_several_sources(tmp_path: Path) -> None:
     assert named == {"cameras": tmp_path / "cameras", "videos": tmp_path}
 
 
+def test_datasets_find_their_own_place_below_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "humbi").mkdir()
+    found = find_roots(read("hand_plus"), [str(tmp_path)])
+    assert found["interhand"] == found["hanco"] == tmp_path
+    (tmp_path / "hanco").mkdir()
+    assert find_roots(read("hand_plus"), [str(tmp_path)])["hanco"] == tmp_path / "hanco"
+    assert find_roots(read("mars"), [str(tmp_path)]) == {"mars": tmp_path}
+
+
 def test_wrong_roots(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="'video' is no source of this recipe"):
         find_roots(read("videos"), [f"video={tmp_path}"])
