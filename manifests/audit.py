@@ -57,7 +57,7 @@ def audit(root: Path, *, progress: Progress | None = None, threads: int | None =
         images, found = look_at_images(evidence, pool, tell)
         findings += found
         findings += _guarded("shards", lambda: look_at_shards(evidence, images, tell))
-    return Audit(tuple(fold(findings)), stats_of(evidence))
+    return Audit(tuple(fold(findings)), stats_of(evidence, images.tight))
 
 
 def _guarded(what: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:

@@ -14,6 +14,7 @@ import simplejpeg
 from manifests.audit_files import Evidence, Part, Progress
 from manifests.findings import Finding, Severity, error
 from manifests.sample import MAX_MEMBER_BYTES, MAX_SIDE_PX, SILHOUETTE_BYTES
+from manifests.schema import CELLS
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Images:
     Attributes:
         jpeg: (n, DIGEST) digests of the crops' images, in the row order of `Evidence.table("crops")`.
         silhouette: (n, DIGEST) of their silhouettes.
+        tight: (n, 4) box around each silhouette, x0, y0, x1, y1 in shares of the crop; NaN where it is empty.
         known: (n,) whether the crop's bytes could be read.
         sound: digests of images that decode.
         broken: digests of images that do not, with why.
@@ -37,6 +39,7 @@ class Images:
 
     jpeg: Digests
     silhouette: Digests
+    tight: npt.NDArray[np.float32]
     known: npt.NDArray[np.bool_]
     sound: set[bytes] = field(default_factory=set)
     broken: dict[bytes, str] = field(default_factory=dict)
@@ -93,7 +96,12 @@ def look_at_images(evidence: Evidence, pool: ThreadPoolExecutor, progress: Progr
     """
     parts = [part for part in evidence.parts.get("crops", []) if part.data is not None]
     total = sum(part.data.num_rows for part in parts if part.data is not None)
-    images = Images(np.zeros((total, DIGEST), np.uint8), np.zeros((total, DIGEST), np.uint8), np.zeros(total, bool))
+    images = Images(
+        jpeg=np.zeros((total, DIGEST), np.uint8),
+        silhouette=np.zeros((total, DIGEST), np.uint8),
+        tight=np.full((total, 4), np.nan, np.float32),
+        known=np.zeros(total, bool),
+    )
     findings, first = list[Finding](), 0
     for part in parts:
         assert part.data is not None
@@ -128,6 +136,8 @@ def _look_at_part(
                     short.append(name)
                 images.jpeg[row + i] = np.frombuffer(digest, np.uint8)
                 images.silhouette[row + i] = np.frombuffer(digest_of(silhouettes[i]), np.uint8)
+            whole = [one if len(one) == SILHOUETTE_BYTES else bytes(SILHOUETTE_BYTES) for one in silhouettes]
+            images.tight[row : row + len(names)] = tight_boxes(np.frombuffer(b"".join(whole), np.uint8))
             images.known[row : row + len(names)] = True
             row += len(names)
             progress("images", row, len(images.known))
@@ -136,6 +146,28 @@ def _look_at_part(
         yield _about("image", where, f"the image {problems[0]}", keys)
     if short:
         yield _about("silhouette", where, f"the silhouette has not {SILHOUETTE_BYTES} bytes", short)
+
+
+def tight_boxes(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Boxes around silhouettes.
+
+    Args:
+        packed: (n * SILHOUETTE_BYTES,) one after the other.
+
+    Returns:
+        (n, 4) x0, y0, x1, y1 in shares of the crop; NaN where a silhouette is empty.
+    """
+    cells = np.unpackbits(packed).reshape(-1, CELLS, CELLS)
+    found = np.full((len(cells), 4), np.nan, np.float32)
+    sides = {
+        (0, 2): np.asarray(cells.any(axis=1)),
+        (1, 3): np.asarray(cells.any(axis=2)),
+    }  # columns tell x, rows tell y
+    for (first, last), line in sides.items():
+        there = line.any(axis=1)
+        found[there, first] = line[there].argmax(axis=1) / CELLS
+        found[there, last] = 1 - line[there, ::-1].argmax(axis=1) / CELLS
+    return found
 
 
 def _about(rule: str, where: str, message: str, keys: list[str]) -> Finding:

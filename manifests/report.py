@@ -195,6 +195,8 @@ def page(audit: Audit, shown_root: str, sheet: bytes | None) -> str:
         _charts(stats["histograms"]),
         "<h2>What was left out, and why</h2>",
         _rejects(stats["rejects"]),
+        "<h2>Silhouettes</h2>",
+        _silhouettes(stats["silhouettes"]),
         "<h2>Pairs</h2>",
         _sheet(sheet, shown_root),
         "<h2>Stages</h2>",
@@ -274,6 +276,37 @@ def _rejects(rows: list[dict[str, Any]]) -> str:
     ordered = sorted(rows, key=lambda row: (row["stage"], -row["rows"], row["reason"], row["source"]))
     told = [(row["stage"], row["reason"], row["source"], row["rows"]) for row in ordered]
     return _table(["stage", "reason", "source", "entries"], told)
+
+
+def _silhouettes(rows: list[dict[str, Any]]) -> str:
+    def per_cent(value: float | None) -> str:
+        return "" if value is None else f"{100 * value:.0f} %"
+
+    told = [
+        (
+            row["source"],
+            row["drawn_by"],
+            row["crops"],
+            "" if row["coverage"] is None else " / ".join(f"{100 * share:.0f}" for share in row["coverage"]) + " %",
+            per_cent(row["full"] / row["crops"]),
+            per_cent(row["agreement"]),
+            per_cent(row["astray"]),
+        )
+        for row in rows
+    ]
+    names = [
+        "source",
+        "drawn by",
+        "crops",
+        "person's share (5 %, median, 95 %)",
+        "cover all",
+        "overlap with the box",
+        "astray",
+    ]
+    return _table(names, told) + (
+        "<p class=faint>Overlap: median intersection over union of the box around the silhouette and the box that the dataset "
+        "gave, where it gave one; astray: crops where it is below one half.</p>"
+    )
 
 
 def _sheet(sheet: bytes | None, shown_root: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +17,8 @@ from manifests.audit import audit
 from manifests.commit import UnitWriter
 from manifests.errors import ManifestError
 from manifests.findings import RULES, Finding, Severity, fold
+from manifests.sample import unpack_cells
+from manifests.schema import CELLS
 from tests.support.build_folder import (
     STAMP,
     add_crop,
@@ -58,6 +61,32 @@ def test_stats_count_what_was_written(honest):
     assert sum(stats["histograms"]["dt_s"]["counts"]) == 63
     assert stats["shards"]["rows"] == 117
     json.dumps(stats)  # plain values
+
+
+def test_silhouettes_are_told_by_source_and_by_who_drew_them(honest, build):
+    table = pa.concat_tables([tables.read("crops", path) for path in sorted(honest.glob("*/*.crops.parquet"))])
+    told = {(row["source"], row["drawn_by"]): row for row in audit(honest).stats["silhouettes"]}
+    assert sum(row["crops"] for row in told.values()) == table.num_rows
+    for (source, drawn_by), row in told.items():
+        mine = table.filter(pc.and_(pc.equal(table["source"], source), pc.equal(table["silhouette_from"], drawn_by)))
+        assert row["crops"] == mine.num_rows
+        assert row["coverage"][1] == pytest.approx(np.median(mine["coverage"].to_numpy()), abs=1e-4)
+        assert row["agreement"] is None, "no box is the dataset's here"
+
+    def boxed(rows):
+        """The dataset's box is the silhouette's own in half of the crops, and another place in the others."""
+        for number, row in enumerate(rows):
+            cells = np.argwhere(unpack_cells(row["silhouette"]))
+            (y0, x0), (y1, x1) = cells.min(axis=0), cells.max(axis=0) + 1
+            left, top, right, _ = row["square_xyxy_px"]
+            size = (right - left) / CELLS
+            box = np.array([x0, y0, x1, y1]) if number % 2 else np.array([0, 0, 3, 3])
+            row |= {"box_from": "dataset", "box_xyxy_px": (box * size + [left, top] * 2).tolist()}
+
+    change_rows(build, "crops", "rig-rec1", "crops", boxed)
+    rows = {row["source"]: row for row in audit(build).stats["silhouettes"]}
+    assert (rows["rig"]["astray"], rows["synthetic"]["astray"]) == (0.5, None)
+    assert rows["rig"]["agreement"] > 0.4
 
 
 def test_two_builds_and_two_audits_say_the_same(honest, tmp_path):
