@@ -127,6 +127,8 @@ def print_doctor(folder: Path, console: Console, *, everything: bool = False) ->
 
 def print_sources(console: Console) -> None:
     """Print the table of sources: what each needs, how to get it, its terms, what it gives."""
+    if not console.is_terminal:
+        console.width = 160  # a file has no width of its own
     table = Table(show_lines=True, title="Sources of pairs", expand=True)
     for heading, ratio in (
         ("recipe", None),
