@@ -1,12 +1,11 @@
 """One file per raw dataset: its layout on disk, turned into frames."""
 
-import difflib
 from pathlib import Path
 
 from manifests.errors import RecipeError
 from pipeline.recipes import SourceRecipe
 from pipeline.sources.aist import AistSource
-from pipeline.sources.base import Source
+from pipeline.sources.base import Source, did_you_mean
 from pipeline.sources.cameras import CamerasSource
 from pipeline.sources.dexycb import DexYcbSource
 from pipeline.sources.freihand import FreiHandSource
@@ -50,7 +49,6 @@ def build_source(recipe: SourceRecipe, work: Path | None = None) -> Source:
         RecipeError: no source is of this kind.
     """
     if recipe.kind not in SOURCES:
-        near = difflib.get_close_matches(recipe.kind, SOURCES, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"kinds: {', '.join(SOURCES)}"
+        hint = did_you_mean(recipe.kind, SOURCES, f"kinds: {', '.join(SOURCES)}")
         raise RecipeError(f"unknown kind of source `{recipe.kind}`", where=f"source {recipe.name}", hint=hint)
     return SOURCES[recipe.kind](recipe, work)

@@ -3,8 +3,9 @@
 Adding one is a file here and a fixture in the tests: see docs/add-a-source.md.
 """
 
+import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -114,6 +115,8 @@ class Labels:
 class Source(ABC):
     """A raw dataset's layout.
 
+    Its split protocols are `protocols`, where it has several.
+
     `recordings` says what is under a root (cheap: directory listings and small files), `scan` lists the frames of one
     recording, without decoding pixels. A source is built anew in each worker.
 
@@ -123,6 +126,7 @@ class Source(ABC):
     """
 
     card: ClassVar[Card]
+    protocols: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, recipe: SourceRecipe, work: Path | None = None) -> None:
         self.recipe, self.work = recipe, work
@@ -132,6 +136,13 @@ class Source(ABC):
                 f"{self.card.title} shows {shown}, not {recipe.domain}",
                 where=f"source {recipe.name}: domain",
                 hint=f"leave `domain` out, or give {shown}",
+            )
+        if recipe.protocol is not None and recipe.protocol not in self.protocols:
+            raise RecipeError(
+                f"{self.card.title} has no split protocol{f' `{recipe.protocol}`' if self.protocols else 's'}",
+                where=f"source {recipe.name}: protocol",
+                hint=did_you_mean(recipe.protocol, self.protocols, "leave `protocol` out")
+                + (f"; it has {', '.join(self.protocols)}" if self.protocols else ""),
             )
 
     @property
@@ -227,6 +238,12 @@ class Source(ABC):
             order = order[np.isin(instant[order], kept)]
         table = tables.from_columns("frames", given, rows)
         return table if np.array_equal(order, np.arange(rows)) else table.take(pa.array(order))
+
+
+def did_you_mean(name: str, known: Collection[str], otherwise: str) -> str:
+    """The hint for a name that is not known: the nearest one, or another hint where none is near."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean `{near[0]}`?" if near else otherwise
 
 
 def _codes(values: Any, rows: int) -> npt.NDArray[np.int64]:

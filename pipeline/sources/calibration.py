@@ -68,6 +68,18 @@ class _WrongError(ValueError):
         super().__init__(f"{key}: {what}")
 
 
+def pinhole(fx: float, fy: float, x: float, y: float) -> Floats:
+    """(3, 3) K of focal lengths and principal point, px."""
+    return np.array([[fx, 0, x], [0, fy, y], [0, 0, 1.0]])
+
+
+def is_rotation(R: Floats) -> npt.NDArray[np.bool_]:  # noqa: N803
+    """Which of (..., 3, 3) matrices turn, and do nothing else, to the rounding of a text file."""
+    with np.errstate(all="ignore"):  # wild numbers are what is looked for
+        orthonormal = np.abs(R @ np.swapaxes(R, -1, -2) - np.eye(3)).max(axis=(-2, -1)) <= 0.01
+    return np.asarray(orthonormal & (np.linalg.det(np.where(orthonormal[..., None, None], R, 0)) > 0))
+
+
 def is_calibration(path: Path) -> bool:
     """Whether a file is named like a calibration that `read_calibration` knows."""
     name = path.name.lower()
@@ -360,7 +372,7 @@ def _rotation(value: Floats, where: str) -> Floats:
         value = np.asarray(cv2.Rodrigues(value.reshape(3, 1))[0], float)
     if value.shape != (3, 3):
         raise _WrongError(where, f"has shape {value.shape}: a 3x3 matrix or a vector of 3 is wanted")
-    if np.abs(value @ value.T - np.eye(3)).max() > 0.01 or np.linalg.det(value) < 0:
+    if not is_rotation(value):
         raise _WrongError(where, "is no rotation: its rows are not orthonormal and right-handed")
     u, _, v = np.linalg.svd(value)
     nearest: Floats = u @ v

@@ -1,6 +1,5 @@
 """What the generic sources share: names from paths, `recordings.toml`, and the rows of one view."""
 
-import difflib
 import hashlib
 import logging
 import tomllib
@@ -12,7 +11,8 @@ from typing import Any
 from manifests.errors import SourceError
 from manifests.types import EVERYBODY, BoxFrom, Domain, FrameKey, Reason, Reject, SilhouetteFrom, Split, key_part
 from pipeline.media import Media, is_image, is_video
-from pipeline.sources.base import STAGE, Recording, Source
+from pipeline.sources.base import STAGE, Recording, Source, did_you_mean
+from pipeline.sources.boxes import whole
 from pipeline.sources.calibration import Camera, fit_to_image
 
 logger = logging.getLogger(__name__)
@@ -189,9 +189,8 @@ def _about(values: Mapping[str, Any], where: str) -> About:
 def _check_known(name: str, known: Sequence[str], what: str, where: Path | str) -> None:
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-    hint = f"did you mean `{near[0]}`?" if near else f"known: {shown}"
+    hint = did_you_mean(name, known, f"known: {shown}")
     raise SourceError(f"unknown {what} `{name}`", where=where, hint=hint)
 
 
@@ -213,9 +212,9 @@ class Rows:
         )
         return str(named)
 
-    def reject(self, key: str, reason: Reason, detail: str) -> None:
-        """Leave something out."""
-        self.rejects.append(Reject(STAGE, key, reason, detail))
+    def reject(self, key: str, reason: Reason, detail: str, count: int = 1) -> None:
+        """Leave something out, of `count` frames."""
+        self.rejects.append(Reject(STAGE, key, reason, detail, count))
 
     def add(self, view: View, instants: Sequence[int]) -> None:
         """Add the rows of a view at some instants, in order; an instant without a frame is a reject."""
@@ -264,7 +263,7 @@ class Rows:
             "silhouette_from": SilhouetteFrom.NONE,
         }
         if self.domain == Domain.HAND:  # no parser finds hands: the whole frame is taken
-            row |= {"box_xyxy_px": [-0.5, -0.5, width - 0.5, height - 0.5], "box_from": BoxFrom.FULL_FRAME}
+            row |= {"box_xyxy_px": whole(size).tolist(), "box_from": BoxFrom.FULL_FRAME}
         if camera is not None:
             pose = camera.camera_from_world
             row["intrinsics"] = camera.intrinsics.reshape(-1).tolist()
@@ -289,7 +288,7 @@ class Rows:
         if len(faulty) > MAX_CLOCK_FAULTS * len(view.times_s):
             where = next(iter(view.places.values()))[0] if view.places else self.recording.sequence
             detail = f"view {view.name}: time does not pass at {len(faulty)} of {len(view.times_s)} frames; not used"
-            self.reject(where, Reason.CLOCK, detail)
+            self.reject(where, Reason.CLOCK, detail, len(faulty))
             view.flags.append("clock")
             return {}, {}
         return good, faulty

@@ -16,7 +16,6 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -29,15 +28,20 @@ from manifests.errors import SourceError
 from manifests.matlab import read_mat
 from manifests.types import BoxFrom, Domain, Reason, Reject, Split
 from pipeline.sources.base import STAGE, Card, Marker, Recording, Scan, Source
-from pipeline.sources.layout import files_below, require_folder, unique_names
+from pipeline.sources.boxes import whole
+from pipeline.sources.layout import files_below, unique_names
 from pipeline.sources.trees import (
     below,
+    counted,
     find_home,
     image_size,
     list_folders,
     list_named,
     nothing_seen,
     numbers_of,
+    read_text,
+    remembered,
+    require_home,
     unwrapped,
 )
 
@@ -48,6 +52,7 @@ Ints = npt.NDArray[np.int64]
 FOLDERS = {Split.TRAIN: "bbox_train", Split.TEST: "bbox_test"}
 JUNK = {"00-1": "junk of the detector", "0000": "false detections"}  # folders that show nobody
 _PERSON = re.compile(r"\d{4}|00-1")
+BETWEEN = "images that info/ puts into another track than their names do; without info/ the names count"
 NO_INFO = "info/ missing (it is in a separate repository, MARS-evaluation): tracks rebuilt from file names"
 
 CARD = Card(
@@ -106,7 +111,6 @@ class MarsSource(Source):
     @override
     def recordings(self, root: Path) -> list[Recording]:
         """One recording per person; see `Source.recordings`."""
-        require_folder(root)
         home = _home(root)
         found = []
         for split, name in FOLDERS.items():
@@ -142,23 +146,22 @@ class MarsSource(Source):
         tracks = read_tracks(*info) if info else None
         if not folder.is_dir():
             listed = len(tracks.of_person(_person_number(person))[0]) if tracks else 0
-            return Scan([], [Reject(STAGE, place, Reason.MISSING, f"{listed} images of info/ have no folder")])
+            detail = f"{listed} images of info/ have no folder"
+            return Scan([], [Reject(STAGE, place, Reason.MISSING, detail, max(1, listed))])
         names, odd = list_named(folder, rf"{re.escape(person)}C[1-6]T\d{{4}}F\d{{3,5}}\.jpg")
         if not _PERSON.fullmatch(person):
-            detail = f"{odd + len(names)} images: the folder is not named like a person, 0001"
-            return Scan([], [Reject(STAGE, place, Reason.BAD_LABEL, detail)])
-        rejects = []
-        if odd:
-            detail = f"{odd} images are not named like {person}C1T0001F001.jpg"
-            rejects.append(Reject(STAGE, place, Reason.BAD_LABEL, detail))
+            num, detail = odd + len(names), "the folder is not named like a person, 0001"
+            return Scan([], [Reject(STAGE, place, Reason.BAD_LABEL, f"{num} images: {detail}", max(1, num))])
+        rejects = counted(place, (odd, Reason.BAD_LABEL, f"images are not named like {person}C1T0001F001.jpg"))
         if person in JUNK:
-            return Scan([], [*rejects, Reject(STAGE, place, Reason.JUNK, f"{len(names)} images: {JUNK[person]}")])
+            detail = f"{len(names)} images: {JUNK[person]}"
+            return Scan([], [*rejects, Reject(STAGE, place, Reason.JUNK, detail, max(1, len(names)))])
         if tracks:
             names, left_out = _agreed(names, tracks, person)
-            rejects += [Reject(STAGE, place, reason, detail) for reason, detail in left_out]
+            rejects += counted(place, *left_out)
         size = image_size(folder, names)
         if size is None:
-            return Scan([], [*rejects, nothing_seen(place, len(names))])
+            return Scan([], rejects + nothing_seen(place, len(names)))
         width, height = size
         camera, tracklet = pc.utf8_slice_codeunits(names, 5, 6), pc.utf8_slice_codeunits(names, 7, 11)
         frames = self.table(
@@ -169,12 +172,13 @@ class MarsSource(Source):
             media=below(place, names),
             width=width, height=height,
             subject=person,
-            box_xyxy_px=[-0.5, -0.5, width - 0.5, height - 0.5],
+            box_xyxy_px=whole(size),
             box_from=BoxFrom.DATASET.value,
         )  # fmt: skip
         return Scan(frames, rejects)
 
 
+@remembered(2)  # one for each split: every person of a worker is looked up in it
 def read_tracks(table: Path, names: Path) -> Tracks:
     """Read the tracks of one split.
 
@@ -185,25 +189,12 @@ def read_tracks(table: Path, names: Path) -> Tracks:
     Raises:
         SourceError: one of them does not parse, or they do not belong together.
     """
-    return _read_tracks(table, names, *(stamp for path in (table, names) for stamp in _stamp(path)))
-
-
-@lru_cache(maxsize=2)  # one for each split: every person of a worker is looked up in it
-def _read_tracks(table: Path, names: Path, *_stamps: int) -> Tracks:
-    try:
-        listed = pa.array(names.read_text(encoding="ascii").split(), pa.string())
-    except (OSError, ValueError) as error:
-        raise SourceError(
-            f"{names.name} does not parse: {error}", where=names, hint="get info/ again from MARS-evaluation"
-        ) from error
+    again = "get info/ again from MARS-evaluation"
+    listed = pa.array(read_text(names, again).split(), pa.string())
     variable = table.stem.replace("tracks", "track")  # the variable in tracks_train_info.mat is track_train_info
     rows = np.asarray(read_mat(table, variables=[variable])[variable])
     if rows.ndim != 2 or rows.shape[1] != 4 or rows.dtype.kind not in "iuf":
-        raise SourceError(
-            f"{variable} of {table.name} has not four columns",
-            where=table,
-            hint="get info/ again from MARS-evaluation",
-        )
+        raise SourceError(f"{variable} of {table.name} has not four columns", where=table, hint=again)
     rows = rows.astype(np.int64)
     first, last = rows[:, 0], rows[:, 1]
     if len(rows) and (first.min() < 1 or (last < first).any() or last.max() > len(listed)):
@@ -215,16 +206,12 @@ def _read_tracks(table: Path, names: Path, *_stamps: int) -> Tracks:
     return Tracks(listed, rows)
 
 
-def _agreed(names: pa.StringArray, tracks: Tracks, person: str) -> tuple[pa.StringArray, list[tuple[Reason, str]]]:
+def _agreed(names: pa.StringArray, tracks: Tracks, person: str) -> tuple[pa.StringArray, list[tuple[int, Reason, str]]]:
     """The images that the table lists in a track of the camera and tracklet of their names, and what is left out."""
     listed, rows = tracks.of_person(_person_number(person))
-    left_out = []
-    there = pc.is_in(names, listed).to_numpy(zero_copy_only=False)
-    if not there.all():
-        left_out.append((Reason.UNLABELLED, f"{(~there).sum()} images are in no track of info/"))
-    absent = len(listed) - pc.sum(pc.is_in(listed, names)).as_py() if len(listed) else 0
-    if absent:
-        left_out.append((Reason.MISSING, f"{absent} images that info/ lists are not there"))
+    unlisted, absent = (
+        int(pc.sum(pc.invert(pc.is_in(a, b))).as_py() or 0) for a, b in ((names, listed), (listed, names))
+    )
     named = pc.starts_with(listed, person).to_numpy(zero_copy_only=False)
     tracklets = pc.utf8_slice_codeunits(listed, 4, 11).to_numpy(zero_copy_only=False).astype(str)
     camera = np.char.add("C", tracks.rows[rows, 3].astype(str))
@@ -234,10 +221,11 @@ def _agreed(names: pa.StringArray, tracks: Tracks, person: str) -> tuple[pa.Stri
         & ~_mixed(rows, tracklets)
         & ~_mixed(tracklets, rows)
     )
-    bad = int((~good).sum())
-    if bad:
-        detail = f"{bad} images that info/ puts into another track than their names do; without info/ the names count"
-        left_out.append((Reason.BAD_LABEL, detail))
+    left_out = [
+        (unlisted, Reason.UNLABELLED, "images are in no track of info/"),
+        (absent, Reason.MISSING, "images that info/ lists are not there"),
+        (int((~good).sum()), Reason.BAD_LABEL, BETWEEN),
+    ]
     return names.filter(pc.is_in(names, listed.filter(pa.array(good)))), left_out
 
 
@@ -254,10 +242,7 @@ def _is_home(folder: Path) -> bool:
 
 
 def _home(root: Path) -> Path:
-    home = find_home(root, _is_home)
-    if home is None:
-        raise SourceError("neither bbox_train/ nor bbox_test/ is here", where=root, hint=_hint(root))
-    return home
+    return require_home(root, _is_home, "neither bbox_train/ nor bbox_test/ is here", _hint)
 
 
 def _hint(root: Path) -> str:
@@ -292,8 +277,3 @@ def _person_number(person: str) -> int:
 
 def _person_name(person: int) -> str:
     return "00-1" if person < 0 else f"{person:04d}"
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size

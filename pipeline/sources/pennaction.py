@@ -18,13 +18,24 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from manifests.errors import RecipeError, SourceError
+from manifests.errors import SourceError
 from manifests.matlab import read_mat
 from manifests.types import BoxFrom, Domain, Reason, Reject, Split
-from pipeline.recipes import SourceRecipe
 from pipeline.sources.base import STAGE, Card, Floats, Marker, Recording, Scan, Source
-from pipeline.sources.layout import files_below, require_folder
-from pipeline.sources.trees import below, find_home, image_size, list_folders, list_named, nothing_seen, numbers_of
+from pipeline.sources.boxes import around, clipped
+from pipeline.sources.layout import files_below
+from pipeline.sources.trees import (
+    below,
+    counted,
+    find_home,
+    image_size,
+    list_folders,
+    list_named,
+    nothing_seen,
+    numbers_of,
+    require_home,
+    unparsed,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -71,15 +82,7 @@ class PennActionSource(Source):
     """See the module."""
 
     card = CARD
-
-    def __init__(self, recipe: SourceRecipe, work: Path | None = None) -> None:
-        super().__init__(recipe, work)
-        if recipe.protocol not in (None, OFFICIAL):
-            raise RecipeError(
-                f"Penn Action has no protocol `{recipe.protocol}`",
-                where=f"source {recipe.name}: protocol",
-                hint=f"`{OFFICIAL}` takes the split of its labels; leave it out to split by the recipe",
-            )
+    protocols = (OFFICIAL,)
 
     @override
     def look(self, root: Path) -> list[Marker]:
@@ -94,10 +97,7 @@ class PennActionSource(Source):
     @override
     def recordings(self, root: Path) -> list[Recording]:
         """One recording per clip; see `Source.recordings`."""
-        require_folder(root)
-        home = find_home(root, _is_home)
-        if home is None:
-            raise SourceError("no frames/0001/000001.jpg is here", where=root, hint=_hint(root))
+        home = require_home(root, _is_home, "no frames/0001/000001.jpg is here", _hint)
         labels, _ = list_named(home / "labels", r"\d{4}\.mat") if (home / "labels").is_dir() else ([], 0)
         labelled = {str(name)[:4] for name in labels}
         folders = list_folders(home / "frames")
@@ -134,18 +134,13 @@ class PennActionSource(Source):
         clip = read_clip(root / recording.files[0][0]) if recording.files else None
         if not folder.is_dir():
             num = len(clip.joints) if clip else 0
-            return Scan([], [Reject(STAGE, place, Reason.MISSING, f"{num} frames that labels tell of: no such folder")])
-        rejects = []
-
-        def reject(reason: Reason, num: int, detail: str) -> None:
-            if num:
-                rejects.append(Reject(STAGE, place, reason, f"{num} {detail}"))
-
+            detail = f"{num} frames that labels tell of: no such folder"
+            return Scan([], [Reject(STAGE, place, Reason.MISSING, detail, max(1, num))])
         names, odd = list_named(folder, IMAGE)
-        reject(Reason.BAD_LABEL, odd, "images are not named like 000001.jpg")
+        rejects = counted(place, (odd, Reason.BAD_LABEL, "images are not named like 000001.jpg"))
         size = image_size(folder, names)
         if size is None:
-            return Scan([], [*rejects, nothing_seen(place, len(names))])
+            return Scan([], rejects + nothing_seen(place, len(names)))
         instant = numbers_of(names, 0, 6)
         shared = {"view": VIEW, "width": size[0], "height": size[1]}
         if clip is None:
@@ -155,16 +150,18 @@ class PennActionSource(Source):
             )
         if size != clip.size:
             detail = "images of {} x {} px, where the labels are for {} x {}".format(*size, *clip.size)
-            reject(Reason.BAD_LABEL, len(names), detail)
-            return Scan([], rejects)
+            return Scan([], rejects + counted(place, (len(names), Reason.BAD_LABEL, detail)))
         row = instant - 1
         told = (row >= 0) & (row < len(clip.joints))
-        reject(Reason.UNLABELLED, int((~told).sum()), f"images have no row in labels/{recording.sequence}.mat")
-        reject(Reason.MISSING, len(clip.joints) - int(told.sum()), "frames of the labels have no image")
         boxes, from_joints = _boxes(clip, recording.sequence)
         known = told.copy()
         known[told] = np.isfinite(boxes[row[told]]).all(axis=1)
-        reject(Reason.UNLABELLED, int((told & ~known).sum()), "images have neither a box nor visible joints")
+        rejects += counted(
+            place,
+            (int((~told).sum()), Reason.UNLABELLED, f"images have no row in labels/{recording.sequence}.mat"),
+            (len(clip.joints) - int(told.sum()), Reason.MISSING, "frames of the labels have no image"),
+            (int((told & ~known).sum()), Reason.UNLABELLED, "images have neither a box nor visible joints"),
+        )
         if not known.any():
             return Scan([], rejects)
         row, names = row[known], names.filter(known)
@@ -199,9 +196,7 @@ def read_clip(path: Path) -> Clip:
         if joints.ndim != 3 or joints.shape[1] != NUM_JOINTS:
             raise ValueError(f"x is of shape {parts['x'].shape}, not frames x {NUM_JOINTS}")
     except (ValueError, TypeError, OverflowError) as error:
-        raise SourceError(
-            f"{path.name} is no label file of Penn Action: {error}", where=path, hint="unpack labels/ again"
-        ) from error
+        raise unparsed(path, error, "unpack labels/ again", says="is no label file of Penn Action") from error
     return Clip(joints, boxes, (width, height), is_train)
 
 
@@ -213,22 +208,10 @@ def _boxes(clip: Clip, name: str) -> tuple[Floats, Bools]:
     if 0 < given < num:
         boxes[given : given + MOST_REPEATED] = clip.boxes[-1]
         logger.info("PennAction %s: %d frames, %d boxes: last box repeated.", name, num, given)
-    boxes = _within(boxes, clip.size)
-    seen = clip.joints[..., 2:] > 0
-    low = np.where(seen, clip.joints[..., :2], np.inf).min(axis=1)
-    high = np.where(seen, clip.joints[..., :2], -np.inf).max(axis=1)
-    around = _within(np.concatenate([low, high], axis=1), clip.size)
+    boxes = clipped(boxes, clip.size)
+    of_joints = clipped(around(clip.joints[..., :2], clip.joints[..., 2] > 0), clip.size)
     lacking = np.asarray(np.isnan(boxes).any(axis=1))
-    return np.where(lacking[:, None], around, boxes), lacking
-
-
-def _within(boxes: Floats, size: tuple[int, int]) -> Floats:
-    """Boxes cut at the image's border; NaN where nothing is left of them."""
-    clipped = np.clip(boxes, -0.5, np.array([*size, *size]) - 0.5)
-    with np.errstate(invalid="ignore"):
-        empty = ~((boxes[:, 2:] - boxes[:, :2] > 0) & (clipped[:, 2:] - clipped[:, :2] >= 1)).all(axis=1)
-    clipped[empty] = np.nan
-    return np.asarray(clipped, np.float64)
+    return np.where(lacking[:, None], of_joints, boxes), lacking
 
 
 def _is_clip(name: str) -> bool:

@@ -27,15 +27,20 @@ from manifests.geometry import project
 from manifests.types import EVALUATION, BoxFrom, Domain, Reason, Reject, Split
 from manifests.unpickle import read_pickle
 from pipeline.sources.base import STAGE, Card, Floats, Marker, Recording, Scan, Source
-from pipeline.sources.layout import files_below, require_folder, unique_names
+from pipeline.sources.boxes import around, clipped
+from pipeline.sources.calibration import is_rotation
+from pipeline.sources.layout import files_below, unique_names
 from pipeline.sources.trees import (
     below,
+    counted,
     find_home,
     image_size,
     list_folders,
     list_named,
     nothing_seen,
     numbers_of,
+    require_home,
+    unparsed,
     unwrapped,
 )
 
@@ -103,10 +108,7 @@ class ThreedpwSource(Source):
     @override
     def recordings(self, root: Path) -> list[Recording]:
         """One recording per sequence; see `Source.recordings`."""
-        require_folder(root)
-        home = find_home(root, _is_home)
-        if home is None:
-            raise SourceError(f"no {SEQUENCES}/ is here", where=root, hint=_hint(root))
+        home = require_home(root, _is_home, f"no {SEQUENCES}/ is here", _hint)
         if not (home / IMAGES).is_dir():
             raise SourceError(f"no {IMAGES}/ is here", where=home, hint=f"unpack {IMAGES}.zip beside {SEQUENCES}/")
         paths: dict[str, tuple[Split, Path]] = {}
@@ -143,39 +145,36 @@ class ThreedpwSource(Source):
         num_people, num_frames = told.keypoints.shape[:2]
         if not folder.is_dir():
             detail = f"{num_frames} frames that labels tell of: no such folder"
-            return Scan([], [Reject(STAGE, place, Reason.MISSING, detail)])
-        rejects = []
-
-        def reject(reason: Reason, num: int, detail: str) -> None:
-            if num:
-                rejects.append(Reject(STAGE, place, reason, f"{num} {detail}"))
-
+            return Scan([], [Reject(STAGE, place, Reason.MISSING, detail, max(1, num_frames))])
         names, odd = list_named(folder, r"image_\d{5}\.jpg")
-        reject(Reason.BAD_LABEL, odd, "images are not named like image_00000.jpg")
+        rejects = counted(place, (odd, Reason.BAD_LABEL, "images are not named like image_00000.jpg"))
         size = image_size(folder, names)
         if size is None:
-            return Scan([], [*rejects, nothing_seen(place, len(names))])
+            return Scan([], rejects + nothing_seen(place, len(names)))
         if (np.abs(told.intrinsics[:2, 2] / size - 0.5) > OFF_CENTRE).any():
             x, y = told.intrinsics[:2, 2]
             detail = f"images of {size[0]} x {size[1]} px, where the middle of the calibration is ({x:.0f}, {y:.0f})"
-            reject(Reason.SIZE, len(names), detail)
-            return Scan([], rejects)
+            return Scan([], rejects + counted(place, (len(names), Reason.SIZE, detail)))
         instant = numbers_of(names, 6, 11)
         labelled = instant < num_frames
-        reject(
-            Reason.UNLABELLED, int((~labelled).sum()), f"images have no labels: those end with frame {num_frames - 1}"
+        num, last = int(labelled.sum()), f"images have no labels: those end with frame {num_frames - 1}"
+        rejects += counted(
+            place,
+            (len(names) - num, Reason.UNLABELLED, last),
+            (num_frames - num, Reason.MISSING, "frames of the labels have no image"),
+            (0 if num_people else num, Reason.UNLABELLED, "images in which nobody is labelled"),
         )
-        reject(Reason.MISSING, num_frames - int(labelled.sum()), "frames of the labels have no image")
-        if not num_people:
-            reject(Reason.UNLABELLED, int(labelled.sum()), "images in which nobody is labelled")
         instant, media = instant[labelled], below(place, names)[labelled]
         parts = []
         for person in range(num_people):
             keypoints = _plausible(told.keypoints[person], size)
             boxes, is_seen = _boxes(told, person, keypoints, size)
             track, within = f"p{person}", np.asarray(np.isfinite(boxes).all(axis=1))
-            reject(Reason.UNLABELLED, int((~is_seen)[instant].sum()), f"frames say nothing of where {track} is")
-            reject(Reason.HIDDEN, int((is_seen & ~within)[instant].sum()), f"frames of {track}, outside of the image")
+            rejects += counted(
+                place,
+                (int((~is_seen)[instant].sum()), Reason.UNLABELLED, f"frames say nothing of where {track} is"),
+                (int((is_seen & ~within)[instant].sum()), Reason.HIDDEN, f"frames of {track}, outside of the image"),
+            )
             here = within[instant]
             parts.append((np.full(int(here.sum()), person), instant[here], media[here], boxes, keypoints))
         if not sum(len(part[0]) for part in parts):
@@ -227,9 +226,7 @@ def read_sequence(path: Path) -> Sequence:
         if not np.isfinite(told.intrinsics).all() or min(told.intrinsics[0, 0], told.intrinsics[1, 1]) <= 0:
             raise ValueError("cam_intrinsics is no camera matrix")
     except (ValueError, TypeError, KeyError) as error:
-        raise SourceError(
-            f"{path.name} holds no sequence of 3DPW: {error}", where=path, hint=f"unpack {SEQUENCES}.zip again"
-        ) from error
+        raise unparsed(path, error, f"unpack {SEQUENCES}.zip again", says="holds no sequence of 3DPW") from error
     return told
 
 
@@ -242,11 +239,7 @@ def _array(found: dict[Any, Any], *names: str) -> Floats:
 
 def _is_rigid(poses: Floats) -> Bools:
     """Which of (N, 4, 4) matrices turn and shift, and do nothing else."""
-    turn = poses[:, :3, :3]
-    with np.errstate(invalid="ignore"):
-        orthonormal = np.abs(turn @ np.swapaxes(turn, 1, 2) - np.eye(3)).max(axis=(1, 2)) < 0.01
-    rigid: Bools = orthonormal & np.isfinite(poses).all(axis=(1, 2)) & (np.linalg.det(np.nan_to_num(turn)) > 0)
-    return rigid
+    return np.asarray(is_rotation(poses[:, :3, :3]) & np.isfinite(poses).all(axis=(1, 2)))
 
 
 def _plausible(keypoints: Floats, size: tuple[int, int]) -> Floats:
@@ -263,26 +256,14 @@ def _boxes(told: Sequence, person: int, keypoints: Floats, size: tuple[int, int]
     It is drawn around the keypoints; where few were seen, around the body's projected joints, if the camera is known.
     """
     num_seen = (keypoints[..., 2] > 0).sum(axis=1)
-    boxes = _around(keypoints[..., :2], keypoints[..., 2] > 0)
+    boxes = around(keypoints[..., :2], keypoints[..., 2] > 0)
     is_seen = np.asarray(num_seen >= 2)
     for frame in np.flatnonzero((num_seen < LEAST_KEYPOINTS) & told.has_camera[person]):
         joints = told.joints_m[person, frame]
         pixels, depth = project(joints, told.intrinsics, told.camera_from_world[frame])
         if np.isfinite(pixels).all() and depth.min() > 0:
-            boxes[frame], is_seen[frame] = _around(pixels[None], np.ones((1, len(joints)), bool))[0], True
-    clipped = np.clip(boxes, -0.5, np.array([*size, *size]) - 0.5)
-    with np.errstate(invalid="ignore"):
-        clipped[~(clipped[:, 2:] - clipped[:, :2] >= 1).all(axis=1)] = np.nan
-    return clipped, is_seen
-
-
-def _around(points: Floats, is_seen: Bools) -> Floats:
-    """(N, 4) boxes around the (N, J, 2) points that are seen; NaN where none is."""
-    low = np.where(is_seen[..., None], points, np.inf).min(axis=1)
-    high = np.where(is_seen[..., None], points, -np.inf).max(axis=1)
-    boxes = np.concatenate([low, high], axis=1)
-    boxes[~is_seen.any(axis=1)] = np.nan
-    return boxes
+            boxes[frame], is_seen[frame] = around(pixels, np.ones(len(joints), bool)), True
+    return clipped(boxes, size), is_seen
 
 
 def _pickles(home: Path) -> list[tuple[Split, Path]]:

@@ -1,9 +1,11 @@
-"""What the sources of image trees share: finding the dataset's folder, and listing images by the thousand."""
+"""What the sources of datasets share: finding the folder, listing images by the thousand, reading small files, counting rejects."""
 
+import json
 import os
 from collections.abc import Callable
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,9 +14,14 @@ from manifests.errors import SourceError
 from manifests.types import Reason, Reject
 from pipeline.media import is_image, probe
 from pipeline.sources.base import STAGE
+from pipeline.sources.layout import require_folder
 
 MAX_FOLDERS = 64  # a folder of more holds recordings, not datasets
 MAX_PROBED = 8  # images whose headers are tried for a sequence's size
+MAX_TEXT_BYTES = 64 << 20
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 def find_home(root: Path, is_home: Callable[[Path], bool]) -> Path | None:
@@ -28,6 +35,25 @@ def find_home(root: Path, is_home: Callable[[Path], bool]) -> Path | None:
     return None
 
 
+def require_home(root: Path, is_home: Callable[[Path], bool], what: str, hint: str | Callable[[Path], str]) -> Path:
+    """The dataset's folder, see `find_home`.
+
+    Args:
+        root: where it is looked for.
+        is_home: whether a folder is it.
+        what: to say when none is.
+        hint: what to do then; or a function that tells it of the root.
+
+    Raises:
+        SourceError: the root is no folder, or the dataset is not there.
+    """
+    require_folder(root)
+    home = find_home(root, is_home)
+    if home is None:
+        raise SourceError(what, where=root, hint=hint if isinstance(hint, str) else hint(root))
+    return home
+
+
 def unwrapped(folder: Path) -> Path:
     """`x/x` where a zip made a level of its own, else `x`."""
     inner = folder / folder.name
@@ -35,16 +61,29 @@ def unwrapped(folder: Path) -> Path:
 
 
 def list_folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; hidden ones are left out, and none are in one that is not there.
+    """Names of the folders in a folder, sorted; hidden ones and those that macOS adds to zips are left out; none are in one that is not there.
 
     Raises:
         SourceError: the folder cannot be listed.
     """
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+            return [name for name in names if name != "__MACOSX"]
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise _unlisted(folder, error) from error
+
+
+def list_names(folder: Path) -> list[str]:
+    """Names of all that is in a folder, in any order.
+
+    Raises:
+        SourceError: the folder cannot be listed.
+    """
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names are enough, and there may be a million of them
     except OSError as error:
         raise _unlisted(folder, error) from error
 
@@ -55,10 +94,7 @@ def list_named(folder: Path, pattern: str) -> tuple[pa.StringArray, int]:
     Raises:
         SourceError: the folder cannot be listed.
     """
-    try:
-        listed = os.listdir(folder)  # noqa: PTH208 - names are enough, and there may be a million of them
-    except OSError as error:
-        raise _unlisted(folder, error) from error
+    listed = list_names(folder)
     try:
         names = pa.array(listed, pa.string())
     except UnicodeEncodeError:  # a name that is no text
@@ -89,11 +125,81 @@ def image_size(folder: Path, names: pa.StringArray) -> tuple[int, int] | None:
     return None
 
 
-def nothing_seen(place: str, num_images: int) -> Reject:
+def counted(place: str, *left_out: tuple[int, Reason, str]) -> list[Reject]:
+    """What is left out of a place: (of how many frames, why, what to say of them), of each that there are any."""
+    return [Reject(STAGE, place, reason, f"{count} {what}", count) for count, reason, what in left_out if count > 0]
+
+
+def nothing_seen(place: str, num_images: int) -> list[Reject]:
     """The reject of a folder for which `image_size` gave None."""
-    if not num_images:
-        return Reject(STAGE, place, Reason.MISSING, "the folder holds no image of its recording")
-    return Reject(STAGE, place, Reason.UNREADABLE, f"{num_images} images: none can be read")
+    what = f"images: none of the first {min(num_images, MAX_PROBED)} can be read"
+    return counted(place, (num_images, Reason.UNREADABLE, what)) or [
+        Reject(STAGE, place, Reason.MISSING, "the folder holds no image of its recording")
+    ]
+
+
+def read_text(path: Path, hint: str, *, most_bytes: int = MAX_TEXT_BYTES) -> str:
+    """Read a file of text that is not large.
+
+    Args:
+        path: of the file.
+        hint: what to do when it does not read.
+        most_bytes: that it may have.
+
+    Raises:
+        SourceError: it is not there, is no text, or is larger.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1)
+        if len(data) > most_bytes:
+            raise ValueError(f"it is larger than {most_bytes >> 20} MiB")
+        return data.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise unparsed(path, error, hint) from error
+
+
+def read_json(path: Path, hint: str) -> Any:
+    """Read a JSON file that is not large; see `read_text`."""
+    text = read_text(path, hint)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise unparsed(path, error, hint) from error
+
+
+def unparsed(path: Path, why: Exception | str, hint: str, *, says: str = "does not parse") -> SourceError:
+    """The error of a file that does not read, or holds something else than it should; its first line names no folder."""
+    said = why.strerror if isinstance(why, OSError) else " ".join(str(why).split())
+    return SourceError(f"{path.name} {says}: {said}", where=path, hint=hint)
+
+
+def misfit(path: Path, key: str, value: Any, wanted: str) -> SourceError:
+    """The error of a label file that has something else at some key than is wanted there."""
+    return SourceError(f"{key} is {value!r:.60}, not {wanted}", where=path, hint="get the label file again")
+
+
+def remembered(most: int) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Remember what a function read of its `most` latest files, until these change."""
+
+    def decorate(read: Callable[_P, _T]) -> Callable[_P, _T]:
+        answer: Callable[..., _T] = lru_cache(most)(lambda _states, *args, **named: read(*args, **named))
+
+        @wraps(read)
+        def ask(*args: _P.args, **named: _P.kwargs) -> _T:
+            return answer(tuple(_state(path) for path in args if isinstance(path, Path)), *args, **named)
+
+        return ask
+
+    return decorate
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None  # whoever reads it says so
+    return status.st_size, status.st_mtime_ns
 
 
 def _few_folders(folder: Path) -> list[Path]:

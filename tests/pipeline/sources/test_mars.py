@@ -18,6 +18,7 @@ from pipeline.sources.base import Recording, Scan
 from pipeline.sources.mars import MarsSource, read_tracks
 from tests.support.mars_fixture import TRAIN, Truth, write_mars
 from tests.support.proof import prove_pairs, run_road
+from tests.support.rejects import told
 from tests.support.samples import sample
 
 SOURCE = MarsSource(SourceRecipe(kind="mars", name="mars"))
@@ -49,7 +50,7 @@ def keys(root: Path) -> dict[str, list[str]]:
 
 def counts(found: Scan) -> dict[Reason, str]:
     assert len({reject.reason for reject in found.rejects}) == len(found.rejects)
-    return {reject.reason: reject.detail for reject in found.rejects}
+    return dict(told(found.rejects))
 
 
 def test_frames_are_keyed_by_camera_and_tracklet(root: Path) -> None:
@@ -233,7 +234,7 @@ def test_folders_and_pictures_that_are_nobodys(root: Path) -> None:
     assert len({one.sequence for one in SOURCE.recordings(root) if one.split is Split.TRAIN}) == 4
     for path in (root / "bbox_train/0003").iterdir():
         path.write_bytes(b"no picture")
-    assert counts(scan(root, "0003")) == {Reason.UNREADABLE: "3 images: none can be read"}
+    assert counts(scan(root, "0003")) == {Reason.UNREADABLE: "3 images: none of the first 3 can be read"}
 
 
 def test_the_real_tables(tmp_path: Path) -> None:

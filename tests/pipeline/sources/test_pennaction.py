@@ -17,6 +17,7 @@ from pipeline.sources.base import Scan
 from pipeline.sources.pennaction import PennActionSource
 from tests.support.pennaction_fixture import CLIPS, Truth, write_pennaction
 from tests.support.proof import prove_pairs, run_road
+from tests.support.rejects import told
 
 RECIPE = SourceRecipe(kind="pennaction", name="pennaction")
 SOURCE = PennActionSource(RECIPE)
@@ -41,7 +42,7 @@ def scan(root: Path, sequence: str) -> Scan:
 
 
 def details(found: Scan) -> list[tuple[Reason, str]]:
-    return [(reject.reason, reject.detail) for reject in found.rejects]
+    return told(found.rejects)
 
 
 def change(root: Path, clip: str, **values: object) -> None:
@@ -135,7 +136,7 @@ def test_labels_for_images_of_another_size_are_not_used(root: Path) -> None:
 def test_a_clip_that_cannot_be_read_is_counted(root: Path) -> None:
     for path in (root / "frames/0002").iterdir():
         path.write_bytes(b"\xff\xd8")
-    assert details(scan(root, "0002")) == [(Reason.UNREADABLE, "4 images: none can be read")]
+    assert details(scan(root, "0002")) == [(Reason.UNREADABLE, "4 images: none of the first 4 can be read")]
     change(root, "0001", bbox=np.zeros((0, 4)), visibility=np.zeros((6, 13)))
     nobody = scan(root, "0001")
     assert nobody.frames == []
@@ -164,7 +165,7 @@ def test_splits(root: Path) -> None:
     (root / "labels/0002.mat").unlink()
     with pytest.raises(SourceError, match=r"labels of 1 of 2 clips are missing, such as labels/0002\.mat"):
         OFFICIAL.recordings(root)
-    with pytest.raises(RecipeError, match="no protocol `xsub`"):
+    with pytest.raises(RecipeError, match="no split protocol `xsub`"):
         PennActionSource(replace(RECIPE, protocol="xsub"))
 
 

@@ -19,6 +19,7 @@ from pipeline.sources.threedpw import ThreedpwSource
 from tests.support import threedpw_fixture as fixture
 from tests.support.pickles import python2_pickle
 from tests.support.proof import prove_cameras, prove_crop_cameras, prove_pairs, run_road
+from tests.support.rejects import told
 from tests.support.threedpw_fixture import SEQUENCES, Truth, figures_of, labels_of, lens_of, write_labels
 
 SOURCE = ThreedpwSource(SourceRecipe(kind="3dpw", name="3dpw"))
@@ -48,7 +49,7 @@ def rows_of(found: Scan) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def details(found: Scan) -> list[tuple[Reason, str]]:
-    return [(reject.reason, reject.detail) for reject in found.rejects]
+    return told(found.rejects)
 
 
 def overlap(a: Any, b: Any) -> float:
@@ -208,7 +209,7 @@ def test_images_of_another_size_than_the_calibration_are_not_used(root: Path) ->
     ]
     for path in (root / "imageFiles" / TRAIN).iterdir():
         path.write_bytes(b"")
-    assert details(scan(root)) == [(Reason.UNREADABLE, "6 images: none can be read")]
+    assert details(scan(root)) == [(Reason.UNREADABLE, "6 images: none of the first 6 can be read")]
     for path in (root / "imageFiles" / TRAIN).iterdir():
         path.unlink()
     assert details(scan(root)) == [(Reason.MISSING, "the folder holds no image of its recording")]
