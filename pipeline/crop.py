@@ -6,6 +6,7 @@ JPEGs in memory cost less than decoding twice.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from pipeline.people import Follower
 from pipeline.quality import Verdict, Watch, gaps, perceptual_hash
 from pipeline.recipes import CropRecipe
 from pipeline.sight import Person, see
+from pipeline.silhouettes import Mask, coco17_of, from_coco17, gate
 from pipeline.sources.base import Labels
 from pipeline.squares import Floats, Image, Square, carry, cut, square_within
 from pipeline.subject import ViewTrack, identify
@@ -35,6 +37,7 @@ LEAST_COVERAGE, MOST_COVERAGE = 0.03, 0.90  # a silhouette beyond these is no si
 SLIVER = 0.2  # a box at the image's edge, thinner than this share of its length: too much lies outside
 
 Row = dict[str, Any]
+Draw = Callable[[Square, Floats], tuple[Mask | None, SilhouetteFrom]]  # of the crop's square and matrix
 
 
 @dataclass(slots=True)
@@ -191,11 +194,9 @@ class _Walk:
         if self._too_small(row["key"], box):
             return
         box_from = row["box_from"] if given else BoxFrom.FULL_FRAME.value
-        person = None
-        if told.silhouette is None and self._parser is not None and row["domain"] == Domain.BODY and given:
-            person = see(self._parser, rgb, box, threshold=self._threshold)
         track = "p0" if row["track"] == EVERYBODY else row["track"]
-        crop = self._crop(row, rgb, box, person, told) | shared | {"box_from": box_from}
+        draw = partial(self._draw_boxed, row, rgb, box, told, given)
+        crop = self._crop(row, rgb, box, draw) | shared | {"box_from": box_from}
         self._view.boxed.append(
             crop | {"key": _with_track(row["key"], track), "track": track, "subject": row["subject"]}
         )
@@ -211,7 +212,8 @@ class _Walk:
             box = np.clip(track.box_xyxy_px, -0.5, np.array([width, height] * 2) - 0.5)
             if self._too_small(name, box) or self._sliver(name, box, width=width, height=height):
                 continue
-            crop = self._crop(row, rgb, box, track.person) | shared | {"box_from": BoxFrom.PARSER.value}
+            draw = partial(self._draw_followed, track.person)
+            crop = self._crop(row, rgb, box, draw) | shared | {"box_from": BoxFrom.PARSER.value}
             seen = _Seen(
                 crop, row["instant"], _middle(track.person), float((box[2:] - box[:2]).max()), track.person.colours
             )
@@ -232,12 +234,45 @@ class _Walk:
         self._reject(key, Reason.TRUNCATED, f"{size[0]:.0f} x {size[1]:.0f} px at the image's edge")
         return True
 
-    def _crop(self, row: Row, rgb: Image, box: Floats, person: Person | None, told: Labels | None = None) -> Row:
+    def _draw_boxed(
+        self, row: Row, rgb: Image, box: Floats, told: Labels, given: bool, square: Square, to_crop: Floats
+    ) -> tuple[Mask | None, SilhouetteFrom]:
+        """The silhouette of the person in a box that the dataset gave, by the first who can draw it."""
+        size = self._recipe.size_px
+        points = coco17_of(row["keypoints_px"], row["keypoints_set"]) if given else None
+        for way in self._recipe.silhouettes:
+            mask, drawn_by = None, SilhouetteFrom.NONE
+            if way == "labels" and told.silhouette is not None:
+                mask, drawn_by = told.silhouette(to_crop, size), told.silhouette_from
+            elif way == "parser" and self._parser is not None and row["domain"] == Domain.BODY and given:
+                person = see(self._parser, rgb, box, threshold=self._threshold)
+                if person is not None:
+                    mask, drawn_by = self._draw_followed(person, square, to_crop)
+                    mask = None if mask is None else mask & gate(points, box, to_crop, size)
+            elif way == "keypoints" and points is not None:
+                mask, drawn_by = from_coco17(points, to_crop, size), SilhouetteFrom.KEYPOINTS
+            if mask is not None and mask.any():
+                return mask, drawn_by
+        return None, SilhouetteFrom.NONE
+
+    def _draw_followed(
+        self,
+        person: Person,
+        square: Square,
+        to_crop: Floats,  # noqa: ARG002 - the square says where
+    ) -> tuple[Mask | None, SilhouetteFrom]:
+        """What the parser saw, where it can be a person in this crop."""
+        mask = carry(person.person, person.square, square, self._recipe.size_px) > self._threshold
+        fits = LEAST_COVERAGE <= mask.mean() <= MOST_COVERAGE
+        return (mask, SilhouetteFrom.PARSER) if fits else (None, SilhouetteFrom.NONE)
+
+    def _crop(self, row: Row, rgb: Image, box: Floats, draw: Draw) -> Row:
         """The crop's columns, but for its name."""
         height, width = rgb.shape[:2]
         square = square_within(box, margin=self._recipe.margin, width=width, height=height)
         crop_from_image = crop_from_frame(square.xyxy_px(), self._recipe.size_px)
-        parser = self._parser.name if self._parser is not None and person is not None else None
+        mask, drawn_by = draw(square, crop_from_image)
+        parser = self._parser.name if self._parser is not None and drawn_by is SilhouetteFrom.PARSER else None
         camera = row["intrinsics"]
         return {
             **{
@@ -252,7 +287,9 @@ class _Walk:
             "box_xyxy_px": box.tolist(),
             "intrinsics": None if camera is None else (crop_from_image @ np.reshape(camera, (3, 3))).ravel().tolist(),
             "keypoints_px": _keypoints(row["keypoints_px"], crop_from_image),
-            **_silhouette(crop_from_image, square, self._recipe.size_px, person, told or Labels(), self._threshold),
+            "silhouette": bytes(SILHOUETTE_BYTES) if mask is None else pack_cells(cells_of(mask)),
+            "silhouette_from": drawn_by.value,
+            "coverage": 0.0 if mask is None else float(mask.mean()),
             "parser": parser,
         }
 
@@ -270,26 +307,6 @@ def stored_picture(rgb: Image, quality: int) -> Row:
     luma = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
     jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality=quality, colorspace="RGB", colorsubsampling="420")
     return {"jpeg": jpeg, "size_px": len(rgb), "mean": float(luma.mean()), "phash": perceptual_hash(luma)}
-
-
-def _silhouette(
-    crop_from_image: Floats, square: Square, size_px: int, person: Person | None, told: Labels, threshold: float
-) -> Row:
-    """Columns silhouette, silhouette_from and coverage: the dataset's silhouette, else the parser's.
-
-    What the parser saw is dropped where it cannot be a person in this crop.
-    """
-    mask, drawn_by = None, SilhouetteFrom.NONE
-    if told.silhouette is not None:
-        mask, drawn_by = told.silhouette(crop_from_image, size_px), told.silhouette_from
-    elif person is not None:
-        parsed = carry(person.person, person.square, square, size_px) > threshold
-        if LEAST_COVERAGE <= parsed.mean() <= MOST_COVERAGE:
-            mask, drawn_by = parsed, SilhouetteFrom.PARSER
-    if mask is None or not mask.any():
-        return {"silhouette": bytes(SILHOUETTE_BYTES), "silhouette_from": SilhouetteFrom.NONE.value, "coverage": 0.0}
-    packed = pack_cells(cells_of(mask))
-    return {"silhouette": packed, "silhouette_from": drawn_by.value, "coverage": float(mask.mean())}
 
 
 def _keypoints(points: list[float] | None, crop_from_image: Floats) -> list[float] | None:

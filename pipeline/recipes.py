@@ -115,6 +115,9 @@ class CropRecipe:
         time_gap: a step of more than this many usual steps is a TIME_GAP.
         meet_m: rays of the subject's crops must pass each other within this distance, metres.
         max_people: people followed at once in one view.
+        silhouettes: who draws the person of a box that the dataset gave, tried in this order: `labels` (the dataset's masks,
+            model vertices or capsules, where it has them), `parser` (kept to this person by his keypoints or his box),
+            `keypoints` (those of the dataset, drawn as capsules: nearly as good as the default parser, and free).
     """
 
     size_px: int = 256
@@ -130,6 +133,7 @@ class CropRecipe:
     time_gap: float = 2.5
     meet_m: float = 0.35
     max_people: int = 4
+    silhouettes: tuple[Literal["labels", "parser", "keypoints"], ...] = ("labels", "parser", "keypoints")
 
     def __post_init__(self) -> None:
         if self.size_px % 64:

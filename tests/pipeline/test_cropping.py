@@ -334,6 +334,55 @@ def test_label_files_give_box_silhouette_and_rejects(tmp_path):
     assert first["coverage"] == pytest.approx(true.mean())
 
 
+def two_people(tmp_path):
+    """One person with a box, keypoints and a neighbour of the same colours close by."""
+    mine, other = Figure(120, 120), Figure(178, 120)
+    write_stills(tmp_path / "cam", [draw([mine, other])])
+    points = np.zeros((17, 3))
+    x, y, tall = mine.x, mine.y, mine.tall
+    for joint, (dx, dy) in {
+        0: (0, -0.36),
+        5: (0.1, -0.2),
+        6: (-0.1, -0.2),
+        11: (0.07, 0.1),
+        12: (-0.07, 0.1),
+        15: (0.08, 0.45),
+        16: (-0.08, 0.45),
+    }.items():
+        points[joint] = x + dx * tall, y + dy * tall, 1
+    box = {"box_xyxy_px": mine.box().tolist(), "box_from": "dataset", "track": "kid"}
+    (row,) = rows_of_stills(tmp_path / "cam", keypoints_set="coco17", keypoints_px=points.ravel().tolist(), **box)
+    return mine, other, row
+
+
+@pytest.mark.parametrize("keypoints", [False, True])
+def test_the_parser_s_silhouette_is_of_this_person_only(tmp_path, keypoints):
+    mine, other, row = two_people(tmp_path)
+    if not keypoints:
+        row |= {"keypoints_px": None, "keypoints_set": None}
+    (found,) = crop(tmp_path, [row])[0].values()
+    to_crop = crop_from_frame(np.array(found["square_xyxy_px"]), 256)
+    cells = unpack_cells(found["silhouette"])
+    own, neighbour = (cells_of(from_mask(f.mask(), to_crop, 256)) for f in (mine, other))
+    assert found["silhouette_from"] == "parser"
+    assert (cells & own).sum() > (0.7 if keypoints else 0.9) * own.sum()  # the figure is stouter than its limbs
+    assert (cells & neighbour & ~own).sum() < 0.1 * max(1, neighbour.sum())
+
+
+def test_who_draws_follows_the_order_of_the_recipe(tmp_path):
+    _, _, row = two_people(tmp_path)
+
+    def drawn_by(*order, parser=ColourParser, **changes):
+        (found,) = crop(tmp_path, [row | changes], parser=parser, silhouettes=order)[0].values()
+        return found["silhouette_from"], found["parser"]
+
+    assert drawn_by("labels", "parser", "keypoints") == ("parser", "colour-1")
+    assert drawn_by("labels", "keypoints", "parser") == ("keypoints", None)
+    assert drawn_by("labels", "parser", "keypoints", parser=None) == ("keypoints", None)
+    assert drawn_by("labels", "parser", keypoints_px=None, parser=None) == ("none", None)
+    assert drawn_by() == ("none", None)
+
+
 def test_a_picture_of_another_size_than_told_is_left_out(tmp_path):
     write_stills(tmp_path / "cam", [draw([Figure(150, 120)])])
     (row,) = rows_of_stills(tmp_path / "cam")

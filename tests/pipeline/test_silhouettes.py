@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.geometry import crop_from_frame
-from pipeline.silhouettes import from_coco17, from_limbs, from_mask, from_vertices
+from pipeline.silhouettes import TO_COCO17, coco17_of, from_coco17, from_limbs, from_mask, from_vertices, gate
+from tests.support import honest
 
 SIZE = 256
 CROP = crop_from_frame(np.array([99.5, 49.5, 299.5, 249.5]), SIZE)  # 200 px of the frame
@@ -99,3 +100,53 @@ def test_limbs_are_as_wide_as_told(width):
     drawn = from_limbs(np.array([[150.0, 150], [250, 150], [np.nan, 0]]), [(0, 1), (1, 2)], width, CROP, SIZE)
     middle = int((CROP @ [200, 150, 1])[0])
     assert drawn[:, middle].sum() == pytest.approx(width * CROP[0, 0], abs=2)  # OpenCV draws up to 2 px more
+
+
+SETS = {
+    "coco17": honest.COCO17,
+    "penn13": honest.PENN13,
+    "coco18": (
+        "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+        "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye", "right_ear",
+        "left_ear",
+    ),
+    "posetrack17": ("nose", "neck", "head_top", "left_ear", "right_ear", *honest.COCO17[5:]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(TO_COCO17))
+def test_other_sets_of_keypoints_name_the_same_joints(name):
+    names = SETS[name]
+    assert len(set(names)) == len(names)
+    given = np.stack([np.arange(len(names)), np.arange(len(names)) * 10, np.ones(len(names))], axis=1)
+    points = coco17_of(given.ravel().tolist(), name)
+    assert points.shape == (17, 3)
+    stand_ins = {"posetrack17": {"left_eye": "head_top"}, "penn13": {"nose": "head"}}.get(name, {})
+    for number, joint in enumerate(honest.COCO17):
+        joint = stand_ins.get(joint, joint)
+        if joint in names and points[number, 2]:
+            assert names[int(points[number, 0])] == joint
+        else:
+            assert points[number, 2] == 0
+    assert (points[5:, 2] == 1).all()
+
+
+def test_unknown_sets_and_too_few_keypoints_are_none():
+    assert coco17_of(None, "coco17") is None
+    assert coco17_of(person().ravel().tolist(), "smpl24") is None
+    few = person()
+    few[5:, 2] = 0
+    few[3:5] = np.nan
+    assert coco17_of(few.ravel().tolist(), "coco17") is None
+
+
+def test_the_gate_keeps_a_person_and_leaves_neighbours_out():
+    own = from_coco17(person(), CROP, SIZE)
+    by_keypoints = gate(person(), np.zeros(4), CROP, SIZE)
+    assert (by_keypoints | own).sum() == by_keypoints.sum()
+    assert not by_keypoints[:, :40].any()
+    by_box = gate(None, np.array([165.0, 60, 235, 240]), CROP, SIZE)
+    rows, columns = np.flatnonzero(by_box.any(axis=1)), np.flatnonzero(by_box.any(axis=0))
+    more = 0.03 * 180
+    wanted = (np.array([165 - more, 60 - more, 235 + more, 240 + more]) - [99.5, 49.5] * 2) * SIZE / 200
+    assert np.abs([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1] - wanted).max() <= 1.5
