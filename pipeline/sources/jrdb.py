@@ -31,8 +31,9 @@ from manifests.errors import SourceError
 from manifests.jsonstream import iter_members
 from manifests.types import BoxFrom, Domain, Reason, Reject, Split, key_part
 from pipeline.sources.base import STAGE, Card, Marker, Recording, Scan, Source
+from pipeline.sources.boxes import clipped
 from pipeline.sources.layout import files_below, require_folder
-from pipeline.sources.trees import find_home, image_size, list_named, unwrapped
+from pipeline.sources.trees import counted, find_home, image_size, list_named, misfit, nothing_seen, unwrapped
 
 FPS = 15
 CAMERAS = {f"image{number}": f"image_{number}" for number in (0, 2, 4, 6, 8)}
@@ -150,34 +151,35 @@ class JrdbSource(Source):
         view = recording.sequence.rpartition("-")[2]
         found = _read_labels(path)
 
-        def nothing(reason: Reason, detail: str) -> Scan:
-            return Scan([], [Reject(STAGE, recording.folder, reason, detail)])
+        def nothing(count: int, reason: Reason, detail: str) -> Scan:
+            return Scan([], [Reject(STAGE, recording.folder, reason, detail, max(1, count))])
 
         if not folder.is_dir():
-            return nothing(Reason.MISSING, f"{len(found.keys)} labelled pictures: their folder is not there")
-        names, _ = list_named(folder, r"\d{1,9}\.jpg")
+            num = len(found.keys)
+            return nothing(num, Reason.MISSING, f"{num} labelled pictures: their folder is not there")
+        names, odd = list_named(folder, r"\d{1,9}\.jpg")
         there = set(names.to_pylist())
         listed = set(found.keys)
         if listed < there:  # a camera before which nobody is at times may leave frames out; its sequence must not
             listed |= _keys_of_cameras(path)
         if listed != there:
-            return nothing(Reason.BAD_LABEL, _mismatch(found.keys, there, folder.name))
+            detail = _mismatch(found.keys, there, folder.name)
+            return nothing(len(there.union(found.keys)), Reason.BAD_LABEL, detail)
         width, height = due = STITCHED_SIZE if view == STITCHED else SIZE
         size = image_size(folder, names)
         if size is None and len(names):
-            return nothing(Reason.UNREADABLE, f"none of the first of {len(names)} images is readable")
+            return Scan([], nothing_seen(recording.folder, len(names)))
         if size not in (None, due):
             detail = f"{len(names)} images: {size[0]} x {size[1]} px, where labels are for {width} x {height}"
-            return nothing(Reason.SIZE, detail)
+            return nothing(len(names), Reason.SIZE, detail)
         boxes, kept = _judge(found, path, view)
-        rejects = [
-            Reject(STAGE, recording.files[0][0], reason, f"{count} {what}")
-            for (reason, what), count in sorted(found.left_out.items())
-        ]
+        left_out = [(count, reason, what) for (reason, what), count in sorted(found.left_out.items())]
+        rejects = counted(recording.files[0][0], *left_out)
+        rejects += counted(recording.folder, (odd, Reason.BAD_LABEL, "images are not named like 000000.jpg"))
         num_empty = found.num_empty + len(there) - len(found.keys)
         if num_empty or not there:
             detail = f"{num_empty} of {len(there)} pictures show nobody"
-            rejects.append(Reject(STAGE, recording.folder, Reason.EMPTY, detail))
+            rejects.append(Reject(STAGE, recording.folder, Reason.EMPTY, detail, max(1, num_empty)))
         if not len(kept):
             return Scan(tables.empty("frames"), rejects)
         numbers = np.array([int(key[:-4]) for key in found.keys], np.int64)
@@ -271,17 +273,17 @@ def _read_labels(path: Path) -> _Boxes:
     found = _Boxes()
     for key, people in iter_members(path, "labels"):
         if not _FRAME.fullmatch(key) or not isinstance(people, list):
-            raise _wrong(path, f"labels[{key!r}]", people, "a list of people under a name such as 000000.jpg")
+            raise misfit(path, f"labels[{key!r}]", people, "a list of people under a name such as 000000.jpg")
         seen = set[str]()
         for number, person in enumerate(people):
             where = f"labels[{key!r}][{number}]"
             if not isinstance(person, dict):
-                raise _wrong(path, where, person, "an object")
+                raise misfit(path, where, person, "an object")
             label, about = person.get("label_id"), person.get("attributes", {})
             if not isinstance(label, str):
-                raise _wrong(path, f"{where}.label_id", label, "a name such as pedestrian:6")
+                raise misfit(path, f"{where}.label_id", label, "a name such as pedestrian:6")
             if not isinstance(about, dict):
-                raise _wrong(path, f"{where}.attributes", about, "an object")
+                raise misfit(path, f"{where}.attributes", about, "an object")
             pedestrian = _PEDESTRIAN.fullmatch(label)
             if pedestrian is None:
                 found.left_out[Reason.JUNK, "boxes that are of no pedestrian"] += 1
@@ -317,17 +319,17 @@ def _keys_of_cameras(path: Path) -> set[str]:
 def _judge(found: _Boxes, path: Path, view: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Boxes (n, 4) that can be used, clipped to the picture, and which of all they are (n,); the others are counted."""
     boxes = _corners(found, path)
+    picture = STITCHED_SIZE if view == STITCHED else SIZE
+    inside = clipped(boxes, picture)
     with np.errstate(invalid="ignore"):
         size = boxes[:, 2:] - boxes[:, :2]
-        width, height = STITCHED_SIZE if view == STITCHED else SIZE
-        inside = np.clip(boxes, -0.5, np.array([width, height] * 2) - 0.5)
         faults = [
             (Reason.HIDDEN, "boxes of people who are fully hidden", np.array(found.hidden, bool)),
             (Reason.BAD_LABEL, "boxes without width or height", ~(np.isfinite(size).all(axis=1) & (size > 0).all(axis=1))),
-            (Reason.TRUNCATED, "boxes outside the picture", (inside[:, 2:] <= inside[:, :2]).any(axis=1)),
+            (Reason.TRUNCATED, "boxes outside the picture", np.isnan(inside).any(axis=1)),
         ]  # fmt: skip
         if view == STITCHED:
-            seam = (boxes[:, 0] < 0) | (boxes[:, 2] > width)
+            seam = (boxes[:, 0] < 0) | (boxes[:, 2] > picture[0])
             faults.insert(2, (Reason.TRUNCATED, "boxes across the panorama's seam", seam))
     good = np.ones(len(boxes), bool)
     for reason, what, bad in faults:
@@ -345,7 +347,7 @@ def _corners(found: _Boxes, path: Path) -> npt.NDArray[np.float64]:
     except (ValueError, TypeError, OverflowError):
         for frame, name, box in zip(found.frames, found.names, found.boxes, strict=True):
             if not _is_box(box):
-                raise _wrong(path, f"labels[{found.keys[frame]!r}], box of {name}", box, "4 numbers") from None
+                raise misfit(path, f"labels[{found.keys[frame]!r}], box of {name}", box, "4 numbers") from None
         raise
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
@@ -355,7 +357,3 @@ def _is_box(value: Any) -> bool:
         return np.array(value, np.float64).shape == (4,)
     except (ValueError, TypeError, OverflowError):
         return False
-
-
-def _wrong(path: Path, key: str, value: Any, wanted: str) -> SourceError:
-    return SourceError(f"{key} is {value!r:.60}, not {wanted}", where=path, hint="get the label file again")

@@ -19,7 +19,6 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -35,8 +34,9 @@ from manifests.jsonstream import iter_items
 from manifests.types import EVERYBODY, OFFICIAL_SPLIT, BoxFrom, Domain, FrameKey, Reason, Reject, Split, key_part
 from pipeline.recipes import SourceRecipe
 from pipeline.sources.base import STAGE, Card, Marker, Recording, Scan, Source
+from pipeline.sources.boxes import clipped
 from pipeline.sources.layout import files_below, require_folder
-from pipeline.sources.trees import find_home, image_size, list_folders
+from pipeline.sources.trees import counted, find_home, image_size, list_folders, list_names, misfit, nothing_seen
 
 logger = logging.getLogger(__name__)
 
@@ -165,24 +165,17 @@ class PoseTrackSource(Source):
         if path is None:
             raise SourceError("the label file is gone", where=home, hint="restore it, or build anew")
         pictures = _read_pictures(path)
-        rejects: list[Reject] = []
-
-        def reject(folder: str, reason: Reason, detail: str) -> None:
-            below = (PurePosixPath(recording.folder) / folder).as_posix()
-            rejects.append(Reject(STAGE, below, reason, detail))
-
-        place = f"images/{official}/{path.stem}"
-        unlabelled = sum(not picture.labelled for picture in pictures.values())
-        if unlabelled or not pictures:
-            reject(place, Reason.UNLABELLED, f"{unlabelled} of {len(pictures)} pictures carry no label")
+        place = (PurePosixPath(recording.folder) / "images" / official / path.stem).as_posix()
         labelled = {number: picture for number, picture in pictures.items() if picture.labelled}
+        num, rejects = len(pictures), list[Reject]()
+        if len(labelled) < num or not num:
+            detail = f"{num - len(labelled)} of {num} pictures carry no label"
+            rejects.append(Reject(STAGE, place, Reason.UNLABELLED, detail, max(1, num - len(labelled))))
         there = _there(home, labelled)
         if len(there) < len(labelled):
             gone = next(picture for number, picture in labelled.items() if number not in there)
-            detail = (
-                f"{len(labelled) - len(there)} of {len(labelled)} labelled images are not there, such as {gone.file}"
-            )
-            reject(place, Reason.MISSING, detail)
+            what = f"of {len(labelled)} labelled images are not there, such as {gone.file}"
+            rejects += counted(place, (len(labelled) - len(there), Reason.MISSING, what))
         if not there:
             return Scan([], rejects)
         folder = next(iter(there.values())).file.parent
@@ -191,22 +184,21 @@ class PoseTrackSource(Source):
         )
         size = image_size(home / folder, names)
         if size is None:
-            reject(folder.as_posix(), Reason.UNREADABLE, f"none of the first of {len(there)} images is readable")
-            return Scan([], rejects)
+            return Scan([], rejects + nothing_seen(place, len(there)))
         judge = _Judge(self.recipe, recording, official, path, size)
         astray = 0
         for number, label in enumerate(iter_items(path, "annotations")):
             if not isinstance(label, dict):
-                raise _wrong(path, f"annotations[{number}]", label, "an object")
+                raise misfit(path, f"annotations[{number}]", label, "an object")
             image = _whole(label, "image_id", f"annotations[{number}]", path)
             astray += image not in pictures
             if image in there:
                 judge.take(label, there[image], number)
-        if astray:
-            reject(place, Reason.BAD_LABEL, f"{astray} people are in none of the pictures that their file lists")
-        lonely = len(there) - len(judge.looked_at)
-        if lonely:
-            reject(place, Reason.EMPTY, f"{lonely} of {len(there)} labelled pictures show nobody")
+        rejects += counted(
+            place,
+            (astray, Reason.BAD_LABEL, "people are in none of the pictures that their file lists"),
+            (len(there) - len(judge.looked_at), Reason.EMPTY, f"of {len(there)} labelled pictures show nobody"),
+        )
         return Scan(self._frames(recording, official, judge.people, size), rejects + judge.rejects)
 
     def _frames(self, recording: Recording, split: Split, people: _People, size: tuple[int, int]) -> pa.Table:
@@ -247,7 +239,7 @@ class _Judge:
         self, recipe: SourceRecipe, recording: Recording, split: Split, path: Path, size: tuple[int, int]
     ) -> None:
         self._key = {"source": recipe.name, "split": split, "sequence": recording.sequence, "view": VIEW}
-        self._path, self._most = path, np.array([*size, *size]) - 0.5
+        self._path, self._size = path, size
         self._seen: set[tuple[int, str]] = set()
         self.looked_at: set[int] = set()
         self.people, self.rejects = _People(), list[Reject]()
@@ -278,8 +270,8 @@ class _Judge:
         elif (points is None or not points.any()) and person < 0:  # PoseTrack21 has boxes without keypoints
             fault = Reason.BAD_LABEL, "all keypoints are 0"
         else:
-            corners = np.clip([box[0], box[1], box[0] + box[2], box[1] + box[3]], -0.5, self._most)
-            if (corners[2:] <= corners[:2]).any():
+            corners = clipped([box[0], box[1], box[0] + box[2], box[1] + box[3]], self._size)
+            if np.isnan(corners).any():
                 fault = Reason.TRUNCATED, "the bbox lies outside the picture"
         self._seen.add((picture.instant, name))
         if fault is not None:
@@ -316,8 +308,7 @@ def _is_2017(home: Path) -> bool:
 
 
 def _holds_sequences(folder: Path) -> bool:
-    """Whether a folder holds folders named like sequences; a folder of a million files is not listed for it."""
-    return folder.is_dir() and any(_SEQUENCE.fullmatch(path.name) for path in islice(folder.iterdir(), 100))
+    return any(_SEQUENCE.fullmatch(name) for name in list_folders(folder))
 
 
 def _forms(home: Path, split: Split) -> dict[str, list[Path]]:
@@ -369,10 +360,10 @@ def _take_apart(path: Path) -> dict[str, bytes]:
         images.setdefault(name, []).append(json.dumps(kept))
     for number, label in enumerate(iter_items(path, "annotations")):
         if not isinstance(label, dict):
-            raise _wrong(path, f"annotations[{number}]", label, "an object")
+            raise misfit(path, f"annotations[{number}]", label, "an object")
         owner = sequence_of.get(_whole(label, "image_id", f"annotations[{number}]", path))
         if owner is None:
-            raise _wrong(path, f"annotations[{number}].image_id", label["image_id"], "the id of one of the images")
+            raise misfit(path, f"annotations[{number}].image_id", label["image_id"], "the id of one of the images")
         people.setdefault(owner, []).append(json.dumps(label))
     return {
         name: f'{{"images": [{", ".join(listed)}], "annotations": [{", ".join(people.get(name, []))}]}}'.encode()
@@ -384,7 +375,7 @@ def _images(path: Path) -> Iterator[dict[str, Any]]:
     try:
         for number, image in enumerate(iter_items(path, "images")):
             if not isinstance(image, dict):
-                raise _wrong(path, f"images[{number}]", image, "an object")
+                raise misfit(path, f"images[{number}]", image, "an object")
             yield image
     except SourceError as error:
         if "annolist" in error.what:
@@ -405,9 +396,9 @@ def _read_pictures(path: Path) -> dict[int, _Picture]:
         file, name = _file_name(image, where, path), _whole(image, "id", where, path)
         labelled = [image.get(key, False) for key in ("is_labeled", "has_labeled_person")]
         if not all(isinstance(value, bool | int) for value in labelled):
-            raise _wrong(path, f"{where}.is_labeled", labelled, "true or false")
+            raise misfit(path, f"{where}.is_labeled", labelled, "true or false")
         if name in pictures or file in files:
-            raise _wrong(path, f"{where}.id", name, "another image than those before it")
+            raise misfit(path, f"{where}.id", name, "another image than those before it")
         pictures[name] = _Picture(int(file.stem), file, any(labelled))
         files.add(file)
     return pictures
@@ -416,10 +407,7 @@ def _read_pictures(path: Path) -> dict[int, _Picture]:
 def _there(home: Path, labelled: dict[int, _Picture]) -> dict[int, _Picture]:
     """The pictures whose file is there; each folder is listed once."""
     folders = {picture.file.parent for picture in labelled.values()}
-    listed = {
-        folder: {path.name for path in (home / folder).iterdir()} if (home / folder).is_dir() else set[str]()
-        for folder in folders
-    }
+    listed = {folder: set(list_names(home / folder)) if (home / folder).is_dir() else set[str]() for folder in folders}
     return {n: picture for n, picture in labelled.items() if picture.file.name in listed[picture.file.parent]}
 
 
@@ -428,7 +416,7 @@ def _file_name(image: dict[str, Any], where: str, path: Path) -> PurePosixPath:
     file = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
     named = _SEQUENCE.fullmatch(file.parent.name) and _NUMBER.fullmatch(file.stem)
     if not named or file.is_absolute() or ".." in file.parts:
-        raise _wrong(path, f"{where}.file_name", name, "a file such as images/train/000001_bonn_train/000000.jpg")
+        raise misfit(path, f"{where}.file_name", name, "a file such as images/train/000001_bonn_train/000000.jpg")
     return file
 
 
@@ -437,7 +425,7 @@ def _whole(item: dict[str, Any], key: str, where: str, path: Path, *, absent: in
     if value is None and absent is not None:
         return absent
     if not isinstance(value, int) or isinstance(value, bool):
-        raise _wrong(path, f"{where}.{key}", value, "a whole number")
+        raise misfit(path, f"{where}.{key}", value, "a whole number")
     return value
 
 
@@ -451,10 +439,5 @@ def _numbers(item: dict[str, Any], key: str, count: int, where: str, path: Path)
     except (ValueError, TypeError, OverflowError):
         numbers = np.zeros(0)
     if numbers.shape != (count,):
-        raise _wrong(path, f"{where}.{key}", value, f"{count} numbers")
+        raise misfit(path, f"{where}.{key}", value, f"{count} numbers")
     return numbers
-
-
-def _wrong(path: Path, key: str, value: Any, wanted: str) -> SourceError:
-    shown = f"{value!r:.60}"
-    return SourceError(f"{key} is {shown}, not {wanted}", where=path, hint="get the label file again")

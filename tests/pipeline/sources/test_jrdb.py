@@ -19,6 +19,7 @@ from pipeline.sources import build_source
 from pipeline.sources.base import Scan, Source
 from tests.support.jrdb_fixture import NUM_FRAMES, PEOPLE, SEQUENCES, VIEWS, Truth, label, write_jrdb
 from tests.support.proof import prove_pairs, run_road
+from tests.support.rejects import told
 
 CAFE, GREEN = SEQUENCES
 CAMERAS = VIEWS[:5]
@@ -183,18 +184,20 @@ def test_labels_of_another_release_leave_a_sequence_out_and_no_other(tmp_path: P
     shutil.copy(extra.with_name("000003.jpg"), extra)
     scans = scan_all(tmp_path)
     assert {name for name, scan in scans.items() if not len(scan.frames)} == scans.keys() - {f"{CAFE}-image0"}
-    told = {name: [(r.reason, r.key, r.detail) for r in scan.rejects] for name, scan in scans.items()}
+    said = {name: [(r.reason, r.key, r.detail, r.count) for r in scan.rejects] for name, scan in scans.items()}
     two = "labels and images look like two releases, 2019 and 2022; sequence skipped"
-    assert told[f"{GREEN}-image0"] == [
+    assert said[f"{GREEN}-image0"] == [
         (
             Reason.BAD_LABEL,
             f"{WHOLE}/images/image_0/{GREEN}",
             f"4 label keys but 3 images in {GREEN}, 1 keys without an image: "
             "labels look like 2022, images like 2019; sequence skipped",
+            4,
         )
     ]
-    assert told[f"{GREEN}-image2"][0][2] == f"4 label keys but 4 images in {GREEN}, 1 keys without an image: {two}"
-    assert told[f"{CAFE}-image2"][0][2] == f"4 label keys but 5 images in {CAFE}: {two}"
+    assert said[f"{GREEN}-image2"][0][2] == f"4 label keys but 4 images in {GREEN}, 1 keys without an image: {two}"
+    assert said[f"{CAFE}-image2"][0][2] == f"4 label keys but 5 images in {CAFE}: {two}"
+    assert [said[name][0][3] for name in (f"{GREEN}-image2", f"{CAFE}-image2")] == [5, 5]  # keys or pictures
 
 
 def test_a_camera_may_leave_out_frames_of_nobody_if_another_lists_them(tmp_path: Path) -> None:
@@ -203,7 +206,7 @@ def test_a_camera_may_leave_out_frames_of_nobody_if_another_lists_them(tmp_path:
     change(path, lambda labels: labels.pop("000001.jpg"))
     scan = scan_all(tmp_path)[f"{GREEN}-image0"]
     assert scan.frames.column("instant").to_pylist() == [0, 0, 2, 2, 3, 3]
-    assert [(r.reason, r.detail) for r in scan.rejects] == [(Reason.EMPTY, "1 of 4 pictures show nobody")]
+    assert told(scan.rejects) == [(Reason.EMPTY, "1 of 4 pictures show nobody")]
     change(path.with_name(f"{GREEN}_image2.json"), lambda labels: labels.pop("000001.jpg"))
     scan = scan_all(tmp_path)[f"{GREEN}-image0"]
     assert [(r.reason, r.detail[:36]) for r in scan.rejects] == [
@@ -214,7 +217,7 @@ def test_a_camera_may_leave_out_frames_of_nobody_if_another_lists_them(tmp_path:
 def test_a_camera_without_images_is_a_reject(tmp_path: Path) -> None:
     write_jrdb(tmp_path, views=("image0", "image2"))
     shutil.rmtree(tmp_path / WHOLE / "images/image_2")
-    assert [(r.reason, r.detail) for r in scan_all(tmp_path)[f"{GREEN}-image2"].rejects] == [
+    assert told(scan_all(tmp_path)[f"{GREEN}-image2"].rejects) == [
         (Reason.MISSING, "4 labelled pictures: their folder is not there")
     ]
 
@@ -228,7 +231,7 @@ def test_images_of_another_size_or_none_that_is_readable(tmp_path: Path) -> None
         image.write_bytes(b"\xff\xd8 cut")
     (images / f"image_4/{CAFE}/000000.jpg").write_bytes(b"")
     scans = scan_all(tmp_path)
-    assert [(r.reason, r.detail) for r in scans[f"{CAFE}-image0"].rejects] == [
+    assert told(scans[f"{CAFE}-image0"].rejects) == [
         (Reason.SIZE, "4 images: 3760 x 480 px, where labels are for 752 x 480")
     ]
     assert [r.reason for r in scans[f"{CAFE}-image2"].rejects] == [Reason.UNREADABLE]
@@ -291,7 +294,7 @@ def test_boxes_that_are_no_numbers_and_attributes_that_are_not_there(tmp_path: P
     change(tmp_path / WHOLE / f"labels/labels_2d/{GREEN}_image2.json", spoil)
     scan = scan_all(tmp_path)[f"{GREEN}-image2"]
     assert len(scan.frames) == 4
-    assert {(r.reason, r.detail) for r in scan.rejects} == {
+    assert set(told(scan.rejects)) == {
         (Reason.BAD_LABEL, "2 boxes without width or height"),
         (Reason.EMPTY, "1 of 4 pictures show nobody"),
     }

@@ -21,6 +21,7 @@ from pipeline.sources import build_source
 from pipeline.sources.base import Scan, Source
 from tests.support.posetrack_fixture import FOLDERS, PEOPLE, SIZE, TRAIN, VAL, Truth, write_labels, write_posetrack
 from tests.support.proof import prove_pairs, run_road
+from tests.support.rejects import told
 from tests.support.samples import sample
 
 
@@ -84,8 +85,8 @@ def test_what_is_left_out_is_counted(tmp_path: Path, form: str) -> None:
         (f"{key}/00000004/cam/t0", Reason.TWICE, "track 0 is labelled twice in 000004.jpg; the first counts"),
         (f"{key}/00000005/cam/t1", Reason.BAD_LABEL, "no bbox"),
     }
-    assert len(scans[TRAIN].rejects) == 9
-    assert [(r.reason, r.detail) for r in scans[VAL].rejects] == [(Reason.UNLABELLED, "1 of 4 pictures carry no label")]
+    assert len(told(scans[TRAIN].rejects)) == 9
+    assert told(scans[VAL].rejects) == [(Reason.UNLABELLED, "1 of 4 pictures carry no label")]
 
 
 def test_posetrack21_knows_people_over_all_videos(tmp_path: Path) -> None:
@@ -197,10 +198,7 @@ def test_the_size_is_that_of_an_image_that_can_be_read(tmp_path: Path) -> None:
         image.write_bytes(b"")
     scan = scan_all(tmp_path)[VAL]
     assert scan.frames == []
-    assert (scan.rejects[-1].reason, scan.rejects[-1].detail) == (
-        Reason.UNREADABLE,
-        "none of the first of 3 images is readable",
-    )
+    assert told(scan.rejects)[-1] == (Reason.UNREADABLE, "3 images: none of the first 3 can be read")
 
 
 def test_people_without_a_track_or_a_picture_are_left_out(tmp_path: Path) -> None:
@@ -272,9 +270,7 @@ def test_damaged_label_files_are_source_errors(tmp_path: Path) -> None:
             scan_all(tmp_path)
         assert str(path) in error.value.where
     path.write_text('{"images": [], "annotations": []}')
-    assert [(r.reason, r.detail) for r in scan_all(tmp_path)[VAL].rejects] == [
-        (Reason.UNLABELLED, "0 of 0 pictures carry no label")
-    ]
+    assert told(scan_all(tmp_path)[VAL].rejects) == [(Reason.UNLABELLED, "0 of 0 pictures carry no label")]
 
 
 def test_merged_labels_are_taken_apart_once_and_again_when_they_change(tmp_path: Path) -> None:
@@ -340,7 +336,7 @@ def test_the_road(tmp_path: Path) -> None:
     assert prove_pairs(out, codes=code_of) == {"cross_pose": 6 + 3 + 3 + 3}
     crops = Build(out).table("crops").to_pylist()
     assert {row["key"] for row in crops} == keys(third=False)
-    assert {(row["box_from"], row["silhouette_from"]) for row in crops} == {("dataset", "none")}
+    assert {(row["box_from"], row["silhouette_from"]) for row in crops} == {("dataset", "keypoints")}
     assert Counter(r["reason"] for r in Build(out).table("rejects").to_pylist() if r["stage"] == "ingest") == {
         "unlabelled": 2, "missing": 1, "empty": 1, "truncated": 1, "bad_label": 4, "twice": 1,
     }  # fmt: skip
