@@ -14,7 +14,7 @@ export CROSSPOSE_ASSETS := $(abspath $(ASSETS))
 export OMP_WAIT_POLICY ?= PASSIVE
 PYTHON   := .venv/bin/python
 STATION   = $(PYTHON) -m pipeline $@ --recipe $(RECIPE) $(foreach root,$(ROOT),--root $(root)) --out $(OUT) --executor $(EXECUTOR) \
-            $(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(if $(WORKERS),--workers $(WORKERS))
+            $(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(GPUS),--gpus $(GPUS))
 
 .DEFAULT_GOAL := help
 .PHONY: help install fetch demo sources doctor build ingest render crop pairs shards train-parser audit pretrain reconstruct check test test-all bench bench-parser clean
@@ -23,7 +23,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  RECIPE=demo|cameras|videos|synthetic|humbi|...|body|hand|my.yaml  ROOT=folder or source=folder ...  OUT=$(OUT)"
-	@echo "  EXECUTOR=ray|local  RAY_ADDRESS=host:port  WORKERS=n  MODEL=demo|body|hand|...  ASSETS=$(ASSETS)"
+	@echo "  EXECUTOR=ray|local  RAY_ADDRESS=host:port  WORKERS=n  GPUS=0.25  MODEL=demo|body|hand|...  ASSETS=$(ASSETS)"
 
 install: .venv/installed ## make .venv from the lock file, and install system libraries that are missing
 

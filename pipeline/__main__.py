@@ -69,6 +69,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         sub.add_argument("--executor", choices=("ray", "local"), default="ray")
         sub.add_argument("--ray-address", default=os.environ.get("RAY_ADDRESS") or None, help="of a running cluster")
         sub.add_argument("--workers", type=int, help="units under way at once")
+        sub.add_argument(
+            "--gpus", type=float, default=0.0, help="share of a GPU for each worker with a network, as 0.25"
+        )
         _add_assets(sub)
     fetch = verbs.add_parser("fetch", help="get the inputs of the demo: clips, motions, the parser's weights, the body")
     _add_assets(fetch)
@@ -126,7 +129,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     executor: Executor = (
         LocalExecutor()
         if arguments.executor == "local"
-        else RayExecutor(address=arguments.ray_address, workers=arguments.workers)
+        else RayExecutor(address=arguments.ray_address, workers=arguments.workers, gpus=arguments.gpus)
     )
     from pipeline.stages import stages
 

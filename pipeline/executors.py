@@ -12,6 +12,7 @@ from typing import Any
 
 from manifests.commit import TEMPORARY
 from manifests.errors import CrossposeError, StageError
+from pipeline.parse import DEVICE
 from pipeline.stage import Outcome, Report, Stage, Unit, run_unit
 
 logger = logging.getLogger(__name__)
@@ -39,11 +40,15 @@ class RayExecutor:
 
     Args:
         address: of a running cluster; None starts one on this machine for the time being.
-        workers: actors of a pool, and units under way at once; by default one per CPU of the cluster.
+        workers: actors of a pool, and units under way at once; by default one per CPU of the cluster, or as many as its GPUs
+            can hold.
+        gpus: share of a GPU that each actor of a pool takes, such as 0.25; 0: they compute on CPUs.
     """
 
-    def __init__(self, *, address: str | None = None, workers: int | None = None) -> None:
-        self.address, self.workers = address, workers
+    def __init__(self, *, address: str | None = None, workers: int | None = None, gpus: float = 0.0) -> None:
+        if gpus < 0 or (gpus > 1 and gpus % 1):
+            raise ValueError(f"gpus {gpus} is neither a share of one nor a whole number")
+        self.address, self.workers, self.gpus = address, workers, gpus
 
     def run(self, stage: Stage, folder: Path, stamp: str, units: list[Unit], report: Steps) -> Iterator[Outcome]:
         """Keep a bounded window of units under way and tell of each as it ends."""
@@ -53,8 +58,18 @@ class RayExecutor:
         progress = folder / TEMPORARY / "progress"
         progress.mkdir(parents=True, exist_ok=True)
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        workers = min(len(units), self.workers or max(1, int(resources.get("CPU", 1))))
-        pool = _Pool(ray, stage, folder, stamp, workers)
+        gpus = self.gpus if stage.pooled else 0.0
+        slots = resources.get("CPU", 1)
+        if gpus:
+            slots = min(slots, resources.get("GPU", 0) / gpus + 1e-9)
+            if slots < 1:
+                raise StageError(
+                    f"the cluster has {resources.get('GPU', 0):g} GPUs, and a worker asks for {gpus:g}",
+                    where=self.address or "this machine",
+                    hint="leave GPUS out to compute on CPUs, or start Ray on nodes with GPUs",
+                )
+        workers = min(len(units), self.workers or max(1, int(slots)))
+        pool = _Pool(ray, stage, folder, stamp, workers, gpus)
         waiting, tries, furthest = list(reversed(units)), Counter[str](), Counter[str]()
         try:
             while waiting or pool.busy:
@@ -171,12 +186,13 @@ class _Worker:
 class _Pool:
     """Units under way: one per free slot; a slot is an actor for pooled stages, else just leave to start a task."""
 
-    def __init__(self, ray: Any, stage: Stage, folder: Path, stamp: str, size: int) -> None:
+    def __init__(self, ray: Any, stage: Stage, folder: Path, stamp: str, size: int, gpus: float = 0.0) -> None:
         self.ray, self.stage, self.folder, self.stamp = ray, stage, folder, stamp
         self.busy: dict[Any, tuple[Unit, Any]] = {}
         # One thread per worker, whatever the library: as many workers as CPUs must not each take all CPUs.
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"), "1")
-        options = {"num_cpus": 1, "runtime_env": {"env_vars": threads}}
+        variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"), "1")
+        variables |= {DEVICE: "cuda"} if gpus else {}
+        options = {"num_cpus": 1, "num_gpus": gpus, "runtime_env": {"env_vars": variables}}
         if stage.pooled:
             # One that dies is replaced by us: a restarting one would refuse the next units for a while.
             self._actor = ray.remote(_Worker).options(max_restarts=0, **options)

@@ -18,6 +18,7 @@ from pipeline.recipes import ParserRecipe
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 Probability = npt.NDArray[np.float32]  # (H, W), 0..1
 
+DEVICE = "CROSSPOSE_DEVICE"  # environment variable: where a torch backend runs; `cpu` by default
 ASSETS = "CROSSPOSE_ASSETS"  # environment variable: the folder of fetched files
 
 

@@ -1,6 +1,7 @@
 """The stations of the road as stages: ingest, render, crop, pair, shard."""
 
 import logging
+import os
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from manifests.types import Reason, Reject, Split
 from pipeline.crop import crop_recording
 from pipeline.guard import guarded
 from pipeline.pairs import COLUMNS, sample_pairs
-from pipeline.parse import HumanParser, build_parser
+from pipeline.parse import DEVICE, HumanParser, build_parser
 from pipeline.progress import watch
 from pipeline.recipes import BuildRecipe, SourceRecipe
 from pipeline.render import LICENCE, Studio, render_scene
@@ -204,7 +205,7 @@ class Crop(Stage):
     @override
     def open(self) -> HumanParser | None:
         """Load the human parser."""
-        return build_parser(self.recipe.parser, self.assets)
+        return build_parser(self.recipe.parser, self.assets, device=os.environ.get(DEVICE) or "cpu")
 
     @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:

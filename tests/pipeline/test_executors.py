@@ -18,7 +18,7 @@ from pipeline.stages import Ingest
 from tests.support.deadly import DeadlyCrop
 from tests.support.figures import MAGENTA, RED, Figure, draw, write_stills
 from tests.support.folders import contents
-from tests.support.toy_stage import SilentWatcher, Toy
+from tests.support.toy_stage import DeviceToy, SilentWatcher, Toy
 
 pytestmark = [
     pytest.mark.ray,
@@ -32,7 +32,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     import ray
 
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])  # workers import the toy stage from here
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=128 << 20)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        num_gpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=128 << 20,
+    )
     yield
     ray.shutdown()
 
@@ -74,3 +81,15 @@ def test_pictures_that_kill_the_parser_are_left_out_and_their_recording_stays(tm
     crops = tables.read("crops", tmp_path / "crops" / "videos-deadly.crops.parquet")
     assert set(crops.column("instant").to_pylist()) <= set(range(12)) - {2, 6, 7}
     assert len(commits(tmp_path / "crops")) == 2
+
+
+def test_workers_with_a_network_share_a_gpu(tmp_path: Path, cluster: None) -> None:
+    """The cluster only says that it has a GPU: what is tested is who is told to use it."""
+    on_gpu = run_stage(DeviceToy(units=3, pooled=True), tmp_path / "a", RayExecutor(gpus=0.5), SilentWatcher())
+    on_cpu = run_stage(DeviceToy(units=3, pooled=True), tmp_path / "b", RayExecutor(), SilentWatcher())
+    light = run_stage(DeviceToy(units=3), tmp_path / "c", RayExecutor(gpus=0.5), SilentWatcher())
+    assert [summary.counts["cuda"] for summary in (on_gpu, on_cpu, light)] == [3, 0, 0]
+    with pytest.raises(StageError, match="the cluster has 1 GPUs, and a worker asks for 4"):
+        run_stage(DeviceToy(units=3, pooled=True), tmp_path / "d", RayExecutor(gpus=4), SilentWatcher())
+    with pytest.raises(ValueError, match="neither a share of one nor a whole number"):
+        RayExecutor(gpus=1.5)

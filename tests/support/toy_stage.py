@@ -12,6 +12,7 @@ from manifests.errors import SourceError
 from manifests.seeds import rng_for
 from manifests.types import Reason, Reject
 from pipeline.executors import LocalExecutor, RayExecutor
+from pipeline.parse import DEVICE
 from pipeline.stage import Outcome, Plan, Report, Stage, Unit, run_stage
 
 
@@ -46,6 +47,17 @@ class Toy(Stage):
         out.add(path, table="tar", rows=4)
         out.counts["pieces"] += 4
         out.reject([Reject("toys", unit.id, Reason.EMPTY)] if unit.work % 3 == 0 else [])
+
+
+class DeviceToy(Toy):
+    """Counts where its workers would compute."""
+
+    def open(self) -> str:
+        return os.environ.get(DEVICE, "cpu")
+
+    def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
+        super().run(unit, out, opened, report)
+        out.counts[opened] += 1
 
 
 class SilentWatcher:
