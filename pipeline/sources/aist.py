@@ -16,7 +16,6 @@ Where a sequence has keypoints, the track is the dancer, boxes and silhouettes c
 a view has none is left out. Where it has not, everybody in the picture is followed; a solo dancer is the only one there.
 """
 
-import difflib
 import logging
 import os
 import re
@@ -32,7 +31,7 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from manifests import table as tables
-from manifests.errors import RecipeError, SourceError
+from manifests.errors import SourceError
 from manifests.types import (
     EVERYBODY,
     OFFICIAL_SPLIT,
@@ -46,11 +45,12 @@ from manifests.types import (
 )
 from manifests.unpickle import read_pickle
 from pipeline.media import is_video, probe
-from pipeline.recipes import SourceRecipe
 from pipeline.silhouettes import from_coco17
 from pipeline.sources.base import STAGE, Card, Floats, Labels, Marker, Recording, Scan, Source
+from pipeline.sources.boxes import around, clipped
 from pipeline.sources.calibration import Camera, fit_to_image, read_calibration
 from pipeline.sources.layout import require_folder
+from pipeline.sources.trees import MAX_FOLDERS, counted, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,6 @@ VIEWS = tuple(f"c{number:02d}" for number in range(1, 10))
 SOLO = ("sBM", "sFM")  # basic and advanced dance; all other situations show several dancers
 EXAMPLE = "gBR_sBM_c01_d04_mBR0_ch01.mp4"
 DEPTH = 4  # folders below the root that are searched
-_MAX_FOLDERS = 64  # a folder of more holds recordings of another dataset
 METRES_PER_UNIT = 0.01
 PROTOCOLS = {"subject": "pose", "crossmodal": "crossmodal"}  # protocol to the prefix of its lists
 LEFT_OUT = "left-out"  # a recording without frames: it counts the videos that belong to none
@@ -77,7 +76,6 @@ KNOWN_FAULTS = {
 }
 
 _SKIP = {"keypoints3d", "motions"}  # folders of thousands of files that are not read
-_MAX_LIST_BYTES = 4 << 20
 _FARTHEST_PX = 1e5  # a keypoint beyond is none
 _LONGEST_S = 86_400  # of a video; a later time is damage
 
@@ -150,17 +148,7 @@ class AistSource(Source):
     """See the module."""
 
     card = CARD
-
-    def __init__(self, recipe: SourceRecipe, work: Path | None = None) -> None:
-        super().__init__(recipe, work)
-        if recipe.protocol is not None and recipe.protocol not in PROTOCOLS:
-            near = difflib.get_close_matches(recipe.protocol, PROTOCOLS, n=1)
-            known = f"protocols: {', '.join(PROTOCOLS)}; leave it out to split by dancer"
-            raise RecipeError(
-                f"AIST++ has no split protocol `{recipe.protocol}`",
-                where=f"source {recipe.name}: protocol",
-                hint=f"did you mean `{near[0]}`?" if near else known,
-            )
+    protocols = tuple(PROTOCOLS)
 
     @override
     def look(self, root: Path) -> list[Marker]:
@@ -318,12 +306,12 @@ class AistSource(Source):
             raise SourceError(f"no video of a solo dancer {listed}is here", where=root, hint=_no_video(files))
         rejects.sort(key=lambda reject: reject.key)
         if strange:
-            detail = f"{len(strange)} videos have names that are not AIST's, such as {strange[0]}"
-            rejects.append(Reject(STAGE, strange[0], Reason.UNLABELLED, detail))
+            what = f"videos have names that are not AIST's, such as {strange[0]}"
+            rejects += counted(strange[0], (len(strange), Reason.UNLABELLED, what))
         absent = [name for name in mapping if name not in solos and (splits is None or name in splits)]
         if absent:
-            detail = f"{len(absent)} of {len(mapping)} annotated sequences have no video here, such as {absent[0]}"
-            rejects.append(Reject(STAGE, absent[0], Reason.MISSING, detail))
+            what = f"of {len(mapping)} annotated sequences have no video here, such as {absent[0]}"
+            rejects += counted(absent[0], (len(absent), Reason.MISSING, what))
         keypoints = {PurePosixPath(path).stem: path for path in reversed(files) if path.endswith(".pkl")}
         ignored = {
             name: path
@@ -388,19 +376,19 @@ class _Take:
         points = np.full((len(self.instants), 17, 3), np.nan) if keypoints is None else keypoints.at(self.instants)
         points[..., :2] = (points[..., :2] + 0.5) * self.scale - 0.5  # edges map to edges
         points[~(np.abs(points) < _FARTHEST_PX).all(axis=-1)] = 0  # NaN too
-        boxes, num_sure = boxes_around(points)
-        known = num_sure >= LEAST_POINTS
-        boxes = np.clip(boxes, -0.5, np.array([self.width, self.height] * 2) - 0.5)
-        inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        sure = points[..., 2] >= LEAST_CONFIDENCE
+        known = sure.sum(axis=1) >= LEAST_POINTS
+        boxes = clipped(around(points[..., :2], sure, BOX_MARGIN), (self.width, self.height))
+        inside = np.isfinite(boxes).all(axis=1)
         total = len(self.instants)
-        if not known.all():
-            detail = f"no keypoints of the dancer at {(~known).sum()} of {total} instants"
+        if lost := int((~known).sum()):
+            detail = f"no keypoints of the dancer at {lost} of {total} instants"
             after = 0 if keypoints is None else int((self.instants > keypoints.instants[-1:].max(initial=-1)).sum())
             detail += f"; {after} of them come after the last annotated one" if after else ""
-            rejects.append(Reject(STAGE, self.path, Reason.UNLABELLED, detail))
-        if (known & ~inside).any():
-            detail = f"the keypoints lie outside the image at {(known & ~inside).sum()} of {total} instants"
-            rejects.append(Reject(STAGE, self.path, Reason.BAD_LABEL, detail))
+            rejects.append(Reject(STAGE, self.path, Reason.UNLABELLED, detail, lost))
+        if lost := int((known & ~inside).sum()):
+            detail = f"the keypoints lie outside the image at {lost} of {total} instants"
+            rejects.append(Reject(STAGE, self.path, Reason.BAD_LABEL, detail, lost))
         kept = known & inside
         self.instants, self.indices = self.instants[kept], self.indices[kept]
         self.points, self.boxes = points[kept], boxes[kept]
@@ -421,16 +409,6 @@ class _Keypoints:
             there = self.instants[place] == instants
             found[there] = self.points[place[there]]
         return found
-
-
-def boxes_around(points: Floats) -> tuple[Floats, Ints]:
-    """Boxes around the sure keypoints, widened by `BOX_MARGIN`, and how many those are; (n, J, 3) to (n, 4), (n,)."""
-    sure = points[..., 2] >= LEAST_CONFIDENCE
-    low = np.where(sure[..., None], points[..., :2], np.inf).min(axis=1)
-    high = np.where(sure[..., None], points[..., :2], -np.inf).max(axis=1)
-    low[~sure.any(axis=1)], high[~sure.any(axis=1)] = 0, 0
-    margin = BOX_MARGIN * (high - low).max(axis=1, keepdims=True)
-    return np.concatenate([low - margin, high + margin], axis=1), sure.sum(axis=1)
 
 
 def on_grid(times_s: Sequence[float]) -> tuple[Ints, Ints, Ints]:
@@ -464,8 +442,8 @@ def _take(
 ) -> _Take | None:
     """Read the headers and the clock of one video; None when it cannot be read."""
 
-    def reject(reason: Reason, detail: str) -> None:
-        rejects.append(Reject(STAGE, path, reason, detail))
+    def reject(reason: Reason, detail: str, count: int = 1) -> None:
+        rejects.append(Reject(STAGE, path, reason, detail, count))
 
     try:
         media = probe(root / path)
@@ -476,7 +454,8 @@ def _take(
     instants, indices, late = on_grid(media.times_s)
     take = _Take(view, path, media.width, media.height, instants, indices, [])
     if len(late):
-        reject(Reason.CLOCK, f"{len(late)} of {media.num_frames} frames are not later than those before them")
+        detail = f"{len(late)} of {media.num_frames} frames are not later than those before them"
+        reject(Reason.CLOCK, detail, len(late))
     shown = max(media.times_s) - min(media.times_s)
     fps = (media.num_frames - 1) / shown if shown > 0 else float(FPS)
     if abs(fps - FPS) > 0.005:
@@ -486,13 +465,13 @@ def _take(
         unused = media.num_frames - len(late) - len(indices)
         empty = int(instants[-1] - instants[0]) + 1 - len(instants)
         if unused or empty:
-            reject(
-                Reason.UNSYNCHRONISED, f"{note}; {empty} instants without a frame, {unused} frames without an instant"
-            )
+            detail = f"{note}; {empty} instants without a frame, {unused} frames without an instant"
+            reject(Reason.UNSYNCHRONISED, detail, empty + unused)
     if (sequence, view) in KNOWN_FAULTS:
         flags, fault = KNOWN_FAULTS[sequence, view]
         take.flags += flags
-        reject(Reason.UNSYNCHRONISED, f"{view} of {sequence} is known {fault}: excluded from cross-view")
+        detail = f"{view} of {sequence} is known {fault}: excluded from cross-view"
+        reject(Reason.UNSYNCHRONISED, detail, len(instants))
     if cameras is not None:
         take.calibrate(cameras.get(view), media.rotation)
     return take
@@ -504,7 +483,7 @@ def _missing_views(sequence: str, videos: Mapping[str, str]) -> list[Reject]:
         return []
     present = f"{len(VIEWS) - len(missing)} of {len(VIEWS)} views present for {sequence}"
     where = PurePosixPath(next(iter(videos.values()))).with_name(sequence)
-    return [Reject(STAGE, str(where), Reason.MISSING, f"{present}; missing {', '.join(missing)}")]
+    return [Reject(STAGE, str(where), Reason.MISSING, f"{present}; missing {', '.join(missing)}", len(missing))]
 
 
 def _look_at_ends(takes: Sequence[_Take], rejects: list[Reject]) -> None:
@@ -514,7 +493,8 @@ def _look_at_ends(takes: Sequence[_Take], rejects: list[Reject]) -> None:
     for path, end in ends.items():
         if last - end > 2:
             detail = f"ends at {end / FPS:.2f} s, other views at {last / FPS:.2f} s: {last - end} instants are missing"
-            rejects.append(Reject(STAGE, path, Reason.MISSING, f"{detail}; re-download it if it was cut short"))
+            detail += "; re-download it if it was cut short"
+            rejects.append(Reject(STAGE, path, Reason.MISSING, detail, last - end))
 
 
 def _companions(root: Path, paths: Sequence[str]) -> tuple[dict[str, Camera] | None, dict[str, _Keypoints] | None]:
@@ -614,7 +594,7 @@ def _find(root: Path) -> dict[str, int]:
                         found[path] = entry.stat().st_size if entry.is_file() else 0  # a link to nothing
         except OSError as error:
             logger.warning("%s cannot be listed: %s", folder, error)
-        if depth < DEPTH and len(below) <= _MAX_FOLDERS:
+        if depth < DEPTH and len(below) <= MAX_FOLDERS:
             for name in sorted(set(below) - _SKIP):
                 walk(folder / name, depth + 1)
 
@@ -700,10 +680,4 @@ def _read_names(path: Path) -> list[str]:
 
 
 def _read_lines(path: Path) -> list[str]:
-    try:
-        if path.stat().st_size > _MAX_LIST_BYTES:
-            raise ValueError(f"more than {_MAX_LIST_BYTES} bytes")
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        hint = "unpack the annotations of AIST++ again"
-        raise SourceError(f"{path.name} does not read: {error}", where=path, hint=hint) from error
+    return read_text(path, "unpack the annotations of AIST++ again").splitlines()

@@ -14,7 +14,7 @@ def told(rejects: Iterable[Reject]) -> list[tuple[Reason, str]]:
     """
     rejects = list(rejects)
     for reject in rejects:
-        first = re.match(r"(\d+) (?!x |label keys )", reject.detail)
+        first = re.match(r"(\d+) (?!x |label keys |of 9 views)", reject.detail)
         said = max(1, int(first[1])) if first else reject.count
         assert reject.count == said, f"{reject.key}: {reject.detail} counts as {reject.count}"
     return [(reject.reason, reject.detail) for reject in rejects]

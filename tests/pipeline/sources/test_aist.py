@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import av
 import numpy as np
@@ -22,7 +22,7 @@ from manifests.sample import cells_of, unpack_cells
 from manifests.types import EVERYBODY, FrameKey, PairKind, Reason, Split
 from pipeline.recipes import BuildRecipe, CropRecipe, PairRecipe, ParserRecipe, SourceRecipe, dataset
 from pipeline.silhouettes import from_mask
-from pipeline.sources.aist import AistSource, boxes_around, on_grid, read_keypoints
+from pipeline.sources.aist import AistSource, on_grid, read_keypoints
 from pipeline.sources.base import Scan
 from tests.support import honest
 from tests.support.aist_fixture import (
@@ -46,6 +46,7 @@ from tests.support.aist_fixture import (
 )
 from tests.support.pickles import python2_pickle
 from tests.support.proof import prove_cameras, prove_crop_cameras, prove_pairs, run_road
+from tests.support.rejects import told
 
 NAMES = {name.lower(): name for name in (SYNCED, ODD, ADVANCED, BARE)}
 
@@ -86,7 +87,12 @@ def instants(scan: Scan) -> dict[str, list[int]]:
 
 
 def details(scan: Scan, reason: Reason) -> dict[str, str]:
+    told(scan.rejects)
     return {reject.key: reject.detail for reject in scan.rejects if reject.reason is reason}
+
+
+def counts(scan: Scan, reason: Reason) -> dict[str, int]:
+    return {PurePosixPath(reject.key).name[8:11]: reject.count for reject in scan.rejects if reject.reason is reason}
 
 
 def visible(sequence: str) -> dict[str, set[int]]:
@@ -153,17 +159,6 @@ def test_a_joint_that_was_not_found_has_no_confidence(made: tuple[Path, Truth]) 
     assert np.allclose(points[others], truth[others], atol=1e-3)
 
 
-def test_box_rule() -> None:
-    points = np.zeros((3, 17, 3))
-    points[0, :5] = [[10, 20, 0.9], [50, 20, 0.3], [10, 100, 0.5], [30, 30, 0.5], [20, 40, 1]]
-    points[0, 5] = [500, 500, 0.29]
-    points[1, :2] = [5, 5, 0.9]
-    boxes, num = boxes_around(points)
-    assert boxes[0].tolist() == [2, 12, 58, 108]
-    assert num.tolist() == [5, 2, 0]
-    assert np.isfinite(boxes).all()
-
-
 def test_cameras_are_those_that_drew(made: tuple[Path, Truth]) -> None:
     root, truth = made
     found = scans(root)
@@ -217,6 +212,10 @@ def test_what_is_left_out_is_said(made: tuple[Path, Truth]) -> None:
     assert (
         "excluded from cross-view" in details(found[ODD], Reason.UNSYNCHRONISED)["videos/gJB_sBM_c07_d07_mJB3_ch05.mp4"]
     )
+    assert counts(found[SYNCED], Reason.MISSING) == {"cAl": 4}
+    assert counts(found[SYNCED], Reason.UNSYNCHRONISED) == {"c05": 12, "c06": 5}
+    assert counts(found[SYNCED], Reason.UNLABELLED) == {"c01": 1, "c02": 2, "c03": 1, "c05": 1}
+    assert counts(found[ODD], Reason.UNREADABLE) == {"c04": 1}
     left = found["left-out"]
     assert left.frames.num_rows == 0
     assert details(left, Reason.CROWD) == {
@@ -539,6 +538,7 @@ def test_keypoints_beside_the_image_are_bad_labels(root: Path) -> None:
         "videos/gBR_sFM_c01_d04_mBR4_ch07.mp4": "the keypoints lie outside the image at 11 of 12 instants",
         "videos/gBR_sFM_c02_d04_mBR4_ch07.mp4": "the keypoints lie outside the image at 12 of 12 instants",
     }
+    assert counts(found, Reason.BAD_LABEL) == {"c01": 11, "c02": 12}
 
 
 def test_damaged_cameras(root: Path) -> None:
@@ -563,7 +563,7 @@ def test_damaged_cameras(root: Path) -> None:
     with pytest.raises(SourceError, match=r"list of cameras does not parse[\s\S]*line 1"):
         source().recordings(root)
     (cameras / "mapping.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SourceError, match=r"mapping.txt does not read"):
+    with pytest.raises(SourceError, match=r"mapping.txt does not parse"):
         source().recordings(root)
 
 
