@@ -18,7 +18,6 @@ are [x, y, width, height], 1.2 times as large as that of the projected joints, a
 import io
 import json
 import logging
-import os
 import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,10 +37,19 @@ from manifests.errors import SourceError
 from manifests.files import stamp_of, write_bytes
 from manifests.jsonstream import iter_arrays, iter_members
 from manifests.types import OFFICIAL_SPLIT, BoxFrom, Domain, Reason, Reject, Split, key_part
-from pipeline.media import probe
 from pipeline.sources.base import STAGE, Card, Floats, Marker, Recording, Scan, Source
+from pipeline.sources.boxes import clipped, whole
+from pipeline.sources.calibration import is_rotation, pinhole
 from pipeline.sources.layout import require_folder
-from pipeline.sources.trees import MAX_FOLDERS, MAX_PROBED, list_folders
+from pipeline.sources.trees import (
+    MAX_FOLDERS,
+    counted,
+    image_size,
+    list_folders,
+    list_names,
+    nothing_seen,
+    remembered,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +59,7 @@ TRACK = "hands"  # one box holds all hands of the one person
 # Ticks per second of the numbers in the images' names. Source: issue 147 of the dataset's repository.
 CLOCK_HZ = {Split.TRAIN: 90, Split.VAL: 30, Split.TEST: 30}
 RELEASES_FPS = (5, 30)
-INDEX = "interhand-1"  # of the Parquet files made of data.json; the number rises when their content changes
+INDEX = "interhand-2"  # of the Parquet files made of data.json; the number rises when their content changes
 MANY_PICTURES = 100_000  # of one sequence: its crops take some 1.5 GB
 OLD_FOLDERS = ("all", "human_annot", "machine_annot")  # of annotations v0.0
 
@@ -221,7 +229,7 @@ class InterHandSource(Source):
         rejects += bad
         time_s, doubt = _times_s(pictures.frame, CLOCK_HZ[split])
         if doubt:
-            rejects.append(Reject(STAGE, recording.folder, Reason.CLOCK, doubt))
+            rejects.append(Reject(STAGE, recording.folder, Reason.CLOCK, doubt, len(pictures.frame)))
         views, at = np.unique(pictures.camera, return_inverse=True)
         cameras = _cameras(calibration, recording.folder) if calibration else {}
         unknown = (np.full((3, 3), np.nan), np.full((4, 4), np.nan))
@@ -254,7 +262,7 @@ class InterHandSource(Source):
 
     def _index_of(self, data: Path) -> Path:
         assert self.work is not None, "whoever lists recordings gives a folder for the index"
-        return self.work / f"{INDEX}-{_stamp(data, _state(data))[:32]}.parquet"
+        return self.work / f"{INDEX}-{_stamp(data)[:32]}.parquet"
 
     def _warn_of_long(self, split: Split, index: Mapping[tuple[str, str], _Sequence]) -> None:
         """Say so where a sequence is so long that its crops may not fit into memory at once."""
@@ -268,7 +276,7 @@ class InterHandSource(Source):
     def _recordings(self, root: Path, tree: _Tree, split: Split) -> list[Recording]:
         """The sequences of one split that data.json lists, or that are there."""
         folder = tree.images / split
-        places = {(name, sequence) for name in _captures(folder) for sequence in _folders(folder / name)}
+        places = {(name, sequence) for name in _captures(folder) for sequence in list_folders(folder / name)}
         subjects: dict[tuple[str, str], int | None] = {}
         if data := tree.annotation(split, "data"):
             if split in self.recipe.splits:  # of the others no more than their names is of interest
@@ -354,7 +362,7 @@ def _below(folder: Path, depth: int) -> list[Path]:
     """A folder and those below it, down to splits and captures; what cannot be listed is none of ours."""
     found = [folder]
     with suppress(SourceError):
-        names = [name for name in _folders(folder) if name not in _SPLITS and not _CAPTURE.fullmatch(name)]
+        names = [name for name in list_folders(folder) if name not in _SPLITS and not _CAPTURE.fullmatch(name)]
         for name in names if depth and len(names) <= MAX_FOLDERS else []:
             found += _below(folder / name, depth - 1)
     return found
@@ -369,21 +377,8 @@ def _is_annotation(folder: Path, split: Split) -> bool:
     return any((folder / f"InterHand2.6M_{split}_{what}.json").is_file() for what in ("data", "camera"))
 
 
-def _folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, see `list_folders`."""
-    try:
-        return list_folders(folder)
-    except OSError as error:
-        raise _unlistable(folder, error) from error
-
-
-def _unlistable(folder: Path, error: OSError) -> SourceError:
-    what = f"the folder cannot be listed: {error.strerror}"
-    return SourceError(what, where=folder, hint="check its permissions and the disk")
-
-
 def _captures(folder: Path) -> list[str]:
-    return [name for name in _folders(folder) if _CAPTURE.fullmatch(name)]
+    return [name for name in list_folders(folder) if _CAPTURE.fullmatch(name)]
 
 
 def _place(folder: str) -> tuple[str, str]:
@@ -397,27 +392,17 @@ def _listed(root: Path, recording: Recording, what: str) -> Path | None:
     return next((root / name for name, _ in recording.files if name.endswith(f"_{what}.json")), None)
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """Size and time of change: what cached answers about a file hold for."""
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
-
-
-@lru_cache(maxsize=8)
-def _stamp(path: Path, _state: tuple[int, int]) -> str:
+@remembered(8)
+def _stamp(path: Path) -> str:
     return stamp_of(path)
 
 
 def _files_of(root: Path, folder: str) -> tuple[dict[int, list[str]], list[Reject]]:
     """Names of the files of each camera of a sequence; a folder that is no camera's is a reject."""
     found, rejects = dict[int, list[str]](), list[Reject]()
-    for name in _folders(root / folder):
+    for name in list_folders(root / folder):
         if _CAMERA.fullmatch(name):
-            try:
-                with os.scandir(root / folder / name) as entries:
-                    found[int(name[3:])] = [entry.name for entry in entries if not entry.name.startswith(".")]
-            except OSError as error:
-                raise _unlistable(root / folder / name, error) from error
+            found[int(name[3:])] = [file for file in list_names(root / folder / name) if not file.startswith(".")]
         else:
             rejects.append(
                 Reject(STAGE, f"{folder}/{name}", Reason.UNLABELLED, "the folder is not called cam and a number")
@@ -431,32 +416,21 @@ def _from_files(root: Path, folder: str, there: dict[int, list[str]]) -> tuple[_
     for camera, names in sorted(there.items()):
         place = f"{folder}/cam{camera}"
         frames = sorted(int(found[1]) for name in names if (found := _IMAGE.fullmatch(name)))
-        if len(frames) < len(names):
-            odd = [name for name in names if not _IMAGE.fullmatch(name)]
-            rejects.append(Reject(STAGE, place, Reason.UNLABELLED, f"{_some(odd)}: not called image and a number"))
-        size = _first_size(root / place, frames)
+        odd = [name for name in names if not _IMAGE.fullmatch(name)]
+        rejects += _of_some(place, odd, Reason.UNLABELLED, ": not called image and a number")
+        size = image_size(root / place, pa.array([f"image{frame}.jpg" for frame in frames], pa.string()))
         if size is not None:
-            box = np.array([-0.5, -0.5, size[0] - 0.5, size[1] - 0.5])
             each = np.zeros((len(frames), 1), np.int64)
-            parts.append(_Pictures(camera + each[:, 0], np.array(frames), size + each, box + each, each[:, 0]))
+            parts.append(_Pictures(camera + each[:, 0], np.array(frames), size + each, whole(size) + each, each[:, 0]))
         elif frames:
-            detail = f"{len(frames)} pictures: no header of the first {MAX_PROBED} parses"
-            rejects.append(Reject(STAGE, place, Reason.UNREADABLE, detail))
+            rejects += nothing_seen(place, len(frames))
     return _Pictures.joined(parts), rejects
 
 
-def _first_size(folder: Path, frames: Sequence[int]) -> tuple[int, int] | None:
-    """Width and height of the first of some pictures whose header parses."""
-    for frame in frames[:MAX_PROBED]:
-        with suppress(SourceError):
-            media = probe(folder / f"image{frame}.jpg")
-            return media.width, media.height
-    return None
-
-
-def _some(names: Sequence[str]) -> str:
-    """How many files, and the first of them."""
-    return f"{len(names)} ({', '.join(sorted(names)[:3])}{', ...' if len(names) > 3 else ''})"
+def _of_some(place: str, names: Sequence[str], reason: Reason, what: str) -> list[Reject]:
+    """The reject of some files, of which the first are named."""
+    shown = f"({', '.join(sorted(names)[:3])}{', ...' if len(names) > 3 else ''})"
+    return counted(place, (len(names), reason, shown + what))
 
 
 # --- the clock, the flags and the cameras ---
@@ -485,11 +459,11 @@ def _flags(pictures: _Pictures, views: list[int], at: Ints, calibrated: Mapping[
 
 def _cameras(path: Path, folder: str) -> dict[int, tuple[Floats, Floats]]:
     """Intrinsics and camera_from_world of the cameras of a sequence's capture, by number."""
-    return _read_cameras(path, _state(path), _place(folder)[0].removeprefix("Capture"))
+    return _read_cameras(path, _place(folder)[0].removeprefix("Capture"))
 
 
-@lru_cache(maxsize=8)
-def _read_cameras(path: Path, _state: tuple[int, int], capture: str) -> dict[int, tuple[Floats, Floats]]:
+@remembered(8)
+def _read_cameras(path: Path, capture: str) -> dict[int, tuple[Floats, Floats]]:
     found: Any = next((parts for name, parts in iter_members(path) if name == capture), {})
     cameras = {}
     try:
@@ -500,12 +474,11 @@ def _read_cameras(path: Path, _state: tuple[int, int], capture: str) -> dict[int
                 raise ValueError(f"focal and princpt of camera {name} are no pinhole's")
             if not np.isfinite(campos_m).all():
                 raise ValueError(f"campos of camera {name} is not finite")
-            if not np.allclose(rotation @ rotation.T, np.eye(3), atol=0.01) or np.linalg.det(rotation) < 0:
+            if rotation.shape != (3, 3) or not is_rotation(rotation):
                 raise ValueError(f"camrot of camera {name} is no rotation")
-            intrinsics, pose = np.eye(3), np.eye(4)
-            intrinsics[[0, 1], [0, 1]], intrinsics[:2, 2] = focal, centre
+            pose = np.eye(4)
             pose[:3, :3], pose[:3, 3] = rotation, -rotation @ campos_m
-            cameras[int(name)] = intrinsics, pose
+            cameras[int(name)] = pinhole(*focal, *centre), pose
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise SourceError(
             f"the calibration does not parse: {error}",
@@ -530,7 +503,7 @@ def _from_index(
     used = fault == OK
     rejects: list[Reject] = []
     if not there and len(frame):
-        rejects.append(Reject(STAGE, folder, Reason.MISSING, f"{len(frame)} pictures: no camera's folder is there"))
+        rejects += counted(folder, (len(frame), Reason.MISSING, "pictures: no camera's folder is there"))
         used[:] = False
     starts = np.searchsorted(camera, views := sorted({*camera.tolist(), *there}))
     for view, start, stop in zip(views, starts, [*starts[1:], len(camera)], strict=True):
@@ -539,16 +512,15 @@ def _from_index(
         for kind in np.unique(fault[mine]).tolist():
             told = FAULTS[kind]
             if told and (bad := [name for name, k in zip(names, fault[mine].tolist(), strict=True) if k == kind]):
-                rejects.append(Reject(STAGE, place, told[0], f"{_some(bad)}: {told[1]}"))
+                rejects += _of_some(place, bad, told[0], f": {told[1]}")
         if not there:
             continue
         files = set(there.get(view, ()))
         shown = np.fromiter((name in files for name in names), bool, len(names))
-        if gone := [name for name, is_there in zip(names, shown.tolist(), strict=True) if not is_there]:
-            rejects.append(Reject(STAGE, place, Reason.MISSING, f"{_some(gone)} of {len(names)} are not there"))
-        if extra := files.difference(names):
-            detail = f"{_some(list(extra))}: data.json does not list them"
-            rejects.append(Reject(STAGE, place, Reason.UNLABELLED, detail))
+        gone = [name for name, is_there in zip(names, shown.tolist(), strict=True) if not is_there]
+        rejects += _of_some(place, gone, Reason.MISSING, f" of {len(names)} are not there")
+        extra = sorted(files.difference(names))
+        rejects += _of_some(place, extra, Reason.UNLABELLED, ": data.json does not list them")
         used[mine] &= shown
     return _Pictures(camera[used], frame[used], size[used], box[used], hands[used]), rejects
 
@@ -679,8 +651,8 @@ def _joined(path: Path, listed: _Listed, labelled: _Labelled) -> bytes:
     good = np.isfinite(box).all(axis=1) & (box[:, 2:] > 0).all(axis=1) & (size > 0).all(axis=1)
     box[~good] = np.nan
     box[:, 2:] += box[:, :2]
-    np.clip(box, -0.5, np.tile(size, 2) - 0.5, out=box)
-    inside = (box[:, 2:] > box[:, :2]).all(axis=1)
+    box[:] = clipped(box, size)
+    inside = np.isfinite(box).all(axis=1)
     bare = np.ones(len(ids), bool)
     bare[row] = False
     checks = [columns["astray"] > 0, twice, bare, ~good, ~inside]

@@ -20,6 +20,7 @@ from pipeline.recipes import ParserRecipe, SourceRecipe, dataset
 from pipeline.sources import build_source
 from pipeline.sources import interhand as module
 from pipeline.sources.interhand import InterHandSource
+from tests.support import rejects
 from tests.support.interhand_fixture import CAMERAS, GRAY, edit, write_interhand
 from tests.support.proof import prove_cameras, prove_crop_cameras, prove_pairs, run_road, samples
 from tests.support.samples import sample
@@ -60,6 +61,7 @@ def rows(scan) -> list[dict]:
 
 def told(scan) -> set[tuple[str, Reason, str]]:
     """Rejects: place below the sequence's folder, reason, detail."""
+    rejects.told(scan.rejects)
     return {(r.key.rpartition("/")[2], r.reason, r.detail) for r in scan.rejects}
 
 
@@ -289,7 +291,7 @@ def test_without_data_json_the_folders_are_listed(bare, tmp_path, caplog):
         assert row["flags"] == (["gray", "official_split"] if wide else ["official_split"])
     assert told(found["test", ROM]) == {
         ("cam400002", Reason.UNLABELLED, "1 (image00012000.jpg): not called image and a number"),
-        ("cam400049", Reason.UNREADABLE, "3 pictures: no header of the first 8 parses"),
+        ("cam400049", Reason.UNREADABLE, "3 images: none of the first 3 can be read"),
     }
     assert not (tmp_path / "work").exists()
 
@@ -445,14 +447,14 @@ def test_what_is_missing_is_marked(root, tmp_path):
 
 
 def test_a_folder_that_cannot_be_listed_is_told(root, tmp_path, monkeypatch):
-    scandir = os.scandir
+    listdir = os.listdir
 
     def refuse(folder):
         if Path(folder).name == "cam400049":
             raise PermissionError(13, "Permission denied")
-        return scandir(folder)
+        return listdir(folder)
 
-    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "listdir", refuse)
     with pytest.raises(SourceError, match="the folder cannot be listed: Permission denied") as caught:
         scans(root, tmp_path)
     assert caught.value.where.endswith("cam400049")
