@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -163,9 +164,12 @@ def load_checkpoint(path: str | None) -> tuple[dict[str, torch.Tensor], dict[str
     try:
         loaded = _load_safetensors(path) if path.endswith(".safetensors") else _load_plain(path)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        # Of torch's long text, whose advice would run the file, only what was found.
+        found = re.search(r"Unsupported \w+:? (?:GLOBAL )?[\w.]+", str(error))
         raise StageError(
-            f"the checkpoint is more than plain tensors, or damaged: {reason}", where=path, hint=convert
+            f"the checkpoint is more than plain tensors, or damaged: {found[0] if found else type(error).__name__}",
+            where=path,
+            hint=convert,
         ) from error
     state, meta = split_checkpoint(loaded)
     if state is None:
