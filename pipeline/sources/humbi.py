@@ -35,11 +35,13 @@ from typing_extensions import override
 from manifests.errors import SourceError
 from manifests.geometry import project
 from manifests.types import EVERYBODY, BoxFrom, Domain, Reason, Reject, SilhouetteFrom, Split
-from pipeline.media import probe
 from pipeline.recipes import SourceRecipe
 from pipeline.silhouettes import from_vertices
 from pipeline.sources.base import STAGE, Card, Floats, Labels, Marker, Recording, Scan, Source
+from pipeline.sources.boxes import around, clipped, whole
+from pipeline.sources.calibration import is_rotation
 from pipeline.sources.layout import require_folder
+from pipeline.sources.trees import MAX_PROBED, image_size, list_folders, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ LEAST_POINTS = 8  # fewer known points tell no box
 _SUBJECT = re.compile(r"subject_([0-9]{1,9})")
 _FRAME = re.compile(r"[0-9]{8}")
 _NEEDED = ("intrinsic.txt", "extrinsic.txt")
-_MAX_TEXT_BYTES = 8 * 2**20
+_AGAIN = "unpack the bundle again"
 _MOST_TEXTS = 1024  # vertices kept in memory: more frames than a session has, at most 85 MB
 _CONTRADICTION_PX, _CONTRADICTION_AT = 2.0, 2.0  # between project.txt and the other two, seen from 2 units away
 _FARTHEST = 1e6  # units: coordinates beyond are no measurement
@@ -220,7 +222,7 @@ class HumbiSource(Source):
             sides = np.array([spot.shelf.side for spot in pictures.spots], object)[pictures.at]
             columns["side"], columns["track"] = sides, f"{recording.group}-" + sides
             columns["box_from"] = BoxFrom.FULL_FRAME.value
-            box = np.array([-0.5, -0.5, width - 0.5, height - 0.5])
+            box = whole(session.size)
         else:
             boxed: Bools = np.asarray(np.isfinite(box).all(axis=1))
             columns["track"] = np.where(boxed | drawn, recording.group, EVERYBODY).astype(object)
@@ -312,10 +314,9 @@ def _find_sessions(folder: Path, depth: int = 0) -> Iterator[Path]:
     """The body and hand sessions of all subjects below a folder, in order of their names."""
     is_subject = _SUBJECT.fullmatch(folder.absolute().name) is not None
     try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] not in "._")
-    except OSError as error:
-        logger.warning("%s cannot be listed: %s", folder, error)
+        names = list_folders(folder)
+    except SourceError as error:
+        logger.warning("%s: %s", folder, error.what)
         return
     for name in names:
         if not is_subject and depth < BUNDLE_DEPTH:
@@ -332,13 +333,7 @@ def _subject(session: Path) -> int:
 
 def _instants(session: Path) -> list[int]:
     """The frames of a session, sorted."""
-    try:
-        with os.scandir(session) as entries:
-            return sorted(int(entry.name) for entry in entries if _FRAME.fullmatch(entry.name) and entry.is_dir())
-    except OSError as error:
-        raise SourceError(
-            f"the session cannot be listed: {error}", where=session, hint="check its permissions"
-        ) from error
+    return [int(name) for name in list_folders(session) if _FRAME.fullmatch(name)]
 
 
 def _files(root: Path, session: Path) -> tuple[tuple[str, int], ...]:
@@ -355,18 +350,13 @@ def _check_size(root: Path, media: Sequence[str], size: tuple[int, int]) -> None
     Raises:
         SourceError: it is of another size.
     """
-    for name in media[:8]:
-        try:
-            found = probe(root / name)
-        except SourceError:
-            continue  # the crop stage rejects it
-        if (found.width, found.height) != size:
-            raise SourceError(
-                f"the picture is of {found.width} x {found.height} px, its camera of {size[0]} x {size[1]} px",
-                where=root / name,
-                hint="give the pictures as they were released, not scaled copies",
-            )
-        return
+    found = image_size(root, pa.array(media[:MAX_PROBED], pa.string()))
+    if found not in (None, size):  # those that cannot be read are left out when they are cut
+        raise SourceError(
+            "the picture is of {} x {} px, its camera of {} x {} px".format(*found, *size),
+            where=(root / media[0]).parent,
+            hint="give the pictures as they were released, not scaled copies",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,8 +389,8 @@ class _Pictures:
         if not instants:
             self.reject(Reason.MISSING, "no frame is here: no folder is named like 00000001")
 
-    def reject(self, reason: Reason, detail: str, key: str | None = None) -> None:
-        self.rejects.append(Reject(STAGE, key or self._folder, reason, detail))
+    def reject(self, reason: Reason, detail: str, count: int = 1, key: str | None = None) -> None:
+        self.rejects.append(Reject(STAGE, key or self._folder, reason, detail, count))
 
     def _list(self) -> tuple[Ints, Ints]:
         """Read spot and camera of each picture from its name, image0000033.jpg."""
@@ -420,7 +410,8 @@ class _Pictures:
         pictures = (".jpg", ".jpeg", ".png")
         strange = sum(os.fsdecode(names[i]).lower().endswith(pictures) for i in np.flatnonzero(~good))
         if strange:
-            self.reject(Reason.BAD_LABEL, f"{strange} pictures are not named like image0000033{self._session.suffix}")
+            detail = f"{strange} pictures are not named like image0000033{self._session.suffix}"
+            self.reject(Reason.BAD_LABEL, detail, strange)
         return np.repeat(np.arange(len(counts)), counts)[good], digits[good] @ 10 ** np.arange(6, -1, -1)
 
     def paths(self) -> Any:
@@ -451,7 +442,8 @@ class _Pictures:
         for (side, times), cameras in groups.items():
             who = f"{side} {_shown(cameras)}".strip()
             share = f"{len(times)} of {num_instants} instants ({_shown(times)})"
-            self.reject(reason, f"{why}: camera {who} at {share}, {len(cameras) * len(times)} in all")
+            num = len(cameras) * len(times)
+            self.reject(reason, f"{why}: camera {who} at {share}, {num} in all", num)
 
     def take_uncalibrated(self, cameras: "_Cameras") -> Ints:
         """Leave out what has no camera; returns (n,) places in `cameras`."""
@@ -460,7 +452,7 @@ class _Pictures:
         for number in sorted(counts.keys() - set(cameras.ids.tolist()) - dropped.keys()):
             dropped[number] = Reason.MISSING, f"camera {number} is neither in intrinsic.txt nor in extrinsic.txt"
         for number, (reason, why) in sorted(dropped.items()):
-            self.reject(reason, f"{why}; its {counts[number]} pictures are left out")
+            self.reject(reason, f"{why}; its {counts[number]} pictures are left out", max(1, counts[number]))
         slot = np.minimum(np.searchsorted(cameras.ids, self.camera), len(cameras.ids) - 1)
         keep = cameras.ids[slot] == self.camera
         self.at, self.camera = self.at[keep], self.camera[keep]
@@ -484,7 +476,7 @@ class _Pictures:
                 for camera, box in listed.items():
                     boxes[place, camera] = box
             elif place in filled:  # a hand may not be cropped at all in a frame
-                self.reject(Reason.BAD_LABEL, listed, name)
+                self.reject(Reason.BAD_LABEL, listed, key=name)
         due = np.zeros(boxes.shape[:2], bool)
         due[:, cameras.ids] = np.isfinite(boxes[:, cameras.ids]).all(axis=2)
         self.count_missing(due)
@@ -506,11 +498,12 @@ class _Pictures:
             if read is None:
                 lost.setdefault(spot.shelf, []).append(spot.instant)
             elif isinstance(read, str):
-                self.reject(Reason.BAD_LABEL, f"{read}: not used", name)
+                self.reject(Reason.BAD_LABEL, f"{read}: not used", key=name)
             else:
                 points[place] = read
         for shelf, instants in lost.items():
-            self.reject(Reason.UNLABELLED, f"no {shelf.keypoints} at {len(instants)} instants ({_shown(instants)})")
+            detail = f"no {shelf.keypoints} at {len(instants)} instants ({_shown(instants)})"
+            self.reject(Reason.UNLABELLED, detail, len(instants))
         return points, has_vertices
 
 
@@ -572,7 +565,7 @@ def _read_cameras(session: Path) -> _Cameras:
         good &= ~wrong
     if not good.any():
         why = next((text for _, text in dropped.values()), "the files name none")
-        raise SourceError(f"no camera is calibrated: {why}", where=session, hint="unpack the bundle again")
+        raise SourceError(f"no camera is calibrated: {why}", where=session, hint=_AGAIN)
     return _Cameras(ids[good], K[good], pose[good], dropped)
 
 
@@ -589,12 +582,11 @@ def _camera_faults(K: Floats, C: Floats, R: Floats, P: Floats) -> list[tuple[Boo
         rays = np.array([[-0.4, -0.3, 1], [0.4, -0.3, 1], [-0.4, 0.3, 1], [0.4, 0.3, 1]]).T * _CONTRADICTION_AT
         one, two = K @ rays, P[:, :, :3] @ (C + R.transpose(0, 2, 1) @ rays) + P[:, :, 3:]
         off = np.abs(two[:, :2] / two[:, 2:] - one[:, :2] / one[:, 2:]).max(axis=(1, 2))
-        skewed = np.abs(R @ R.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2)) > 0.01
     focal = (K[:, 0, 0] > 0) & (K[:, 1, 1] > 0) & (np.abs(K[:, 2] - [0, 0, 1]) < 1e-6).all(axis=1)
     return [
         (~R.any(axis=(1, 2)), Reason.MISSING, "a rotation of zeros, which marks it absent"),
         (~focal, Reason.BAD_LABEL, "a K without positive focal lengths or a last row of 0 0 1"),
-        (skewed | (np.linalg.det(R) < 0), Reason.BAD_LABEL, "an R that is no rotation"),
+        (~is_rotation(R), Reason.BAD_LABEL, "an R that is no rotation"),
         (
             ~np.isnan(P).any(axis=(1, 2)) & ~(off <= _CONTRADICTION_PX),
             Reason.BAD_LABEL,
@@ -620,13 +612,10 @@ def _read_blocks(path: Path, shape: tuple[int, ...]) -> dict[int, Floats]:
     def wrong(line: int, what: str) -> SourceError:
         return SourceError(what, where=f"{path}, line {line}", hint="unpack the bundle again; the file is damaged")
 
-    try:
-        text = _read_text(path)
-    except FileNotFoundError:
-        raise SourceError(f"{path.name} is missing", where=path, hint="unpack the bundle again") from None
-    except (OSError, ValueError) as error:
-        raise SourceError(f"the cameras cannot be read: {error}", where=path, hint="unpack the bundle again") from error
-    lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    if not path.is_file():
+        raise SourceError(f"{path.name} is missing", where=path, hint=_AGAIN)
+    text = read_text(path, _AGAIN).splitlines()
+    lines = [(number, line.split()) for number, line in enumerate(text, start=1) if line.strip()]
     for number, words in lines[:3]:
         if ":" not in " ".join(words):
             raise wrong(number, f"the heading has a line without a colon: {' '.join(words)[:40]!r}")
@@ -656,9 +645,9 @@ def _read_blocks(path: Path, shape: tuple[int, ...]) -> dict[int, Floats]:
 def _read_list(path: Path) -> dict[int, list[float]] | str:
     """Read a list.txt: xmin, xmax, ymin, ymax by camera, or what is wrong with it. Commas or blanks part the numbers."""
     try:
-        lines = _read_text(path).replace(",", " ").splitlines()
-    except (OSError, ValueError) as error:
-        return f"cannot be read: {error}" if path.exists() else "is missing"
+        lines = read_text(path, _AGAIN).replace(",", " ").splitlines()
+    except SourceError as error:
+        return error.what if path.exists() else "is missing"
     boxes: dict[int, list[float]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -683,10 +672,10 @@ def _read_points(path: Path, num: int) -> Floats | str | None:
     An unknown point is written as zeros, as NaN, or lies beyond all bounds.
     """
     try:
-        values = np.fromiter(map(float, _read_text(path).split()), np.float64)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
+        values = np.fromiter(map(float, read_text(path, _AGAIN).split()), np.float64)
+    except SourceError as error:
+        return error.what if path.exists() else None
+    except ValueError as error:
         return f"does not parse ({error})"
     if values.size != num * 3:
         return f"holds {values.size} numbers, where {num} x 3 are due"
@@ -696,13 +685,6 @@ def _read_points(path: Path, num: int) -> Floats | str | None:
         return f"only {known.sum()} of {num} points are known"
     points[~known] = np.nan
     return points
-
-
-def _read_text(path: Path) -> str:
-    """Raises: OSError; ValueError: it is no text, or a very large one."""
-    if path.stat().st_size > _MAX_TEXT_BYTES:
-        raise ValueError(f"larger than {_MAX_TEXT_BYTES >> 20} MiB")
-    return path.read_text(encoding="ascii")
 
 
 # --- geometry ---
@@ -731,15 +713,12 @@ def _see(points: Floats, K: Floats, pose: Floats, size: tuple[int, int], margin:
     at = camera[:, :, :3] @ np.nan_to_num(points).transpose(0, 2, 1) + camera[:, :, 3:]  # (n, 3, J)
     depth = at[:, 2]
     behind = known & (depth <= _NEAREST)
-    at = at[:, :2] / np.where(depth > _NEAREST, depth, 1)[:, None]
-    edge = np.array(size) - 0.5
-    within = known & (at >= -0.5).all(axis=1) & (at <= edge[:, None]).all(axis=1)
+    at = (at[:, :2] / np.where(depth > _NEAREST, depth, 1)[:, None]).transpose(0, 2, 1)
+    within = known & ((at >= -0.5) & (at <= np.array(size) - 0.5)).all(axis=2)
     share = within.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    low = np.where(known[:, None], at, np.inf).min(axis=2)
-    high = np.where(known[:, None], at, -np.inf).max(axis=2)
-    grown = margin * (high - low).max(axis=1, keepdims=True)
-    box = np.concatenate([np.clip(low - grown, -0.5, edge), np.clip(high + grown, -0.5, edge)], axis=1)
-    judged = [~known.any(axis=1), behind.any(axis=1), share == 0, share < LEAST_INSIDE]
+    box = clipped(around(at, known, margin), size)
+    nothing = (share == 0) | np.isnan(box).any(axis=1)
+    judged = [~known.any(axis=1), behind.any(axis=1), nothing, share < LEAST_INSIDE]
     fault = np.select(judged, [_UNKNOWN, _BEHIND, _OUTSIDE, _PARTLY], _FINE)
     box[fault != _FINE] = np.nan
     return _Seen(box, fault.astype(np.int64))

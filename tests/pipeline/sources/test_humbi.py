@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from manifests.types import FrameKey, Reason, Split
 from pipeline.recipes import RECIPES, BuildRecipe, ParserRecipe, SourceRecipe, SplitRecipe, dataset
 from pipeline.sources import build_source
 from pipeline.sources.base import Scan, Source
+from tests.support import rejects
 from tests.support.honest import Lens, draw, write_jpeg
 from tests.support.humbi_fixture import (
     CAMERAS,
@@ -62,6 +64,10 @@ def keys(scanned: Scan) -> set[tuple[int, str, str]]:
 
 
 def told(scanned: Scan) -> list[tuple[str, str, str]]:
+    rejects.told(scanned.rejects)
+    for reject in scanned.rejects:
+        if said := re.search(r"(\d+) in all$|its (\d+) pictures|at (\d+) instants \(", reject.detail):
+            assert reject.count == max(1, int(next(filter(None, said.groups())))), reject
     return [(str(reject.reason), reject.key, reject.detail) for reject in scanned.rejects]
 
 
@@ -288,7 +294,7 @@ def test_a_box_is_clipped_to_the_picture_and_a_person_half_outside_is_left_out(o
 
 
 def damage_text(path: Path, change: Callable[[str], str]) -> None:
-    path.write_text(change(path.read_text()), newline="")
+    path.write_text(change(path.read_text()), newline="", errors="surrogateescape")
 
 
 @pytest.mark.parametrize(
@@ -302,7 +308,7 @@ def damage_text(path: Path, change: Callable[[str], str]) -> None:
         ("extrinsic.txt", lambda text: text.replace("0 24\n", "0 24\nx y z\n"), "something that is no number"),
         ("extrinsic.txt", lambda text: text.replace("0 24\n", "0 24\nnan 0 0\n"), "3 finite ones are due"),
         ("project.txt", lambda text: text.replace("0 24\n", "0 24\n1 2 3\n"), "row of 3 numbers, where 4"),
-        ("extrinsic.txt", lambda text: "é" + text, "cannot be read"),
+        ("extrinsic.txt", lambda text: "\udce9" + text, "does not parse: .*decode"),
         ("extrinsic.txt", lambda _: "", "no camera is calibrated"),
     ],
 )  # fmt: skip
@@ -451,12 +457,12 @@ def test_a_list_and_its_pictures_may_disagree(own: Path) -> None:
         (own / HAND_7 / "00000001" / "image_cropped" / "left" / f"image{camera:07d}.png").unlink()
     lines = (folder / "list.txt").read_text().splitlines()
     (folder / "list.txt").write_text("\r\n".join(line for line in lines if not line.startswith("24 ")))
-    rejects = told(scan(own, "subject-7-hand"))
-    assert ("missing", HAND_7, "no such picture: camera right 1 at 1 of 2 instants (17), 1 in all") in rejects
+    left_out = told(scan(own, "subject-7-hand"))
+    assert ("missing", HAND_7, "no such picture: camera right 1 at 1 of 2 instants (17), 1 in all") in left_out
     why = "no such picture: camera left 0, 1, 2, 24 at 1 of 2 instants (1), 4 in all"
-    assert ("missing", HAND_7, why) in rejects
+    assert ("missing", HAND_7, why) in left_out
     why = "list.txt does not say where the crop was cut: camera right 24 at 1 of 2 instants (17), 1 in all"
-    assert ("unlabelled", HAND_7, why) in rejects
+    assert ("unlabelled", HAND_7, why) in left_out
 
 
 @pytest.mark.parametrize("text", ["1 2 3\n", None, "1 2 x\n", "nan 0 0\n" * 6890])
