@@ -138,11 +138,11 @@ class Source(ABC):
                 hint=f"leave `domain` out, or give {shown}",
             )
         if recipe.protocol is not None and recipe.protocol not in self.protocols:
+            known = f"it has {', '.join(self.protocols)}; or leave `protocol` out"
             raise RecipeError(
                 f"{self.card.title} has no split protocol{f' `{recipe.protocol}`' if self.protocols else 's'}",
                 where=f"source {recipe.name}: protocol",
-                hint=did_you_mean(recipe.protocol, self.protocols, "leave `protocol` out")
-                + (f"; it has {', '.join(self.protocols)}" if self.protocols else ""),
+                hint=did_you_mean(recipe.protocol, self.protocols, known if self.protocols else "leave `protocol` out"),
             )
 
     @property

@@ -22,7 +22,7 @@ import re
 import tokenize
 import zipfile
 import zlib
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,24 @@ import numpy as np
 import yaml
 from typing_extensions import override
 
-from manifests.errors import RecipeError, SourceError
+from manifests.errors import SourceError
 from manifests.types import OFFICIAL_SPLIT, BoxFrom, Domain, Reason, Reject, SilhouetteFrom, Split, key_part
 from pipeline.recipes import SourceRecipe
 from pipeline.silhouettes import from_mask
 from pipeline.sources.base import STAGE, Card, Floats, Labels, Marker, Mask, Recording, Scan, Source
-from pipeline.sources.layout import files_below, require_folder
-from pipeline.sources.trees import find_home, list_folders, list_named, unwrapped
+from pipeline.sources.calibration import is_rotation, pinhole
+from pipeline.sources.layout import files_below
+from pipeline.sources.trees import (
+    counted,
+    find_home,
+    list_folders,
+    list_named,
+    read_text,
+    remembered,
+    require_home,
+    unparsed,
+    unwrapped,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +58,8 @@ CAMERAS = (
 WIDTH, HEIGHT = 640, 480
 HAND = 255  # in seg
 NUM_SEQUENCES = 100  # of each subject, when all are there
-PROTOCOLS = ("s0", "s1", "s2", "s3")
 MAX_YAML_BYTES = 1 << 20
+AGAIN = "unpack it again from the publisher's archive"
 _SUBJECT = re.compile(r"\d{8}-(subject-(\d\d))")
 _FILES = r"color_\d{6}\.jpg|aligned_depth_to_color_\d{6}\.png|labels_\d{6}\.npz"
 # What a damaged npz can raise on the way to an array.
@@ -72,16 +83,11 @@ class DexYcbSource(Source):
     """See the module."""
 
     card = CARD
+    protocols = ("s0", "s1", "s2", "s3")
 
     def __init__(self, recipe: SourceRecipe, work: Path | None = None) -> None:
         super().__init__(recipe, work)
         self._protocol = recipe.protocol or "s1"
-        if self._protocol not in PROTOCOLS:
-            raise RecipeError(
-                f"DexYCB has no protocol `{self._protocol}`",
-                where=f"source {recipe.name}: protocol",
-                hint=f"give one of {', '.join(PROTOCOLS)}",
-            )
 
     @override
     def look(self, root: Path) -> list[Marker]:
@@ -107,10 +113,7 @@ class DexYcbSource(Source):
     @override
     def recordings(self, root: Path) -> list[Recording]:
         """One recording per sequence and split; see `Source.recordings`."""
-        require_folder(root)
-        home = find_home(root, _is_home)
-        if home is None:
-            raise SourceError("no folder here is named like 20200709-subject-01", where=root, hint=_hint(root))
+        home = require_home(root, _is_home, "no folder here is named like 20200709-subject-01", _hint)
         found: list[Recording] = []
         shared = sorted(unwrapped(home / "calibration").glob("*/*.yml"))  # of all: in the fingerprint once
         for subject in _subjects(home):
@@ -161,7 +164,7 @@ class DexYcbSource(Source):
                 continue
             place = f"{recording.folder}/{camera}"
             shown, left_out = _list_view(folder / camera, num_frames)
-            rejects += [Reject(STAGE, place, *why) for why in left_out]
+            rejects += counted(place, *left_out)
             matrix, pose = _camera(unwrapped(home / "calibration"), extrinsics, camera)
             numbers += shown
             media += [f"{place}/color_{one}.jpg" for one in shown]
@@ -196,7 +199,7 @@ class DexYcbSource(Source):
         try:
             seg = read_member(path, "seg", (HEIGHT, WIDTH), np.dtype(np.uint8))
         except _DAMAGE as error:
-            return Labels(reject=(Reason.BAD_LABEL, f"{path.name}: {str(error) or type(error).__name__}"))
+            return Labels(reject=(Reason.BAD_LABEL, unparsed(path, error, AGAIN).what))
         hand: Mask = seg == HAND
         if not hand.any():
             return Labels(reject=(Reason.HIDDEN, "labels say no hand in this view (seg has no 255)"))
@@ -259,26 +262,13 @@ def _tuple(loader: yaml.SafeLoader, node: yaml.Node) -> list[Any]:
 _Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
+@remembered(64)  # the calibrations of all sequences
 def _read_yaml(path: Path) -> Any:
-    return _parse_yaml(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=64)  # the calibrations of all sequences
-def _parse_yaml(path: Path, _: int) -> Any:
+    text = read_text(path, AGAIN, most_bytes=MAX_YAML_BYTES)
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_YAML_BYTES + 1)
-        if len(data) > MAX_YAML_BYTES:
-            raise ValueError("it is far too large")
-        return yaml.load(data, Loader=_Loader)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise _wrong(path, " ".join(str(error).split())) from error
-
-
-def _wrong(path: Path, what: str) -> SourceError:
-    return SourceError(
-        f"{path.name} does not parse: {what}", where=path, hint="unpack it again from the publisher's archive"
-    )
+        return yaml.load(text, Loader=_Loader)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise unparsed(path, error, AGAIN) from error
 
 
 def _read_meta(path: Path) -> tuple[int, str, str]:
@@ -289,7 +279,7 @@ def _read_meta(path: Path) -> tuple[int, str, str]:
         if side not in ("left", "right") or not re.fullmatch(r"[\w-]+", extrinsics) or num_frames < 0:
             raise ValueError(f"mano_sides {side}, extrinsics {extrinsics}, num_frames {num_frames}")
     except (KeyError, TypeError, ValueError) as error:
-        raise _wrong(path, f"num_frames, mano_sides and extrinsics are due: {error}") from error
+        raise unparsed(path, f"num_frames, mano_sides and extrinsics are due: {error}", AGAIN) from error
     return num_frames, side, extrinsics
 
 
@@ -300,35 +290,32 @@ def _camera(folder: Path, extrinsics: str, camera: str) -> tuple[Floats, Floats]
     path = lens
     try:
         if lens.is_file():
-            fx, fy, x, y = (float(_read_yaml(lens)["color"][key]) for key in ("fx", "fy", "ppx", "ppy"))
-            matrix = np.array([[fx, 0, x], [0, fy, y], [0, 0, 1.0]])
+            matrix = pinhole(*(float(_read_yaml(lens)["color"][key]) for key in ("fx", "fy", "ppx", "ppy")))
         path = rig
         if rig.is_file():
             master_from_camera = np.eye(4)
             master_from_camera[:3] = np.array(_read_yaml(rig)["extrinsics"][camera], float).reshape(3, 4)
-            turn = master_from_camera[:3, :3]
-            if not np.abs(turn @ turn.T - np.eye(3)).max() < 0.01:
+            if not is_rotation(master_from_camera[:3, :3]):
                 raise ValueError("the rotation is none")
             pose = np.linalg.inv(master_from_camera)
     except (KeyError, TypeError, ValueError) as error:
-        raise _wrong(path, f"camera {camera}: {error}") from error
+        raise unparsed(path, f"camera {camera}: {error}", AGAIN) from error
     return matrix, pose
 
 
-def _list_view(folder: Path, num_frames: int) -> tuple[list[str], list[tuple[Reason, str]]]:
+def _list_view(folder: Path, num_frames: int) -> tuple[list[str], list[tuple[int, Reason, str]]]:
     """Numbers of one camera's pictures that have labels, as in their names, and what is left out."""
     if not folder.is_dir():
-        return [], [(Reason.MISSING, f"{num_frames} frames: the camera's folder is not there")]
+        return [], [(num_frames, Reason.MISSING, "frames: the camera's folder is not there")]
     names, odd = list_named(folder, _FILES)
     listed = names.to_pylist()
     shown = {name[6:12] for name in listed if name.endswith(".jpg")}
     labelled = shown & {name[7:13] for name in listed if name.endswith(".npz")}
-    left_out = [
+    return sorted(labelled), [
         (odd, Reason.BAD_LABEL, "images are not named like color_000053.jpg"),
         (len(shown) - len(labelled), Reason.UNLABELLED, "images have no labels_*.npz"),
         (num_frames - len(shown), Reason.MISSING, f"of {num_frames} frames of meta.yml have no image"),
     ]
-    return sorted(labelled), [(reason, f"{count} {why}") for count, reason, why in left_out if count > 0]
 
 
 def _who(subject: str) -> tuple[str, int]:

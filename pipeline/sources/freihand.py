@@ -15,8 +15,7 @@ from typing_extensions import override
 from manifests.errors import SourceError
 from manifests.types import Domain, Split
 from pipeline.sources.base import Card, Marker, Recording, Scan, Source
-from pipeline.sources.layout import require_folder
-from pipeline.sources.trees import find_home
+from pipeline.sources.trees import find_home, require_home
 
 ONLY_EVALUATION = "this is FreiHAND_pub_v2_eval; training_K.json is in FreiHAND_pub_v2"
 NO_PAIRS = "no view grouping: unusable for pairs; FreiHAND is the evaluation set of hand meshes, and is kept out of pre-training"
@@ -54,12 +53,8 @@ class FreiHandSource(Source):
         Raises:
             SourceError: always.
         """
-        require_folder(root)
-        home = find_home(root, _is_home)
-        if home is None:
-            raise SourceError(
-                "neither training/rgb/ nor evaluation/rgb/ is here", where=root, hint="give FreiHAND_pub_v2 as ROOT"
-            )
+        what = "neither training/rgb/ nor evaluation/rgb/ is here"
+        home = require_home(root, _is_home, what, "give FreiHAND_pub_v2 as ROOT")
         if not (home / "training").is_dir() and not (home / "training_K.json").is_file():
             raise SourceError(ONLY_EVALUATION, where=home, hint=f"and there: {NO_PAIRS}")
         raise _refused(home)

@@ -12,9 +12,7 @@ same instants, and are not read.
 Convention: M maps the world to the camera, metres. Crops follow the hand, so K differs from frame to frame.
 """
 
-import json
-import os
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,12 +25,26 @@ from manifests.types import EVALUATION, OFFICIAL_SPLIT, BoxFrom, Domain, Reason,
 from pipeline.media import read_frames
 from pipeline.silhouettes import from_mask
 from pipeline.sources.base import STAGE, Card, Floats, Labels, Marker, Recording, Scan, Source
-from pipeline.sources.layout import files_below, require_folder
-from pipeline.sources.trees import below, find_home, image_size, list_folders, list_named, numbers_of
+from pipeline.sources.boxes import whole
+from pipeline.sources.layout import files_below
+from pipeline.sources.trees import (
+    below,
+    counted,
+    find_home,
+    image_size,
+    list_folders,
+    list_named,
+    nothing_seen,
+    numbers_of,
+    read_json,
+    remembered,
+    require_home,
+    unparsed,
+)
 
 CAMERAS = tuple(f"cam{number}" for number in range(8))
 MASK_ABOVE = 127  # the masks are JPEGs: their edges hold every value
-MAX_JSON_BYTES = 64 << 20
+AGAIN = "unpack 'Camera Calibration and Meta Information' again; a file of calib/ may also be removed"
 NO_META = "meta.json absent: it is the separate download 'Camera Calibration and Meta Information'"
 
 CARD = Card(
@@ -73,10 +85,8 @@ class HanCoSource(Source):
     @override
     def recordings(self, root: Path) -> list[Recording]:
         """One recording per sequence; those before a green screen are to learn from, see `Source.recordings`."""
-        require_folder(root)
-        home = find_home(root, _is_home)
-        if home is None:
-            raise SourceError("rgb/0000/cam0/ is not here", where=root, hint="give the folder that holds rgb/ as ROOT")
+        hint = "give the folder that holds rgb/ as ROOT"
+        home = require_home(root, _is_home, "rgb/0000/cam0/ is not here", hint)
         if not (home / "meta.json").is_file():
             raise SourceError(NO_META, where=home, hint="download it and unpack it beside rgb/")
         meta, found = read_meta(home / "meta.json"), []
@@ -100,7 +110,7 @@ class HanCoSource(Source):
         views, rejects, size = [], list[Reject](), None
         for number, camera in enumerate(CAMERAS):
             names, left_out = _list_view(folder / camera, len(is_train))
-            rejects += [Reject(STAGE, f"{recording.folder}/{camera}", *why) for why in left_out]
+            rejects += counted(f"{recording.folder}/{camera}", *left_out)
             if len(names):
                 size = size or image_size(folder / camera, names)
                 frames = numbers_of(names, 0, -4)
@@ -108,8 +118,7 @@ class HanCoSource(Source):
         if not views:
             return Scan([], rejects or [Reject(STAGE, recording.folder, Reason.MISSING, "no image is here")])
         if size is None:
-            detail = f"{sum(len(frames) for frames, _, _ in views)} images: none of the first few can be read"
-            return Scan([], [*rejects, Reject(STAGE, recording.folder, Reason.UNREADABLE, detail)])
+            return Scan([], rejects + nothing_seen(recording.folder, sum(len(frames) for frames, _, _ in views)))
         instant, view, media = (np.concatenate(column) for column in zip(*views, strict=True))
         instants, row = np.unique(instant, return_inverse=True)
         matrices, poses = _cameras_of(home / "calib" / name, instants)
@@ -126,7 +135,7 @@ class HanCoSource(Source):
             subject=subject[instant],
             media=media.tolist(),
             width=width, height=height,
-            box_xyxy_px=[-0.5, -0.5, width - 0.5, height - 0.5],
+            box_xyxy_px=whole(size),
             box_from=BoxFrom.FULL_FRAME.value,
             intrinsics=matrices[row, view],
             camera_from_world=poses[row, view],
@@ -155,21 +164,17 @@ class HanCoSource(Source):
         return Labels(silhouette=partial(from_mask, mask))
 
 
-def read_meta(path: Path) -> dict[str, list[list[Any]]]:
+@remembered(2)  # every sequence of a worker looks itself up in it
+def read_meta(path: Path) -> dict[str, Any]:
     """Read meta.json: for `is_train` and `subject_id`, a list per sequence of one value per frame.
 
     Raises:
         SourceError: it does not parse, or holds something else.
     """
-    return _read_meta(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=2)  # every sequence of a worker looks itself up in it
-def _read_meta(path: Path, _: int) -> dict[str, Any]:
-    meta = _read_json(path)
+    meta = read_json(path, AGAIN)
     lists = {key: meta.get(key) if isinstance(meta, dict) else None for key in ("is_train", "subject_id")}
     if not all(isinstance(one, list) and all(isinstance(frames, list) for frames in one) for one in lists.values()):
-        raise _wrong(path, "is_train and subject_id are no lists of one list per sequence")
+        raise unparsed(path, "is_train and subject_id are no lists of one list per sequence", AGAIN)
     return lists
 
 
@@ -182,20 +187,18 @@ def told_of(meta: dict[str, list[list[Any]]], name: str) -> tuple[list[Any], lis
     return is_train[:frames], subjects[:frames]
 
 
-def _list_view(folder: Path, num_frames: int) -> tuple[pa.StringArray, list[tuple[Reason, str]]]:
+def _list_view(folder: Path, num_frames: int) -> tuple[pa.StringArray, list[tuple[int, Reason, str]]]:
     """Names of one camera's images that meta.json knows, and what is left out."""
     if not folder.is_dir():
-        detail = f"{num_frames} frames: the camera's folder is not there"
-        return pa.array([], pa.string()), [(Reason.MISSING, detail)] if num_frames else []
+        return pa.array([], pa.string()), [(num_frames, Reason.MISSING, "frames: the camera's folder is not there")]
     names, odd = list_named(folder, r"\d{8}\.jpg")
     known = numbers_of(names, 0, -4) < num_frames
     unknown, absent = int((~known).sum()), num_frames - int(known.sum())
-    left_out = [
+    return names.filter(pa.array(known)), [
         (odd, Reason.BAD_LABEL, "images are not named like 00000024.jpg"),
         (unknown, Reason.UNLABELLED, f"images: meta.json knows {num_frames} frames"),
         (absent, Reason.MISSING, "frames of meta.json have no image"),
     ]
-    return names.filter(pa.array(known)), [(reason, f"{count} {why}") for count, reason, why in left_out if count]
 
 
 def _cameras_of(folder: Path, instants: Any) -> tuple[Floats, Floats]:
@@ -206,29 +209,14 @@ def _cameras_of(folder: Path, instants: Any) -> tuple[Floats, Floats]:
         if not path.is_file():
             continue
         try:
-            calibration = _read_json(path)
+            calibration = read_json(path, AGAIN)
             matrices[row] = np.array(calibration["K"], float).reshape(8, 3, 3)
             poses[row] = np.array(calibration["M"], float).reshape(8, 4, 4)
         except (KeyError, TypeError, ValueError) as error:
-            raise _wrong(path, f"K (8, 3, 3) and M (8, 4, 4) are due: {error}") from error
+            raise unparsed(path, f"K (8, 3, 3) and M (8, 4, 4) are due: {error}", AGAIN) from error
         if not (np.isfinite(matrices[row]).all() and np.isfinite(poses[row]).all()):
-            raise _wrong(path, "K or M holds numbers that are not finite")
+            raise unparsed(path, "K or M holds numbers that are not finite", AGAIN)
     return matrices, poses
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size > MAX_JSON_BYTES:
-                raise ValueError(f"it is larger than {MAX_JSON_BYTES >> 20} MiB")
-            return json.loads(file.read())
-    except (OSError, ValueError, RecursionError) as error:
-        raise _wrong(path, str(error)) from error
-
-
-def _wrong(path: Path, what: str) -> SourceError:
-    hint = "unpack 'Camera Calibration and Meta Information' again; a file of calib/ may also be removed"
-    return SourceError(f"{path.name} does not parse: {what}", where=path, hint=hint)
 
 
 def _sequences(home: Path) -> list[str]:

@@ -19,7 +19,7 @@ Source: names of the sequences of several cameras, and the order of joints, of t
 import logging
 import re
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,24 @@ from manifests.errors import SourceError
 from manifests.types import EVALUATION, OFFICIAL_SPLIT, BoxFrom, Domain, Reason, Reject, SilhouetteFrom, Split, key_part
 from manifests.unpickle import read_pickle
 from pipeline.silhouettes import from_limbs
-from pipeline.sources.base import STAGE, Card, Floats, Labels, Marker, Recording, Scan, Source
-from pipeline.sources.layout import files_below, require_folder
-from pipeline.sources.trees import below, find_home, list_folders, list_named, numbers_of, unwrapped
+from pipeline.sources.base import Card, Floats, Labels, Marker, Recording, Scan, Source
+from pipeline.sources.boxes import around, clipped
+from pipeline.sources.calibration import is_rotation, pinhole
+from pipeline.sources.layout import files_below
+from pipeline.sources.trees import (
+    below,
+    counted,
+    find_home,
+    list_folders,
+    list_named,
+    list_names,
+    numbers_of,
+    read_text,
+    remembered,
+    require_home,
+    unparsed,
+    unwrapped,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +59,10 @@ FOLDERS = {Split.TRAIN: "train", Split.TEST: "evaluation"}
 GROUPS = ("ABF1", "BB1", "GPMF1", "GSF1", "MDF1", "SB1", "ShSu1", "SiBF1", "SMu4", "MPM1", "AP1")
 WIDTH, HEIGHT = 640, 480
 FINGER_M = 0.022  # breadth of what is drawn along the bones
-MAX_TEXT_BYTES = 64 << 20
+AGAIN = "unpack it again, or move it away to go on without"
 MAX_METAS = 16  # looked at for a camera's matrix
 _CAMERA = re.compile(rf"({'|'.join(GROUPS)})([0-4])")
+WHERE = "give the folder that holds train/ and evaluation/ as ROOT"
 _VERSIONS = {".png": "v2 (png)", ".jpg": "v3 (jpg)"}
 
 # Joints in MANO's order: wrist, three each of index, middle, little, ring finger and thumb; then the tips, thumb first.
@@ -80,7 +96,7 @@ class Ho3dSource(Source):
         there = home or root
         lists = all((there / f"{name}.txt").is_file() for name in FOLDERS.values() if (there / name).is_dir())
         calibrated = (there / "calibration").is_dir()
-        seen = f"{_version(there)} detected" if home else "give the folder that holds train/ and evaluation/ as ROOT"
+        seen = f"{_version(there)} detected" if home else WHERE
         every, nowhere = "without: every picture counts", "v3 only; without: cameras have no place"
         return [
             Marker(what="train/SB10/rgb/ or evaluation/SB11/rgb/", found=home is not None, hint=seen),
@@ -91,14 +107,7 @@ class Ho3dSource(Source):
     @override
     def recordings(self, root: Path) -> list[Recording]:
         """One recording per group of cameras and split; see `Source.recordings`."""
-        require_folder(root)
-        home = find_home(root, _is_home)
-        if home is None:
-            raise SourceError(
-                "neither train/ nor evaluation/ holds a folder SB10/rgb/",
-                where=root,
-                hint="give the folder that holds train/ and evaluation/ as ROOT",
-            )
+        home = require_home(root, _is_home, "neither train/ nor evaluation/ holds a folder SB10/rgb/", WHERE)
         logger.info("HO-3D %s detected in %s", _version(home), home)
         found = []
         for split, name in FOLDERS.items():
@@ -130,7 +139,7 @@ class Ho3dSource(Source):
         for folder in (name for name in folders if (above / name / "rgb").is_dir()):
             names, left_out = _list_view(above / folder, None if listed is None else listed.get(folder, set()))
             place = (above / folder / "rgb").relative_to(root).as_posix()
-            rejects += [Reject(STAGE, place, *why) for why in left_out]
+            rejects += counted(place, *left_out)
             view = f"cam{folder[len(group) :]}"
             matrix, pose = _calibrated(calibration, folder[len(group) :])
             if np.isnan(matrix).any():
@@ -140,9 +149,8 @@ class Ho3dSource(Source):
         frames, view_of, media, matrices, poses = zip(*views, strict=True)
         sizes, everywhere = [len(one) for one in frames], np.unique(np.concatenate(frames))
         for place, size in zip(places, sizes, strict=True):
-            if 0 < size < len(everywhere):
-                detail = f"{len(everywhere) - size} of {len(everywhere)} instants have no usable picture of this camera"
-                rejects.append(Reject(STAGE, place, Reason.MISSING, detail))
+            what = f"of {len(everywhere)} instants have no usable picture of this camera"
+            rejects += counted(place, (len(everywhere) - size if size else 0, Reason.MISSING, what))
         table = self.table(
             recording, split,
             instant=np.concatenate(frames),
@@ -174,14 +182,14 @@ class Ho3dSource(Source):
                 box, box_from = given.reshape(4), BoxFrom.DATASET
             elif bones is not None:
                 points, finger_px = bones
-                box = np.concatenate([points.min(axis=0) - finger_px / 2, points.max(axis=0) + finger_px / 2])
+                box = around(points, np.ones(len(points), bool)) + finger_px / 2 * np.array([-1, -1, 1, 1])
                 box_from = BoxFrom.KEYPOINTS
             else:
                 return Labels(reject=(Reason.UNLABELLED, "meta has no box and no joints of the hand"))
         except (AttributeError, TypeError, ValueError, IndexError) as error:
             return Labels(reject=(Reason.BAD_LABEL, f"meta does not hold what it should: {error}"))
-        box = np.clip(box, -0.5, np.array([WIDTH, HEIGHT, WIDTH, HEIGHT]) - 0.5)
-        if (box[2:] - box[:2]).min() < 1:
+        box = clipped(box, (WIDTH, HEIGHT))
+        if np.isnan(box).any():
             return Labels(reject=(Reason.HIDDEN, "the hand lies outside the picture"))
         if bones is None:
             return Labels(box_xyxy_px=box, box_from=box_from)
@@ -211,27 +219,25 @@ def project(joints_m: Floats, matrix: Floats) -> tuple[Floats, float]:
     return pixels[:, :2] / pixels[:, 2:], float(FINGER_M * matrix[0, 0] / np.median(points[:, 2]))
 
 
+@remembered(2)
 def read_list(path: Path) -> dict[str, set[str]] | None:
     """Read train.txt or evaluation.txt: file ids by sequence; None where it is not there.
 
     Raises:
         SourceError: a line is not like SB10/0000.
     """
-    return _read_list(path, path.stat().st_mtime_ns) if path.is_file() else None
-
-
-@lru_cache(maxsize=2)
-def _read_list(path: Path, _: int) -> dict[str, set[str]]:
+    if not path.is_file():
+        return None
     listed: dict[str, set[str]] = {}
-    for line in _read_text(path).split():
+    for line in read_text(path, AGAIN).split():
         sequence, slash, name = line.partition("/")
         if not slash or not name.isdecimal():
-            raise _wrong(path, f"{line[:80]!r} is not like SB10/0000")
+            raise unparsed(path, f"{line[:80]!r} is not like SB10/0000", AGAIN)
         listed.setdefault(sequence, set()).add(name)
     return listed
 
 
-def _list_view(folder: Path, listed: set[str] | None) -> tuple[pa.StringArray, list[tuple[Reason, str]]]:
+def _list_view(folder: Path, listed: set[str] | None) -> tuple[pa.StringArray, list[tuple[int, Reason, str]]]:
     """Names of one camera's pictures that have labels, and what is left out.
 
     Raises:
@@ -246,11 +252,10 @@ def _list_view(folder: Path, listed: set[str] | None) -> tuple[pa.StringArray, l
         )
     left_out = [(odd, Reason.BAD_LABEL, "images are not named like 0000.jpg")]
     if listed is not None:
-        ids = pc.utf8_slice_codeunits(names, 0, 4)
-        taken = pc.is_in(ids, pa.array(sorted(listed), pa.string()))
-        left_out.append((len(listed) - len(names.filter(taken)), Reason.MISSING, "listed pictures are not there"))
-        left_out.append((len(names) - len(names.filter(taken)), Reason.UNLABELLED, "pictures are not listed"))
-        names = names.filter(taken)
+        taken = names.filter(pc.is_in(pc.utf8_slice_codeunits(names, 0, 4), pa.array(sorted(listed), pa.string())))
+        left_out.append((len(listed) - len(taken), Reason.MISSING, "listed pictures are not there"))
+        left_out.append((len(names) - len(taken), Reason.UNLABELLED, "pictures are not listed"))
+        names = taken
     metas, _ = (
         list_named(folder / "meta", r"\d{4}\.pkl") if (folder / "meta").is_dir() else (pa.array([], pa.string()), 0)
     )
@@ -258,7 +263,7 @@ def _list_view(folder: Path, listed: set[str] | None) -> tuple[pa.StringArray, l
     without = names.filter(pc.invert(labelled))
     ranges = f"pictures: meta missing for {folder.name}/{', '.join(_ranges(numbers_of(without, 0, -4)))}"
     left_out.append((len(without), Reason.UNLABELLED, ranges))
-    return names.filter(labelled), [(reason, f"{count} {why}") for count, reason, why in left_out if count]
+    return names.filter(labelled), left_out
 
 
 def _ranges(numbers: npt.NDArray[np.int64]) -> list[str]:
@@ -278,17 +283,15 @@ def _calibrated(folder: Path, digit: str) -> tuple[Floats, Floats]:
         return matrix, pose
     lens, place = (folder / name.format(orders.index(int(digit))) for name in ("cam_{}_intrinsics.txt", "trans_{}.txt"))
     if lens.is_file():
-        values = dict(re.findall(r"(\w+)\s*:\s*([-+.\deE]+)", _read_text(lens)))
+        values = dict(re.findall(r"(\w+)\s*:\s*([-+.\deE]+)", read_text(lens, AGAIN)))
         try:
-            fx, fy, x, y = (float(values[key]) for key in ("fx", "fy", "ppx", "ppy"))
+            matrix = pinhole(*(float(values[key]) for key in ("fx", "fy", "ppx", "ppy")))
         except (KeyError, ValueError) as error:
-            raise _wrong(lens, f"fx, fy, ppx and ppy are due: {error}") from error
-        matrix = np.array([[fx, 0, x], [0, fy, y], [0, 0, 1.0]])
+            raise unparsed(lens, f"fx, fy, ppx and ppy are due: {error}", AGAIN) from error
     if place.is_file():
         shared_from_camera = _table(place)
-        turn = shared_from_camera[:3, :3] if shared_from_camera.shape == (4, 4) else np.full((3, 3), np.nan)
-        if not np.abs(turn @ turn.T - np.eye(3)).max() < 0.01:
-            raise _wrong(place, "it is no rigid motion of 4 x 4 numbers")
+        if shared_from_camera.shape != (4, 4) or not is_rotation(shared_from_camera[:3, :3]):
+            raise unparsed(place, "it is no rigid motion of 4 x 4 numbers", AGAIN)
         pose = np.asarray(np.linalg.inv(shared_from_camera), np.float64)
     return matrix, pose
 
@@ -323,27 +326,10 @@ def _table(path: Path) -> Floats:
     """Rows of numbers."""
     try:
         return np.array(
-            [[float(word) for word in line.split()] for line in _read_text(path).splitlines() if line.strip()]
+            [[float(word) for word in line.split()] for line in read_text(path, AGAIN).splitlines() if line.strip()]
         )
     except ValueError as error:
-        raise _wrong(path, str(error)) from error
-
-
-def _read_text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_TEXT_BYTES + 1)
-        if len(data) > MAX_TEXT_BYTES:
-            raise ValueError("it is far too large")
-        return data.decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise _wrong(path, str(error)) from error
-
-
-def _wrong(path: Path, what: str) -> SourceError:
-    return SourceError(
-        f"{path.name} does not parse: {what}", where=path, hint="unpack it again, or move it away to go on without"
-    )
+        raise unparsed(path, error, AGAIN) from error
 
 
 def _split_folder(home: Path, split: Split) -> Path:
@@ -372,7 +358,7 @@ def _version(home: Path) -> str:
     """Which release it is, by the suffix of a picture."""
     for split in FOLDERS:
         for folders in _groups(_split_folder(home, split)).values():
-            for image in (_split_folder(home, split) / folders[0] / "rgb").iterdir():
-                if image.suffix in _VERSIONS:
-                    return _VERSIONS[image.suffix]
+            for image in list_names(_split_folder(home, split) / folders[0] / "rgb"):
+                if image[-4:] in _VERSIONS:
+                    return _VERSIONS[image[-4:]]
     return ""

@@ -170,7 +170,7 @@ def read_json(path: Path, hint: str) -> Any:
 
 def unparsed(path: Path, why: Exception | str, hint: str, *, says: str = "does not parse") -> SourceError:
     """The error of a file that does not read, or holds something else than it should; its first line names no folder."""
-    said = why.strerror if isinstance(why, OSError) else " ".join(str(why).split())
+    said = (why.strerror if isinstance(why, OSError) else " ".join(str(why).split())) or type(why).__name__
     return SourceError(f"{path.name} {says}: {said}", where=path, hint=hint)
 
 

@@ -31,6 +31,7 @@ from tests.support.dexycb_fixture import (
     write_meta,
 )  # fmt: skip
 from tests.support.proof import prove_cameras, prove_crop_cameras, prove_pairs, run_road
+from tests.support.rejects import told as said
 
 EVERY = (Split.TRAIN, Split.VAL, Split.TEST)
 HAND_OF = {one.key: one for one in SEQUENCES}
@@ -82,11 +83,12 @@ def test_frames_by_key(dexycb):
 
 
 def test_what_is_left_out_is_counted(dexycb, caplog):
-    told = {(r.key.split("/")[-1], r.reason): r.detail for r in scan(dexycb.home, RIGHT).rejects}
+    left_out = scan(dexycb.home, RIGHT).rejects
+    told = {(r.key.split("/")[-1], r.reason): (r.detail, r.count) for r in left_out}
     assert told == {
-        (CAMERAS[3], Reason.UNLABELLED): "1 images have no labels_*.npz",
-        (CAMERAS[4], Reason.MISSING): "1 of 3 frames of meta.yml have no image",
-        (CAMERAS[7], Reason.MISSING): "3 frames: the camera's folder is not there",
+        (CAMERAS[3], Reason.UNLABELLED): ("1 images have no labels_*.npz", 1),
+        (CAMERAS[4], Reason.MISSING): ("1 of 3 frames of meta.yml have no image", 1),
+        (CAMERAS[7], Reason.MISSING): ("3 frames: the camera's folder is not there", 3),
     }
     assert "20200709-subject-01: subject has 2 of 100 sequences" in caplog.text
     assert [(m.found, m.needed) for m in source().look(dexycb.home)] == [(True, True), (True, False), (False, False)]
@@ -169,7 +171,7 @@ def test_cameras_of_one_instant_in_several_splits_are_never_paired(two, tmp_path
 
 
 def test_an_unknown_protocol():
-    with pytest.raises(RecipeError, match="DexYCB has no protocol `s4`"):
+    with pytest.raises(RecipeError, match="DexYCB has no split protocol `s4`"):
         source(protocol="s4")
 
 
@@ -236,9 +238,7 @@ def test_a_sequence_without_meta(mine):
     (mine / LEFT.subject / LEFT.name / "meta.yml").unlink()
     found = scan(mine, LEFT)
     assert not found.frames
-    assert [(r.reason, r.detail) for r in found.rejects] == [
-        (Reason.MISSING, "meta.yml: the sequence's 8 cameras cannot be used")
-    ]
+    assert said(found.rejects) == [(Reason.MISSING, "meta.yml: the sequence's 8 cameras cannot be used")]
 
 
 def test_damaged_labels(mine):

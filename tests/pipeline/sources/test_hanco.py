@@ -18,6 +18,7 @@ from pipeline.recipes import ParserRecipe, SourceRecipe, dataset
 from pipeline.sources import build_source
 from tests.support.hanco_fixture import EVALUATION, TRAIN, UNKNOWN, figure_of, lens_of, write_hanco, write_meta
 from tests.support.proof import prove_cameras, prove_crop_cameras, prove_pairs, run_road
+from tests.support.rejects import told as said
 from tests.support.samples import sample
 
 
@@ -67,7 +68,9 @@ def test_frames_by_key_and_nothing_of_the_variants(hanco):
 
 
 def test_what_is_left_out_is_counted(hanco):
-    told = {(r.key.removeprefix("rgb/"), r.reason): r.detail for r in scan(hanco.home, TRAIN).rejects}
+    left_out = scan(hanco.home, TRAIN).rejects
+    said(left_out)
+    told = {(r.key.removeprefix("rgb/"), r.reason): r.detail for r in left_out}
     unknown = {(f"{TRAIN}/cam{k}", Reason.UNLABELLED): "1 images: meta.json knows 3 frames" for k in range(8)}
     assert told == unknown | {
         (f"{TRAIN}/cam2", Reason.MISSING): "1 frames of meta.json have no image",
@@ -75,9 +78,7 @@ def test_what_is_left_out_is_counted(hanco):
     }
     of_unknown = scan(hanco.home, UNKNOWN)
     assert not of_unknown.frames
-    assert [(r.reason, r.detail) for r in of_unknown.rejects] == [
-        (Reason.UNLABELLED, "4 images: meta.json knows 0 frames")
-    ]
+    assert said(of_unknown.rejects) == [(Reason.UNLABELLED, "4 images: meta.json knows 0 frames")]
 
 
 def test_one_frame_that_is_not_to_learn_from_keeps_its_sequence_out(tmp_path):
@@ -185,9 +186,7 @@ def test_parts_that_are_not_there(whole):
     for path in (whole.home / "rgb" / EVALUATION).rglob("*.jpg"):
         path.write_bytes(b"no picture")
     of_bad = scan(whole.home, EVALUATION)
-    assert [(r.reason, r.detail) for r in of_bad.rejects] == [
-        (Reason.UNREADABLE, "16 images: none of the first few can be read")
-    ]
+    assert said(of_bad.rejects) == [(Reason.UNREADABLE, "16 images: none of the first 8 can be read")]
 
 
 def test_masks_that_cannot_be_used(whole):

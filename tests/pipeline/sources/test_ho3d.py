@@ -26,6 +26,7 @@ from tests.support.ho3d_fixture import (
     write_meta,
 )
 from tests.support.proof import prove_cameras, prove_crop_cameras, prove_pairs, run_road
+from tests.support.rejects import told as said
 
 GROUP = {"sb1": "SB1", "mc1": "MC1"}
 
@@ -91,7 +92,9 @@ def test_frames_by_key(v3):
 
 
 def test_what_is_left_out_is_counted(v3):
-    told = [(r.key, r.reason, r.detail) for one in ("sb1", "mc1") for r in scan(v3.home, one).rejects]
+    left_out = [r for one in ("sb1", "mc1") for r in scan(v3.home, one).rejects]
+    said(left_out)
+    told = [(r.key, r.reason, r.detail) for r in left_out]
     assert told == [
         ("train/SB12/rgb", Reason.MISSING, "1 listed pictures are not there"),
         ("train/SB12/rgb", Reason.MISSING, "1 of 3 instants have no usable picture of this camera"),
@@ -105,7 +108,7 @@ def test_lists_decide_which_pictures_count(mine):
     assert [key.split("/", 3)[3] for key in found.frames.column("key").to_pylist()] == [
         "00000000/cam0/hand", "00000002/cam0/hand", "00000000/cam2/hand",
     ]  # fmt: skip
-    assert Counter((r.reason, r.detail) for r in found.rejects) == {
+    assert Counter(said(found.rejects)) == {
         (Reason.UNLABELLED, "1 pictures are not listed"): 1,
         (Reason.UNLABELLED, "2 pictures are not listed"): 1,
         (Reason.UNLABELLED, "3 pictures are not listed"): 1,
