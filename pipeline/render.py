@@ -15,7 +15,7 @@ from pipeline.fetch import BODY
 from pipeline.recipes import BuildRecipe
 from pipeline.stage import Report
 from synthetic.body import load_body
-from synthetic.motion import list_clips, load_clip
+from synthetic.motion import ClipLibrary, find_clips
 from synthetic.render import Renderer, View
 from synthetic.scene import Scene, sample_scene
 
@@ -31,7 +31,7 @@ class Studio:
 
     def inputs(self) -> list[Path]:
         """The files that decide what is rendered."""
-        return [self.assets / BODY, *list_clips(self.assets / "motion")]
+        return [self.assets / BODY, *find_clips(self.assets / "motion").values()]
 
     def renderer(self) -> Renderer:
         """The one renderer of this process."""
@@ -40,8 +40,7 @@ class Studio:
 
 @lru_cache(maxsize=1)
 def _renderer(assets: Path) -> Renderer:
-    clips = [load_clip(path) for path in list_clips(assets / "motion")]
-    return Renderer(load_body(assets / BODY), {clip.name: clip for clip in clips})
+    return Renderer(load_body(assets / BODY), ClipLibrary(find_clips(assets / "motion")))
 
 
 def render_scene(

@@ -21,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     body.add_argument("--out", type=Path, required=True, help="the npz to write")
     sheet = verbs.add_parser("sheet", help="render scenes: a row per scene, two instants of every view")
     sheet.add_argument("--body", type=Path, required=True, help="npz that `body` wrote")
-    sheet.add_argument("--motion", type=Path, required=True, help="folder of humanoid3d_*.txt clips")
+    sheet.add_argument(
+        "--motion", type=Path, required=True, help="folder of clips: humanoid3d_*.txt, .bvh, .asf and .amc, AMASS .npz"
+    )
     sheet.add_argument("--out", type=Path, required=True, help="picture to write, .png or .jpg")
     sheet.add_argument("--num-scenes", type=int, default=6, help="rows (6)")
     sheet.add_argument("--num-views", type=int, default=4, help="cameras of each scene (4)")
@@ -57,11 +59,11 @@ def _body(options: argparse.Namespace, progress: Progress) -> None:
 
 def _sheet(options: argparse.Namespace, progress: Progress) -> None:
     from synthetic.body import load_body
-    from synthetic.motion import list_clips, load_clip
+    from synthetic.motion import ClipLibrary, find_clips
     from synthetic.render import Renderer
     from synthetic.scene import SceneRecipe, sample_scene
 
-    clips = [load_clip(path) for path in list_clips(options.motion)]
+    clips = ClipLibrary(find_clips(options.motion))
     try:
         recipe = SceneRecipe(
             num_identities=options.num_scenes,
@@ -69,13 +71,13 @@ def _sheet(options: argparse.Namespace, progress: Progress) -> None:
             instants_per_scene=2,
             num_views=options.num_views,
             image_px=options.image_px,
-            clips=tuple(clip.name for clip in clips),
+            clips=tuple(clips),
         )
     except ValueError as error:
         raise SyntheticError(
             str(error), where="the command line", hint="see python -m synthetic sheet --help"
         ) from error
-    renderer = Renderer(load_body(options.body), {clip.name: clip for clip in clips})
+    renderer = Renderer(load_body(options.body), clips)
     task = progress.add_task("rendering", total=recipe.num_images)
     rows = []
     for index in range(recipe.num_scenes):

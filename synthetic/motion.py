@@ -1,136 +1,155 @@
-"""Motion clips: the free `humanoid3d_*.txt` clips of DeepMimic, as pybullet ships them (zlib licence), in SMPL's joints.
+"""Motion clips: finds and loads them, whatever their format, and puts a person on the ground.
 
-A clip file is JSON: `Frames` holds 44 numbers a frame: seconds, root position (3), root quaternion, then rotations of chest,
-neck, right hip, right knee (one angle), right ankle, right shoulder, right elbow (one angle), and the same for the left side.
-Quaternions are (w, x, y, z). That skeleton faces +x, y up, arms hanging down at rest; ours faces +z in a T-pose.
-
-Shape letters: T instants, J joints (24).
+Read are DeepMimic's free clips (`humanoid3d_*.txt`, see `deepmimic`), BVH, ASF with AMC (`mocap`, `retarget`) and both releases
+of AMASS (`amass`).
 """
 
-import json
-from dataclasses import dataclass
+import fnmatch
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import SyntheticError
+from synthetic import amass, deepmimic
+from synthetic.amass import holds_shape, read_amass
 from synthetic.body import BodyModel
-from synthetic.rotations import axis_angle_from_matrix, matrix_from_axis_angle, matrix_from_quaternion
+from synthetic.clip import Clip
+from synthetic.mocap import asf_of, read_amc, read_bvh
+from synthetic.retarget import retarget
+
+logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
 
-NUMBERS_PER_FRAME = 44
-_QUATERNIONS = {
-    "root": 4,
-    "chest": 8,
-    "neck": 12,
-    "rhip": 16,
-    "rankle": 21,
-    "rshoulder": 25,
-    "lhip": 30,
-    "lankle": 35,
-    "lshoulder": 39,
-}
-_ANGLES = {"rknee": 20, "relbow": 29, "lknee": 34, "lelbow": 43}
-_OURS_FROM_THEIRS = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])  # their forward x is our z
-_ARM_DROP_RAD = np.deg2rad(85.0)  # from our T-pose arm to their hanging arm
-_THEIR_HIP_M = 0.88  # pelvis over the floor when that skeleton stands upright
 _FLIGHT_M = 0.15  # lower than this is a clip's inaccuracy, not a jump
-_HINT = "unpack pybullet_data/data/motions/humanoid3d_*.txt of the wheel pybullet==3.2.7 into that folder"
+_KEPT = 256  # clips in memory; a minute of motion is a megabyte
+_HINT = f"give a folder of .bvh, .asf with .amc, AMASS .npz or humanoid3d_*.txt; of the last, {deepmimic.HINT}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """A motion.
+def find_clips(folder: Path) -> dict[str, Path]:
+    """List the clips in a folder and below by name; other files are passed over.
 
-    Attributes:
-        name: file name without folder, prefix and ending, as "walk".
-        pose_TJ3: (T, 24, 3) axis-angle in SMPL's joints, radians.
-        trans_T3: (T, 3) translation of the pelvis, metres, y up.
-        fps: instants per second.
-    """
-
-    name: str
-    pose_TJ3: Floats
-    trans_T3: Floats
-    fps: float
-
-    @property
-    def num_instants(self) -> int:
-        """Number of instants T."""
-        return len(self.pose_TJ3)
-
-
-def list_clips(folder: Path) -> tuple[Path, ...]:
-    """List the clip files of a folder by name.
+    A name is the path below the folder without ending, prefix `humanoid3d_` and AMASS's `_poses` or `_stageii`: "walk",
+    "ACCAD/Female1Walking_c3d/B1_stand_to_walk". AMASS's older names of subsets read as the newer, and one that lies in a folder of
+    its own name once.
 
     Raises:
-        SyntheticError: the folder holds none.
+        SyntheticError: the folder holds none, or two of one name.
     """
-    found = tuple(sorted(folder.glob("humanoid3d_*.txt")))
+    found: dict[str, Path] = {}
+    for path in sorted(file for file in folder.rglob("*") if file.is_file()):
+        if path.suffix.lower() == ".npz" and holds_shape(path):
+            logger.info("%s: passed over, it holds a person's shape and no motion", path)
+        elif _is_clip(path):
+            name = _name(path.relative_to(folder))
+            if name in found:
+                raise SyntheticError(
+                    f"two motion clips are called {name}",
+                    where=f"{found[name]} and {path}",
+                    hint="keep one of them: the two releases of AMASS hold the same motions",
+                )
+            found[name] = path
     if not found:
-        raise SyntheticError("there is no motion clip humanoid3d_*.txt", where=folder, hint=_HINT)
+        raise SyntheticError("there is no motion clip", where=folder, hint=_HINT)
     return found
 
 
-def load_clip(path: Path) -> Clip:
-    """Read a clip and turn it into SMPL's joints.
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that a clip is read from: its own, and an AMC's skeleton."""
+    return (path, asf_of(path)) if path.suffix.lower() == ".amc" else (path,)
+
+
+def load_clip(path: Path, *, name: str | None = None) -> Clip:
+    """Read a clip and turn it into SMPL's joints, about 30 instants a second.
 
     Args:
-        path: a `humanoid3d_*.txt` file.
+        path: the file.
+        name: of the clip; by default from the file's name.
 
     Returns:
-        The clip; joints that the file does not move (collars, feet, hands) stay at rest.
+        The clip; joints that the file does not move stay at rest.
 
     Raises:
-        SyntheticError: the file is missing or is not a clip.
+        SyntheticError: the file is missing, damaged, or none that is read.
     """
-    try:
-        frames = np.array(json.loads(path.read_text(encoding="utf-8"))["Frames"], dtype=np.float64)
-    except FileNotFoundError:
-        raise SyntheticError("there is no such motion clip", where=path, hint=_HINT) from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise SyntheticError(f"the motion clip cannot be read: {error}", where=path, hint=_HINT) from error
-    if frames.ndim != 2 or frames.shape[1] != NUMBERS_PER_FRAME or len(frames) < 2:
-        raise SyntheticError(
-            f"a motion clip has rows of {NUMBERS_PER_FRAME} numbers, at least 2; this has {frames.shape}",
-            where=path,
-            hint=_HINT,
-        )
-    lengths = np.stack([np.linalg.norm(frames[:, i : i + 4], axis=1) for i in _QUATERNIONS.values()])
-    if not np.isfinite(frames).all() or np.abs(lengths - 1.0).max() > 0.5 or not (frames[:-1, 0] > 0).all():
-        raise SyntheticError("the motion clip holds durations or rotations that are none", where=path, hint=_HINT)
-    return Clip(
-        name=path.stem.removeprefix("humanoid3d_"),
-        pose_TJ3=_smpl_pose(frames),
-        trans_T3=frames[:, 1:4] @ _OURS_FROM_THEIRS.T,
-        fps=float(1.0 / np.median(frames[:-1, 0])),
-    )
+    name = _name(Path(path.name)) if name is None else name
+    match path.suffix.lower():
+        case ".txt":
+            return deepmimic.read_deepmimic(path, name=name)
+        case ".bvh":
+            return retarget(read_bvh(path), name=name, where=path)
+        case ".amc":
+            return retarget(read_amc(path), name=name, where=path)
+        case ".npz":
+            return read_amass(path, name=name)
+    raise SyntheticError(f"motion is not read from {path.suffix or 'such a file'}", where=path, hint=_HINT)
 
 
-def _smpl_pose(frames: Floats) -> Floats:
-    def ours(name: str) -> Floats:
-        if name in _ANGLES:  # hinges turn around their z axis
-            start = _ANGLES[name]
-            turn = matrix_from_axis_angle(frames[:, start, None] * np.array([0.0, 0.0, 1.0]))
-        else:
-            start = _QUATERNIONS[name]
-            turn = matrix_from_quaternion(frames[:, start : start + 4])
-        return np.asarray(_OURS_FROM_THEIRS @ turn @ _OURS_FROM_THEIRS.T)
+def choose_clips(names: Iterable[str], wanted: Iterable[str]) -> tuple[str, ...]:
+    """The clips that names and patterns stand for, in the order in which they are wanted, each once.
 
-    pose_TJ3 = np.zeros((len(frames), 24, 3))
-    pose_TJ3[:, 0] = axis_angle_from_matrix(ours("root"))
-    pose_TJ3[:, [3, 6, 9]] = axis_angle_from_matrix(ours("chest"))[:, None] / 3.0
-    pose_TJ3[:, [12, 15]] = axis_angle_from_matrix(ours("neck"))[:, None] / 2.0
-    for side, sign, hip, knee, ankle, shoulder, elbow in (("l", 1.0, 1, 4, 7, 16, 18), ("r", -1.0, 2, 5, 8, 17, 19)):
-        drop = matrix_from_axis_angle([0.0, 0.0, -sign * _ARM_DROP_RAD])
-        pose_TJ3[:, hip] = axis_angle_from_matrix(ours(f"{side}hip"))
-        pose_TJ3[:, knee] = axis_angle_from_matrix(ours(f"{side}knee"))
-        pose_TJ3[:, ankle] = axis_angle_from_matrix(ours(f"{side}ankle"))
-        pose_TJ3[:, shoulder] = axis_angle_from_matrix(ours(f"{side}shoulder") @ drop)
-        pose_TJ3[:, elbow] = axis_angle_from_matrix(drop.T @ ours(f"{side}elbow") @ drop)
-    return pose_TJ3
+    Args:
+        names: of the clips that are there.
+        wanted: names, or patterns as "ACCAD/*".
+
+    Raises:
+        SyntheticError: one of `wanted` stands for none.
+    """
+    there = sorted(names)
+    chosen: dict[str, None] = {}
+    for pattern in wanted:
+        fitting = [pattern] if pattern in there else fnmatch.filter(there, pattern)
+        if not fitting:
+            raise SyntheticError(
+                f"there is no motion clip {pattern!r}",
+                where=f"clips: {', '.join(there[:20])}{' ...' if len(there) > 20 else ''}",
+                hint="give the folder that holds it, or name other clips in the recipe",
+            )
+        chosen |= dict.fromkeys(fitting)
+    return tuple(chosen)
+
+
+class ClipLibrary(Mapping[str, Clip]):
+    """Clips by name, each read when it is first asked for.
+
+    Args:
+        paths: the files, as `find_clips` lists them.
+    """
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self.paths = dict(paths)
+        self._load = lru_cache(maxsize=_KEPT)(lambda name: load_clip(self.paths[name], name=name))
+
+    def __getitem__(self, name: str) -> Clip:
+        """The clip; `SyntheticError` where its file is damaged."""
+        return self._load(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.paths  # without reading it
+
+
+def _is_clip(path: Path) -> bool:
+    ending = path.suffix.lower()
+    return ending in (".bvh", ".amc", ".npz") or (ending == ".txt" and path.name.startswith(deepmimic.PREFIX))
+
+
+def _name(path: Path) -> str:
+    parts = [amass.RENAMED.get(part, part) for part in path.parts[:-1]]
+    parts = [part for place, part in enumerate(parts) if part not in parts[place - 1 : place]]
+    stem = path.stem.removeprefix(deepmimic.PREFIX)
+    if path.suffix.lower() == ".npz":
+        stem = stem.removesuffix("_poses").removesuffix("_stageii")
+    return "/".join((*parts, stem))
 
 
 def place_on_ground(clip: Clip, body: BodyModel, betas_S: npt.ArrayLike, clip_index: int) -> Floats:
@@ -150,6 +169,9 @@ def place_on_ground(clip: Clip, body: BodyModel, betas_S: npt.ArrayLike, clip_in
     verts_TX3, joints_TJ3 = body.pose(clip.pose_TJ3[clip_index, None], betas_S, np.zeros((1, 3)))
     lowest = float(verts_TX3[0, body.skin_vertices, 1].min())
     hip_m = float(body.joints_J3[1, 1] - body.template_X3[body.skin_vertices, 1].min())
-    flight = float(clip.trans_T3[clip_index, 1]) * hip_m / _THEIR_HIP_M + lowest
+    flight = float(clip.trans_T3[clip_index, 1]) * hip_m / clip.hip_m + lowest
     middle = (joints_TJ3[0].min(axis=0) + joints_TJ3[0].max(axis=0)).astype(np.float64) / 2.0
     return np.array([-middle[0], (flight if flight > _FLIGHT_M else 0.0) - lowest, -middle[2]])
+
+
+__all__ = ["Clip", "ClipLibrary", "choose_clips", "files_of", "find_clips", "load_clip", "place_on_ground"]

@@ -38,7 +38,8 @@ class SceneRecipe:
         elevation_max_deg: highest camera.
         distance_min_m: nearest camera.
         distance_max_m: farthest camera.
-        clips: names of motion clips.
+        clips: names of motion clips, or patterns as "ACCAD/*" of those that are there.
+        motion: a folder of your own clips, read beside the free ones: BVH, ASF with AMC, AMASS in either release.
     """
 
     num_identities: int = 24
@@ -53,6 +54,7 @@ class SceneRecipe:
     distance_min_m: float = 2.6
     distance_max_m: float = 4.8
     clips: tuple[str, ...] = CLIPS
+    motion: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_identities", "scenes_per_identity", "instants_per_scene", "num_views"):
@@ -191,7 +193,7 @@ def sample_scene(recipe: SceneRecipe, seed: int, scene: int) -> Scene:
     """Draw a scene.
 
     Args:
-        recipe: what is rendered.
+        recipe: what is rendered; its clips are names, with all patterns replaced (`motion.choose_clips`).
         seed: root of all randomness.
         scene: index in [0, recipe.num_scenes); the identity is `scene // recipe.scenes_per_identity`.
 

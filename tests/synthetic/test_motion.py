@@ -5,7 +5,8 @@ import pytest
 
 from manifests.errors import SyntheticError
 from synthetic.body import JOINT_NAMES, BodyModel
-from synthetic.motion import Clip, list_clips, load_clip, place_on_ground
+from synthetic.motion import Clip, find_clips, load_clip, place_on_ground
+from synthetic.scene import CLIPS
 from tests.support.clips import ANGLE_COLUMNS, QUATERNION_STARTS, standing, write_clip
 from tests.support.samples import asset
 
@@ -63,9 +64,10 @@ def test_a_person_stands_on_the_ground_and_jumps_off_it(body: BodyModel, tmp_pat
 
 
 def test_real_clips_walk_on_the_floor(body: BodyModel) -> None:
-    paths = list_clips(asset("motion/humanoid3d_walk.txt").parent)
-    assert len(paths) >= 13
-    walk = load_clip(next(path for path in paths if path.stem.endswith("walk")))
+    paths = find_clips(asset("motion/humanoid3d_walk.txt").parent)
+    assert set(CLIPS) <= set(paths)
+    walk = load_clip(paths["walk"])
+    assert walk.licence == "zlib"
     assert walk.num_instants == 39
     verts, joints = body.pose(walk.pose_TJ3, np.zeros(10), walk.trans_T3)
     # Its own root track keeps the feet near one height: the converted legs are as long as they should be.
@@ -107,5 +109,5 @@ def test_impossible_numbers_are_refused(tmp_path: Path, column: int, value: floa
 def test_missing_clips_are_named(tmp_path: Path) -> None:
     with pytest.raises(SyntheticError, match=r"(?s)no such motion clip.*pybullet==3.2.7"):
         load_clip(tmp_path / "humanoid3d_none.txt")
-    with pytest.raises(SyntheticError, match="no motion clip humanoid3d"):
-        list_clips(tmp_path)
+    with pytest.raises(SyntheticError, match="no motion clip"):
+        find_clips(tmp_path)
