@@ -99,6 +99,7 @@ def masks_of(person: Marked, seen, rivals, parsers, threshold) -> Masks:
         others = nearest_to(own, [from_coco17(points, crop_from_photo, size) for points in person.others_px])
     found["capsules"] = own
     found["see or capsules"] = None if own is None else found["see"] | own
+    found["see or everybody, nearest"] = None if own is None else (found["see"] | bases["everybody"]) & others
     for base, mask in bases.items():
         found |= {f"{base} in box +{d}": mask & grown(box, d) for d in DILATIONS[:4]}
         found |= {f"{base} in capsules +{d}": None if own is None else mask & grown(own, d) for d in DILATIONS}
