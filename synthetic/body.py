@@ -11,7 +11,8 @@ import json
 import logging
 import os
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,11 @@ _LIMBS = (  # joint, the joint its bone points to, the direction in the T-pose o
     (1, 4, (0.09, -1.0, 0.0)), (4, 7, (0.03, -1.0, -0.05)),
 )  # fmt: skip
 Progress = Callable[[str, int, int], None]
+
+# What a damaged npz, or one that lies about its sizes, can raise on the way to its arrays.
+NPZ_DAMAGE = (
+    OSError, ValueError, TypeError, LookupError, EOFError, MemoryError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------------------- build
@@ -86,7 +92,7 @@ def build_body(path: Path, *, on_progress: Progress | None = None) -> Path:
         "layout": "SMPL: 24 joints, 10 shape components; not SMPL's shape space",
     }
     arrays["provenance"] = np.array(json.dumps(provenance, sort_keys=True))
-    _write_npz(path, arrays)
+    write_npz(path, arrays)
     logger.info("body written to %s: %d vertices, %.1f MB", path, len(raw.base_X3), path.stat().st_size / 1e6)
     return path
 
@@ -109,22 +115,17 @@ def _t_pose(posed_X3: Floats, raw: RawBody) -> Floats:
 
 
 def _fit(verts_NX3: Floats, raw: RawBody) -> dict[str, npt.NDArray[Any]]:
-    num_people, num_verts, _ = verts_NX3.shape
-    template_X3 = verts_NX3.mean(axis=0)
-    spread_NP = (verts_NX3 - template_X3).reshape(num_people, -1)
-    energy, vectors = np.linalg.eigh(spread_NP @ spread_NP.T)  # people are far fewer than coordinates
-    energy, vectors = energy[::-1][:NUM_SHAPES], vectors[:, ::-1][:, :NUM_SHAPES]
-    shapes_SP = (vectors / np.sqrt(energy)).T @ spread_NP * np.sqrt(energy / num_people)[:, None]
-    shapes_SP *= np.sign(shapes_SP[np.arange(NUM_SHAPES), np.abs(shapes_SP).argmax(axis=1)])[:, None]
-    regressor_JX = np.zeros((len(PARENTS), num_verts))
+    template_X3, shapes_X3S, energy = shape_components(verts_NX3)
+    regressor_JX = np.zeros((len(PARENTS), len(template_X3)))
     np.put_along_axis(regressor_JX, raw.joint_vertices_J8, 1.0 / raw.joint_vertices_J8.shape[1], axis=1)
     parents = np.array(PARENTS, dtype=np.int64)
     parents[0] = 2**32 - 1  # as in the official files
-    shapes_X3S = shapes_SP.T.reshape(num_verts, 3, NUM_SHAPES)
     return {
         "v_template": template_X3.astype(np.float32),
         "shapedirs": shapes_X3S.astype(np.float32),
-        "posedirs": pose_correctives(template_X3, raw.weights_XJ, regressor_JX @ template_X3).astype(np.float32),
+        "posedirs": pose_correctives(template_X3, raw.weights_XJ, regressor_JX @ template_X3, PARENTS).astype(
+            np.float32
+        ),
         "J_regressor": regressor_JX.astype(np.float32),
         "weights": raw.weights_XJ.astype(np.float32),
         "kintree_table": np.stack([parents, np.arange(len(PARENTS))]),
@@ -133,25 +134,44 @@ def _fit(verts_NX3: Floats, raw: RawBody) -> dict[str, npt.NDArray[Any]]:
         "face_uvs": raw.face_uvs_F3.astype(np.int32),
         "uvs": raw.uvs_U2.astype(np.float32),
         "extra_vertices": _extra_vertices(template_X3, raw),
-        "shape_energy": np.array(energy.sum() / (spread_NP**2).sum()),
+        "shape_energy": np.array(energy),
     }
 
 
-def pose_correctives(template_X3: Floats, weights_XJ: Floats, joints_J3: Floats, *, num_samples: int = 60) -> Floats:
+def shape_components(verts_NX3: Floats) -> tuple[Floats, Floats, float]:
+    """Principal components of sampled people.
+
+    Returns:
+        The mean (X, 3), the components (X, 3, NUM_SHAPES), each as long as people spread on it, and their share of the variance.
+    """
+    num_people = len(verts_NX3)
+    template_X3 = verts_NX3.mean(axis=0)
+    spread_NP = (verts_NX3 - template_X3).reshape(num_people, -1)
+    energy, vectors = np.linalg.eigh(spread_NP @ spread_NP.T)  # people are far fewer than coordinates
+    energy, vectors = energy[::-1][:NUM_SHAPES], vectors[:, ::-1][:, :NUM_SHAPES]
+    shapes_SP = (vectors / np.sqrt(energy)).T @ spread_NP * np.sqrt(energy / num_people)[:, None]
+    shapes_SP *= np.sign(shapes_SP[np.arange(NUM_SHAPES), np.abs(shapes_SP).argmax(axis=1)])[:, None]
+    shapes_X3S = shapes_SP.T.reshape(*template_X3.shape, NUM_SHAPES)
+    return template_X3, shapes_X3S, float(energy.sum() / (spread_NP**2).sum())
+
+
+def pose_correctives(
+    template_X3: Floats, weights_XJ: Floats, joints_J3: Floats, parents: Sequence[int], *, num_samples: int = 60
+) -> Floats:
     """Fit SMPL's pose blend shapes so that bent limbs keep their volume.
 
     One joint at a time is turned at random; the difference between turning each vertex by its own share of the
     angle (which is dual quaternion skinning of two bones) and linear blending is regressed on the nine numbers of (rotation - identity).
 
     Returns:
-        (X, 3, 9 * 23): the layout of `posedirs`.
+        (X, 3, 9 * (J - 1)): the layout of `posedirs`.
     """
     rng = rng_for("body", "pose correctives")
-    dirs_X39J = np.zeros((len(template_X3), 3, len(PARENTS) - 1, 9))
-    descends = np.eye(len(PARENTS), dtype=bool)
-    for joint, parent in enumerate(PARENTS[1:], start=1):
+    dirs_X39J = np.zeros((len(template_X3), 3, len(parents) - 1, 9))
+    descends = np.eye(len(parents), dtype=bool)
+    for joint, parent in enumerate(parents[1:], start=1):
         descends[joint] |= descends[parent]  # [joint, ancestor]
-    for joint in range(1, len(PARENTS)):
+    for joint in range(1, len(parents)):
         weight_X = weights_XJ[:, descends[:, joint]].sum(axis=1)
         moved = np.flatnonzero((weight_X > 0.01) & (weight_X < 0.99))
         turns_N3 = rng.normal(0.0, 0.6, (num_samples, 3))
@@ -197,7 +217,12 @@ EXTRA_JOINTS = (
 )  # fmt: skip
 
 
-def _write_npz(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+def write_npz(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """Write arrays by name, atomically; equal arrays give equal bytes.
+
+    Raises:
+        SyntheticError: the file cannot be written.
+    """
     # Not np.savez: its zip level and dates are its own business, ours are pinned.
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -212,7 +237,7 @@ def _write_npz(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
         partial.replace(path)
     except OSError as error:
         raise SyntheticError(
-            f"the body cannot be written: {error.strerror}",
+            f"the model cannot be written: {error.strerror}",
             where=path,
             hint="choose a folder with free space that you may write",
         ) from error
@@ -233,7 +258,7 @@ class BodyModel:
         faces_F3: (F, 3) vertex indices of all groups.
         face_group_F: (F,) index into `makehuman.GROUPS`: skin, left eye, right eye, skirt, long hair.
         face_uvs_F3: (F, 3) indices into `uvs_U2`.
-        uvs_U2: (U, 2) texture coordinates, origin at the lower left.
+        uvs_U2: (U, 2) texture coordinates, origin at the lower left; none (U = 0) in a converted SMPL.
         skin_vertices: indices of the vertices of the skin.
         sha256: hash of the file it came from.
         provenance: what it was made from.
@@ -289,40 +314,67 @@ class BodyModel:
             raise ValueError(
                 f"pose must be (T, 24, 3), betas (10,), trans (T, 3); got {(*pose.shape,)}, {(*betas.shape,)}, {(*trans.shape,)}"
             )
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with torch.no_grad():
-                out = self._smpl(
-                    betas=betas.expand(num_instants, -1),
-                    global_orient=pose[:, 0],
-                    body_pose=pose[:, 1:].reshape(num_instants, -1),
-                    transl=trans,
-                )
-        finally:
-            torch.set_num_threads(threads)
+        with one_thread():
+            out = self._smpl(
+                betas=betas.expand(num_instants, -1),
+                global_orient=pose[:, 0],
+                body_pose=pose[:, 1:].reshape(num_instants, -1),
+                transl=trans,
+            )
         return out.vertices.numpy(), out.joints[:, : len(JOINT_NAMES)].numpy()
 
 
 def load_body(path: Path) -> BodyModel:
-    """Read a body that `build_body` wrote.
+    """Read a body that `build_body` wrote, or a 24-joint SMPL that `convert_model` wrote.
+
+    A converted SMPL has no texture coordinates, skirt or hair, and its pelvis is where its publisher put it.
 
     Raises:
         SyntheticError: the file is missing, damaged, or of another format.
     """
-    hint = "build it: python -m synthetic body --out FILE"
+    arrays, sha256 = read_npz(path, BODY_FORMAT, hint="build it: python -m synthetic body --out FILE")
+    return BodyModel(arrays, sha256=sha256)
+
+
+def read_npz(path: Path, file_format: str, *, hint: str) -> tuple[dict[str, npt.NDArray[Any]], str]:
+    """Read what `write_npz` wrote.
+
+    Args:
+        path: the file.
+        file_format: what `format` in its `provenance` must say.
+        hint: what to do when there is no such file.
+
+    Returns:
+        The arrays by name, and the SHA-256 of the file.
+
+    Raises:
+        SyntheticError: the file is missing, damaged, or of another format.
+    """
+    what = file_format.split("-")[1]
     try:
         data = path.read_bytes()
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        known = json.loads(str(arrays["provenance"]))["format"] == BODY_FORMAT
+        found = str(json.loads(str(arrays["provenance"]))["format"])
     except FileNotFoundError:
-        raise SyntheticError("there is no body", where=path, hint=hint) from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise SyntheticError(f"the body cannot be read: {error}", where=path, hint=hint) from error
-    if not known:
-        raise SyntheticError(f"the body is not of the format {BODY_FORMAT}", where=path, hint=hint)
-    return BodyModel(arrays, sha256=hashlib.sha256(data).hexdigest())
+        raise SyntheticError(f"there is no {what}", where=path, hint=hint) from None
+    except NPZ_DAMAGE as error:
+        raise SyntheticError(f"the {what} cannot be read: {error}", where=path, hint=hint) from error
+    if found != file_format:
+        raise SyntheticError(f"the {what} is not of the format {file_format} but of {found!r}", where=path, hint=hint)
+    return arrays, hashlib.sha256(data).hexdigest()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread and without gradients, so that sums do not depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 __all__ = [
@@ -330,9 +382,14 @@ __all__ = [
     "EXTRA_JOINTS",
     "GROUPS",
     "JOINT_NAMES",
+    "NPZ_DAMAGE",
     "PARENTS",
     "BodyModel",
     "build_body",
     "load_body",
+    "one_thread",
     "pose_correctives",
+    "read_npz",
+    "shape_components",
+    "write_npz",
 ]
