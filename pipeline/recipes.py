@@ -260,9 +260,17 @@ DATASETS = (
 )  # fmt: skip
 
 
+# Every n-th instant of those that film so fast that neighbours are nearly equal pictures: ten and five a second.
+FRAME_STEPS = {"aist": 6, "jrdb": 3}
+
+
+def _sources(*kinds: str) -> tuple[SourceRecipe, ...]:
+    return tuple(SourceRecipe(kind=kind, name=kind, frame_step=FRAME_STEPS.get(kind, 1)) for kind in kinds)
+
+
 def dataset(kind: str) -> BuildRecipe:
     """One dataset, and nothing else; of one without splits of its own, one group in ten is held out."""
-    return BuildRecipe(name=kind, sources=(SourceRecipe(kind=kind, name=kind),), split=SplitRecipe(val_share=0.1))
+    return BuildRecipe(name=kind, sources=_sources(kind), split=SplitRecipe(val_share=0.1))
 
 
 def humbi_hand() -> BuildRecipe:
@@ -274,10 +282,9 @@ def humbi_hand() -> BuildRecipe:
 
 def body() -> BuildRecipe:
     """The data of CroCo-Body: multi-view sets, videos, and rendered people (paper, section 3; decision 0005)."""
-    kinds = ("humbi", "aist", "3dpw", "posetrack", "pennaction", "jrdb", "mars")
     return BuildRecipe(
         name="body",
-        sources=tuple(SourceRecipe(kind=kind, name=kind) for kind in kinds),
+        sources=_sources("humbi", "aist", "3dpw", "posetrack", "pennaction", "jrdb", "mars"),
         split=SplitRecipe(val_share=0.1),
         render=SceneRecipe(num_identities=1000, scenes_per_identity=2),
     )
@@ -290,9 +297,8 @@ def hand() -> BuildRecipe:
 
 def hand_plus() -> BuildRecipe:
     """The data of CroCo-Hand, and more hands: DexYCB, HO3D, HanCo and those of HUMBI."""
-    kinds = ("interhand", "dexycb", "ho3d", "hanco")
-    sources = tuple(SourceRecipe(kind=kind, name=kind) for kind in kinds)
-    return BuildRecipe(name="hand_plus", sources=(*sources, *humbi_hand().sources), split=SplitRecipe(val_share=0.1))
+    sources = (*_sources("interhand", "dexycb", "ho3d", "hanco"), *humbi_hand().sources)
+    return BuildRecipe(name="hand_plus", sources=sources, split=SplitRecipe(val_share=0.1))
 
 
 RECIPES: dict[str, Callable[[], BuildRecipe]] = {

@@ -25,7 +25,7 @@ from typing_extensions import override
 
 from manifests.errors import SourceError
 from manifests.types import Domain, Reason, Split
-from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, is_image, is_video, list_images, probe
+from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, is_image, is_video, list_images
 from pipeline.sources.base import Card, Marker, Recording, Scan, Source
 from pipeline.sources.calibration import Camera, is_calibration, read_calibration
 from pipeline.sources.layout import (
@@ -212,10 +212,8 @@ def _open_views(root: Path, paths: Sequence[PurePosixPath], rows: Rows) -> list[
     names = unique_names([PurePosixPath(path.name) for path in sources])
     media: dict[str, tuple[PurePosixPath, Media]] = {}
     for name, path in zip(names, sources, strict=True):
-        try:
-            media[name] = path, probe(root / path)
-        except SourceError as error:
-            rows.reject(str(path), Reason.UNREADABLE, error.what)
+        if (opened := rows.open(root, path)) is not None:
+            media[name] = path, opened
     numbered = bool(videos) or any(path.name == TIMESTAMPS for path in paths)
     instants = {} if numbered else _image_instants({name: found.names for name, (_, found) in media.items()})
     views = []

@@ -709,14 +709,14 @@ def _see(points: Floats, K: Floats, pose: Floats, size: tuple[int, int], margin:
         margin: of the box, as a share of its longer side.
     """
     camera = K @ pose[:, :3]
-    known: Bools = np.asarray(np.isfinite(points).all(axis=2))
-    at = camera[:, :, :3] @ np.nan_to_num(points).transpose(0, 2, 1) + camera[:, :, 3:]  # (n, 3, J)
+    known: Bools = np.isfinite(points[..., 0])
+    at = camera[:, :, :3] @ np.where(known[..., None], points, 0).transpose(0, 2, 1) + camera[:, :, 3:]  # (n, 3, J)
     depth = at[:, 2]
     behind = known & (depth <= _NEAREST)
-    at = (at[:, :2] / np.where(depth > _NEAREST, depth, 1)[:, None]).transpose(0, 2, 1)
-    within = known & ((at >= -0.5) & (at <= np.array(size) - 0.5)).all(axis=2)
+    at = at[:, :2] / np.where(depth > _NEAREST, depth, 1)[:, None]
+    within = known & ((at >= -0.5) & (at <= np.array(size)[:, None] - 0.5)).all(axis=1)
     share = within.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    box = clipped(around(at, known, margin), size)
+    box = clipped(around(at.transpose(0, 2, 1), known, margin), size)
     nothing = (share == 0) | np.isnan(box).any(axis=1)
     judged = [~known.any(axis=1), behind.any(axis=1), nothing, share < LEAST_INSIDE]
     fault = np.select(judged, [_UNKNOWN, _BEHIND, _OUTSIDE, _PARTLY], _FINE)

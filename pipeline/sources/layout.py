@@ -10,7 +10,7 @@ from typing import Any
 
 from manifests.errors import SourceError
 from manifests.types import EVERYBODY, BoxFrom, Domain, FrameKey, Reason, Reject, SilhouetteFrom, Split, key_part
-from pipeline.media import Media, is_image, is_video
+from pipeline.media import Media, is_image, is_video, probe
 from pipeline.sources.base import STAGE, Recording, Source, did_you_mean
 from pipeline.sources.boxes import whole
 from pipeline.sources.calibration import Camera, fit_to_image
@@ -211,6 +211,15 @@ class Rows:
             source=self.recipe.name, split=self.split, sequence=sequence, instant=instant, view=view, track=EVERYBODY
         )
         return str(named)
+
+    def open(self, root: Path, place: PurePosixPath) -> Media | None:
+        """Read the headers of what lies at a place below the root; what cannot be read is left out."""
+        try:
+            return probe(root / place)
+        except SourceError as error:
+            said = error.what.replace(str((root / place).absolute()), str(place))
+            self.reject(str(place), Reason.UNREADABLE, said)
+            return None
 
     def reject(self, key: str, reason: Reason, detail: str, count: int = 1) -> None:
         """Leave something out, of `count` frames."""

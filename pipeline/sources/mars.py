@@ -167,8 +167,8 @@ class MarsSource(Source):
         frames = self.table(
             recording, split,
             instant=numbers_of(names, 12, -4),
-            view=pc.binary_join_element_wise("c", camera, "").to_numpy(zero_copy_only=False),
-            track=pc.binary_join_element_wise("c", camera, "t", tracklet, "").to_numpy(zero_copy_only=False),
+            view=pc.binary_join_element_wise("c", camera, ""),
+            track=pc.binary_join_element_wise("c", camera, "t", tracklet, ""),
             media=below(place, names),
             width=width, height=height,
             subject=person,

@@ -164,7 +164,7 @@ class ThreedpwSource(Source):
             (num_frames - num, Reason.MISSING, "frames of the labels have no image"),
             (0 if num_people else num, Reason.UNLABELLED, "images in which nobody is labelled"),
         )
-        instant, media = instant[labelled], below(place, names)[labelled]
+        instant, media = instant[labelled], below(place, names.filter(labelled))
         parts = []
         for person in range(num_people):
             keypoints = _plausible(told.keypoints[person], size)
@@ -176,7 +176,7 @@ class ThreedpwSource(Source):
                 (int((is_seen & ~within)[instant].sum()), Reason.HIDDEN, f"frames of {track}, outside of the image"),
             )
             here = within[instant]
-            parts.append((np.full(int(here.sum()), person), instant[here], media[here], boxes, keypoints))
+            parts.append((np.full(int(here.sum()), person), instant[here], media.filter(here), boxes, keypoints))
         if not sum(len(part[0]) for part in parts):
             return Scan([], rejects)
         who, when, shown = (np.concatenate([part[k] for part in parts]) for k in range(3))

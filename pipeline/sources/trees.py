@@ -109,9 +109,9 @@ def numbers_of(names: pa.StringArray, start: int, stop: int) -> Any:
     return pc.utf8_slice_codeunits(names, start, stop).cast(pa.int64()).to_numpy()
 
 
-def below(folder: str, names: pa.StringArray) -> Any:
+def below(folder: str, names: pa.StringArray) -> pa.StringArray:
     """(n,) paths of the files of a folder that lies below the root."""
-    return pc.binary_join_element_wise(folder, names, "/").to_numpy(zero_copy_only=False)
+    return pc.binary_join_element_wise(folder, names, "/")
 
 
 def image_size(folder: Path, names: pa.StringArray) -> tuple[int, int] | None:

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing_extensions import override
 
 from manifests.errors import SourceError
-from manifests.types import Domain, Reason, Split
-from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video, probe
+from manifests.types import Domain, Split
+from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 from pipeline.sources.base import Card, Marker, Recording, Scan, Source
 from pipeline.sources.layout import (
     RECORDINGS,
@@ -88,10 +88,8 @@ class VideosSource(Source):
         rows = Rows(self, recording, about, split)
         first = next(PurePosixPath(path) for path, _ in recording.files if is_video(Path(path)) or is_image(Path(path)))
         path = first if is_video(Path(first)) else first.parent
-        try:
-            media = probe(root / path)
-        except SourceError as error:
-            rows.reject(str(path), Reason.UNREADABLE, error.what)
+        media = rows.open(root, path)
+        if media is None:
             return Scan(rows.frames, rows.rejects)
         view = View(
             name=VIEW,

@@ -575,7 +575,7 @@ def recipe(**options) -> BuildRecipe:
     plain = dataset("aist")
     return replace(
         plain,
-        sources=(replace(plain.sources[0], **options),),
+        sources=(replace(plain.sources[0], **({"frame_step": 1} | options)),),
         parser=ParserRecipe(backend="none"),
         crop=CropRecipe(size_px=128),
         pair=PairRecipe(min_hash_distance=0, min_dt_s=0.09),

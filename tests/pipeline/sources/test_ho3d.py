@@ -188,8 +188,8 @@ def test_a_hostile_meta(mine):
 
 
 def test_versions(v2, v3, mine, caplog):
-    for truth, said in ((v2, "v2 (png)"), (v3, "v3 (jpg)")):
-        assert source().look(truth.home)[0].hint == f"{said} detected"
+    for truth, version in ((v2, "v2 (png)"), (v3, "v3 (jpg)")):
+        assert source().look(truth.home)[0].hint == f"{version} detected"
     with caplog.at_level("INFO"):
         source().recordings(v2.home)
     assert "HO-3D v2 (png) detected" in caplog.text

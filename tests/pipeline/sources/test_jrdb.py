@@ -327,7 +327,7 @@ def test_a_crowd_of_a_thousand_frames(tmp_path: Path) -> None:
 
 def recipe(**source: Any) -> BuildRecipe:
     plain = dataset("jrdb")
-    taken = replace(plain.sources[0], **source)
+    taken = replace(plain.sources[0], **({"frame_step": 1} | source))
     return replace(plain, sources=(taken,), parser=ParserRecipe(backend="none"), pair=PairRecipe(cross_pose=100))
 
 
