@@ -4,6 +4,7 @@ A crop is encoded when its picture is at hand, and given up later when its track
 JPEGs in memory cost less than decoding twice.
 """
 
+import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +34,8 @@ from pipeline.squares import Floats, Image, Square, carry, cut, square_within
 from pipeline.subject import ViewTrack, identify
 
 STAGE = "crops"
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+KEPT_BYTES = 1 << 28  # of freed memory
 LEAST_COVERAGE, MOST_COVERAGE = 0.03, 0.90  # a silhouette beyond these is no silhouette of a person in this crop
 SLIVER = 0.2  # a box at the image's edge, thinner than this share of its length: too much lies outside
 
@@ -86,6 +89,7 @@ def crop_recording(
         rows of the crops table sorted by key, and what was left out. A reject names the frame (track `all`) or, where a
         person was left out of it, the person by the track's number in its view (`t0`).
     """
+    _keep_memory()
     cv2.setNumThreads(1)  # workers share the machine, and one order of additions gives one result
     rows = sorted(frames.to_pylist(), key=lambda row: (row["view"], row["instant"], row["key"]))
     rejects: list[Reject] = []
@@ -102,6 +106,14 @@ def crop_recording(
         views.append(view)
     crops = _name_people(views, recipe, rejects)
     return tables.from_rows("crops", sorted(crops, key=lambda crop: str(crop["key"]))), rejects
+
+
+def _keep_memory() -> None:
+    """Let glibc keep the memory of past pictures: given back to the system, each new picture's pages are faulted in anew."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for setting in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            mallopt(setting, KEPT_BYTES)
 
 
 def _pictures(rows: list[Row], root: Path, recipe: CropRecipe) -> Iterator[tuple[Row, Picture, bool, bool]]:
@@ -306,7 +318,7 @@ def stored_picture(rgb: Image, quality: int) -> Row:
     """
     luma = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
     jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality=quality, colorspace="RGB", colorsubsampling="420")
-    return {"jpeg": jpeg, "size_px": len(rgb), "mean": float(luma.mean()), "phash": perceptual_hash(luma)}
+    return {"jpeg": jpeg, "size_px": len(rgb), "mean": cv2.mean(luma)[0], "phash": perceptual_hash(luma)}
 
 
 def _keypoints(points: list[float] | None, crop_from_image: Floats) -> list[float] | None:

@@ -327,8 +327,9 @@ def _decode(container: Any, stream: Any, clock: _Clock, asked: Iterable[int], pa
                 yield Picture(index, time_of(index), None, f"the size changes to {frame.width}x{frame.height}")
             else:
                 _check_size(*size, path)
-                rgb = np.rot90(frame.to_ndarray(format="rgb24"), _turns(frame))
-                yield Picture(index, time_of(index), np.ascontiguousarray(rgb))
+                rgb, turns = frame.to_ndarray(format="rgb24"), _turns(frame)
+                # Upright pictures are not copied, though their rows may be padded: a copy costs more than the decoding.
+                yield Picture(index, time_of(index), np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb)
             waiting = next(todo, None)
             if waiting is None:
                 return
@@ -471,13 +472,13 @@ def _read_image(path: Path, index: int) -> Picture:
     width, _, orientation = _image_header(path)
     if not width:
         return Picture(index, None, None, "the image's header does not parse, or says it is too large")
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        bgr = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
+        rgb = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
     except (OSError, cv2.error) as error:
         return Picture(index, None, None, f"the image does not decode: {error}")
-    if bgr is None:
+    if rgb is None:
         return Picture(index, None, None, "the image does not decode")
     turns, mirror = _EXIF[orientation]
-    upright = np.rot90(bgr[:, ::-1] if mirror else bgr, turns)[..., ::-1]
+    upright = np.rot90(rgb[:, ::-1] if mirror else rgb, turns)
     return Picture(index, None, np.ascontiguousarray(upright))

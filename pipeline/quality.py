@@ -53,14 +53,14 @@ class Watch:
         mean = cv2.mean(luma)[0]
         if mean < self._recipe.black_mean:
             return Verdict(None, Reason.BLACK, False, f"mean luma {mean:.1f}")
-        small = cv2.resize(luma, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA).astype(np.float32)
+        small = _thumbnail(luma).astype(np.float32)
         before, thumbnail = self._luma, self._thumbnail
         self._luma, self._thumbnail = luma, small
         if before is None or thumbnail is None:
             return Verdict(None, None, False)
         if before.shape != luma.shape:
             return Verdict(None, None, True, "the size changes")
-        difference = float(cv2.mean(cv2.absdiff(luma, before))[0])
+        difference = cv2.norm(luma, before, cv2.NORM_L1) / luma.size
         if difference < self._recipe.frozen_difference:
             return Verdict(difference, Reason.FROZEN, False, f"difference {difference:.3f}")
         if difference < self._recipe.cut_difference:
@@ -98,8 +98,16 @@ def perceptual_hash(luma: npt.NDArray[np.uint8]) -> int:
     """
     small = cv2.resize(luma, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[:8, :8].ravel()
-    bits = low > np.median(low[1:])
+    bits = low > np.sort(low[1:])[31]  # the median of 63
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def _thumbnail(luma: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """(32, 32) by area: first by whole pixels, for which OpenCV is eight times faster; a few px at two edges are left out."""
+    step = max(1, min(luma.shape) // (4 * THUMBNAIL_PX))
+    height, width = luma.shape[0] // step, luma.shape[1] // step
+    whole = cv2.resize(luma[: height * step, : width * step], (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(whole, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _correlation(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
