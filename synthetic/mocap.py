@@ -276,8 +276,9 @@ def asf_of(path: Path) -> Path:
         SyntheticError: there is none.
     """
     beside = sorted(file for file in path.parent.glob("*") if file.suffix.lower() == ".asf")
-    fitting = [file for file in beside if path.stem.lower().startswith(file.stem.lower())] or beside
-    if not fitting or len({len(file.stem) for file in fitting}) != len(fitting):
+    fitting = [file for file in beside if path.stem.lower().startswith(file.stem.lower())]
+    fitting = fitting or (beside if len(beside) == 1 else [])
+    if not fitting:
         raise SyntheticError(
             f"the motion {path.name} has no skeleton",
             where=path.parent,
