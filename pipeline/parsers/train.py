@@ -1,7 +1,9 @@
 """Train a small segmentor of mmseg on rendered people: their silhouettes are exact, and cost nothing.
 
-A few minutes on two cores make a net that has learned what rendered people look like. On real photos it stays behind the
-embedded default: this shows the way from your own masks to a parser, and that every step of it works.
+A few minutes on two cores make a net that knows rendered people, and no more: this shows the way from masks to a parser,
+and that every step of it works. Measured with the default budget, patch accuracy of the net, of the embedded default, and of
+one ellipse for all: on people never seen in training .92, .98 and .82; on crops of COCO .83, .94 and .71; of CIHP .69, .86
+and .55. It takes trees and furniture for people, so it finds nobody in a picture that has not been cropped.
 """
 
 import io
