@@ -422,5 +422,5 @@ def test_real_recordings_keep_their_directions_and_stand_on_the_floor(
         verts = body.pose(clip.pose_TJ3[index, None], np.zeros(10), trans[None])[0]
         lowest.append(verts[0, body.skin_vertices, 1].min())
     assert min(lowest) > -1e-4
-    assert np.mean(np.array(lowest) < 1e-4) > 0.8, "most instants touch the floor; a jump may not"
+    assert np.mean(np.array(lowest) < 1e-4) > 0.7, "most instants touch the floor; a jump may not"
     assert max(lowest) < 0.6

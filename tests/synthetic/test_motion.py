@@ -5,9 +5,10 @@ import pytest
 
 from manifests.errors import SyntheticError
 from synthetic.body import JOINT_NAMES, BodyModel
-from synthetic.motion import Clip, find_clips, load_clip, place_on_ground
+from synthetic.motion import Clip, ClipLibrary, choose_clips, files_of, find_clips, load_clip, place_on_ground
 from synthetic.scene import CLIPS
-from tests.support.clips import ANGLE_COLUMNS, QUATERNION_STARTS, standing, write_clip
+from tests.support.clips import ANGLE_COLUMNS, QUATERNION_STARTS, standing, waving, write_clip
+from tests.support.mocap_files import moves, puppet, write_amass, write_amc, write_bvh
 from tests.support.samples import asset
 
 
@@ -110,4 +111,68 @@ def test_missing_clips_are_named(tmp_path: Path) -> None:
     with pytest.raises(SyntheticError, match=r"(?s)no such motion clip.*pybullet==3.2.7"):
         load_clip(tmp_path / "humanoid3d_none.txt")
     with pytest.raises(SyntheticError, match="no motion clip"):
+        find_clips(tmp_path)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """A folder with a clip of every format, and things that are none."""
+    (tmp_path / "mine").mkdir()
+    walk = load_clip(write_clip(tmp_path, "walk", waving()))
+    who = puppet()
+    write_bvh(tmp_path / "mine" / "dance.bvh", who, *moves(who, 3, 0))
+    write_amc(tmp_path / "mine" / "01_01.amc", who, *moves(who, 9, 0))
+    (tmp_path / "mine" / "01_01.asf").rename(tmp_path / "mine" / "01.asf")
+    write_amass(tmp_path / "CMU" / "01" / "01_02_poses.npz", walk)
+    for name in ("README.txt", "mine/raw.c3d", "CMU/LICENSE"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_a_folder_of_all_formats(mixed: Path) -> None:
+    found = find_clips(mixed)
+    assert list(found) == ["CMU/01/01_02", "walk", "mine/01_01", "mine/dance"]
+    assert files_of(found["mine/01_01"]) == (mixed / "mine/01_01.amc", mixed / "mine/01.asf")
+    assert files_of(found["walk"]) == (mixed / "humanoid3d_walk.txt",)
+    library = ClipLibrary(found)
+    assert (len(library), list(library)) == (4, list(found))
+    for name, clip in library.items():
+        assert clip.name == name
+        assert clip.pose_TJ3.shape == (clip.num_instants, 24, 3)
+        assert clip.trans_T3.shape == (clip.num_instants, 3)
+        assert 0.8 < clip.hip_m < 1.0
+    assert [library[name].licence for name in found] == [
+        "AMASS-derived, non-commercial",
+        "zlib",
+        *["terms of the motion's owner"] * 2,
+    ]
+
+
+def test_clips_are_read_when_they_are_asked_for(mixed: Path) -> None:
+    library = ClipLibrary(find_clips(mixed))
+    (mixed / "mine/dance.bvh").write_text("nothing")
+    assert "mine/dance" in library
+    assert library["walk"] is library["walk"]
+    with pytest.raises(SyntheticError, match="starts with HIERARCHY"):
+        library["mine/dance"]
+    with pytest.raises(KeyError):
+        library["none"]
+
+
+def test_names_and_patterns_choose_clips() -> None:
+    names = ["walk", "CMU/01/a", "CMU/02/b", "run [fast]"]
+    assert choose_clips(names, ("walk",)) == ("walk",)
+    assert choose_clips(names, ("walk", "CMU/*")) == ("walk", "CMU/01/a", "CMU/02/b")
+    assert choose_clips(reversed(names), ("*", "walk")) == ("CMU/01/a", "CMU/02/b", "run [fast]", "walk")
+    assert choose_clips(names, ("run [fast]",)) == ("run [fast]",)
+    with pytest.raises(SyntheticError, match=r"(?s)no motion clip 'HDM05/\*'.*CMU/01/a, CMU/02/b.*name other clips"):
+        choose_clips(names, ("walk", "HDM05/*"))
+
+
+def test_other_files_and_equal_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SyntheticError, match=r"(?s)motion is not read from \.c3d.*give a folder of \.bvh"):
+        load_clip(tmp_path / "raw.c3d")
+    (tmp_path / "a.bvh").touch()
+    (tmp_path / "a.amc").touch()
+    with pytest.raises(SyntheticError, match="two motion clips are called a"):
         find_clips(tmp_path)
