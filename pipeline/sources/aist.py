@@ -46,11 +46,11 @@ from manifests.types import (
 from manifests.unpickle import read_pickle
 from pipeline.media import is_video, probe
 from pipeline.silhouettes import from_coco17
+from pipeline.sources import trees
 from pipeline.sources.base import STAGE, Card, Floats, Labels, Marker, Recording, Scan, Source
 from pipeline.sources.boxes import around, clipped
 from pipeline.sources.calibration import Camera, fit_to_image, read_calibration
 from pipeline.sources.layout import require_folder
-from pipeline.sources.trees import MAX_FOLDERS, counted, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -164,15 +164,9 @@ class AistSource(Source):
         ]
         lists = [f"{PROTOCOLS[self.recipe.protocol]}_{split}.txt" for split in Split] if self.recipe.protocol else []
         return [
-            Marker(what=f"{EXAMPLE} and its like", found=videos, hint="" if videos else _no_video(files)),
-            *(
-                Marker(what=what, found=found, needed=False, hint="" if found else get + then)
-                for what, found, then in optional
-            ),
-            *(
-                Marker(what=f"splits/{one}", found=one in names, hint="" if one in names else get + "no such protocol")
-                for one in lists
-            ),
+            Marker.of(f"{EXAMPLE} and its like", videos, _no_video(files)),
+            *(Marker.of(what, found, get + then, needed=False) for what, found, then in optional),
+            *(Marker.of(f"splits/{one}", one in names, get + "no such protocol") for one in lists),
         ]
 
     @override
@@ -307,11 +301,11 @@ class AistSource(Source):
         rejects.sort(key=lambda reject: reject.key)
         if strange:
             what = f"videos have names that are not AIST's, such as {strange[0]}"
-            rejects += counted(strange[0], (len(strange), Reason.UNLABELLED, what))
+            rejects += trees.counted(strange[0], (len(strange), Reason.UNLABELLED, what))
         absent = [name for name in mapping if name not in solos and (splits is None or name in splits)]
         if absent:
             what = f"of {len(mapping)} annotated sequences have no video here, such as {absent[0]}"
-            rejects += counted(absent[0], (len(absent), Reason.MISSING, what))
+            rejects += trees.counted(absent[0], (len(absent), Reason.MISSING, what))
         keypoints = {PurePosixPath(path).stem: path for path in reversed(files) if path.endswith(".pkl")}
         ignored = {
             name: path
@@ -594,7 +588,7 @@ def _find(root: Path) -> dict[str, int]:
                         found[path] = entry.stat().st_size if entry.is_file() else 0  # a link to nothing
         except OSError as error:
             logger.warning("%s cannot be listed: %s", folder, error)
-        if depth < DEPTH and len(below) <= MAX_FOLDERS:
+        if depth < DEPTH and len(below) <= trees.MAX_FOLDERS:
             for name in sorted(set(below) - _SKIP):
                 walk(folder / name, depth + 1)
 
@@ -680,4 +674,4 @@ def _read_names(path: Path) -> list[str]:
 
 
 def _read_lines(path: Path) -> list[str]:
-    return read_text(path, "unpack the annotations of AIST++ again").splitlines()
+    return trees.read_text(path, "unpack the annotations of AIST++ again").splitlines()

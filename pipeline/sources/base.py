@@ -64,6 +64,11 @@ class Marker:
     needed: bool = True
     hint: str = ""
 
+    @classmethod
+    def of(cls, what: str, found: object, otherwise: str = "", *, needed: bool = True) -> "Marker":
+        """A marker whose hint is for when it is missing: when `found` is None, False or empty."""
+        return cls(what=what, found=bool(found), needed=needed, hint="" if found else otherwise)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:

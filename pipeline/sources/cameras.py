@@ -26,11 +26,12 @@ from typing_extensions import override
 from manifests.errors import SourceError
 from manifests.types import Domain, Reason, Split
 from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, is_image, is_video, list_images
-from pipeline.sources.base import Card, Marker, Recording, Scan, Source
+from pipeline.sources.base import Card, Recording, Scan
 from pipeline.sources.calibration import Camera, is_calibration, read_calibration
 from pipeline.sources.layout import (
     RECORDINGS,
     About,
+    OwnSource,
     Rows,
     View,
     about_recording,
@@ -71,19 +72,10 @@ CARD = Card(
 )
 
 
-class CamerasSource(Source):
+class CamerasSource(OwnSource):
     """See the module."""
 
     card = CARD
-
-    @override
-    def look(self, root: Path) -> list[Marker]:
-        """See `Source.look`; any folder may hold recordings."""
-        try:
-            found = bool(self.recordings(root))
-        except SourceError:
-            found = False
-        return [Marker(what=CARD.tree, found=found)]
 
     @override
     def recordings(self, root: Path) -> list[Recording]:

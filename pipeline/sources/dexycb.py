@@ -34,20 +34,10 @@ from manifests.errors import SourceError
 from manifests.types import OFFICIAL_SPLIT, BoxFrom, Domain, Reason, Reject, SilhouetteFrom, Split, key_part
 from pipeline.recipes import SourceRecipe
 from pipeline.silhouettes import from_mask
+from pipeline.sources import trees
 from pipeline.sources.base import STAGE, Card, Floats, Labels, Marker, Mask, Recording, Scan, Source
 from pipeline.sources.calibration import is_rotation, pinhole
 from pipeline.sources.layout import files_below
-from pipeline.sources.trees import (
-    counted,
-    find_home,
-    list_folders,
-    list_named,
-    read_text,
-    remembered,
-    require_home,
-    unparsed,
-    unwrapped,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -92,32 +82,24 @@ class DexYcbSource(Source):
     @override
     def look(self, root: Path) -> list[Marker]:
         """See `Source.look`."""
-        home = find_home(root, _is_home)
+        home = trees.find_home(root, _is_home)
         there = home or root
         few = [f"{name} has {num} of {NUM_SEQUENCES} sequences" for name, num in _counts(there) if num < NUM_SEQUENCES]
-        calibrated = (unwrapped(there / "calibration") / "intrinsics").is_dir()
-        hint = "" if calibrated else "a download of its own; without it: no cameras"
+        calibrated = (trees.unwrapped(there / "calibration") / "intrinsics").is_dir()
         return [
-            Marker(
-                what="20200709-subject-01/ or another subject", found=home is not None, hint="" if home else _hint(root)
-            ),
-            Marker(what="calibration/", found=calibrated, needed=False, hint=hint),
-            Marker(
-                what="100 sequences of each subject",
-                found=home is not None and not few,
-                needed=False,
-                hint="; ".join(few),
-            ),
+            Marker.of("20200709-subject-01/ or another subject", home, _hint(root)),
+            Marker.of("calibration/", calibrated, "a download of its own; without it: no cameras", needed=False),
+            Marker.of("100 sequences of each subject", home and not few, "; ".join(few), needed=False),
         ]
 
     @override
     def recordings(self, root: Path) -> list[Recording]:
         """One recording per sequence and split; see `Source.recordings`."""
-        home = require_home(root, _is_home, "no folder here is named like 20200709-subject-01", _hint)
+        home = trees.require_home(root, _is_home, "no folder here is named like 20200709-subject-01", _hint)
         found: list[Recording] = []
-        shared = sorted(unwrapped(home / "calibration").glob("*/*.yml"))  # of all: in the fingerprint once
+        shared = sorted(trees.unwrapped(home / "calibration").glob("*/*.yml"))  # of all: in the fingerprint once
         for subject in _subjects(home):
-            folder = unwrapped(home / subject)
+            folder = trees.unwrapped(home / subject)
             names = _sequences(folder)
             if len(names) < NUM_SEQUENCES:
                 logger.warning("%s: subject has %d of %d sequences", subject, len(names), NUM_SEQUENCES)
@@ -149,9 +131,9 @@ class DexYcbSource(Source):
     def scan(self, root: Path, recording: Recording, *, split: Split) -> Scan:
         """List the frames of one sequence, of the cameras that are in the split; see `Source.scan`."""
         folder = root / recording.folder
-        home = find_home(root, _is_home) or root
+        home = trees.find_home(root, _is_home) or root
         if not (folder / "meta.yml").is_file():
-            detail = f"meta.yml: the sequence's {len(list_folders(folder))} cameras cannot be used"
+            detail = f"meta.yml: the sequence's {len(trees.list_folders(folder))} cameras cannot be used"
             return Scan([], [Reject(STAGE, recording.folder, Reason.MISSING, detail)])
         num_frames, side, extrinsics = _read_meta(folder / "meta.yml")
         who, number = _who(next(part for part in Path(recording.folder).parts if _SUBJECT.fullmatch(part)))
@@ -164,8 +146,8 @@ class DexYcbSource(Source):
                 continue
             place = f"{recording.folder}/{camera}"
             shown, left_out = _list_view(folder / camera, num_frames)
-            rejects += counted(place, *left_out)
-            matrix, pose = _camera(unwrapped(home / "calibration"), extrinsics, camera)
+            rejects += trees.counted(place, *left_out)
+            matrix, pose = _camera(trees.unwrapped(home / "calibration"), extrinsics, camera)
             numbers += shown
             media += [f"{place}/color_{one}.jpg" for one in shown]
             views.append(camera)
@@ -199,7 +181,7 @@ class DexYcbSource(Source):
         try:
             seg = read_member(path, "seg", (HEIGHT, WIDTH), np.dtype(np.uint8))
         except _DAMAGE as error:
-            return Labels(reject=(Reason.BAD_LABEL, unparsed(path, error, AGAIN).what))
+            return Labels(reject=(Reason.BAD_LABEL, trees.unparsed(path, error, AGAIN).what))
         hand: Mask = seg == HAND
         if not hand.any():
             return Labels(reject=(Reason.HIDDEN, "labels say no hand in this view (seg has no 255)"))
@@ -262,13 +244,13 @@ def _tuple(loader: yaml.SafeLoader, node: yaml.Node) -> list[Any]:
 _Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
-@remembered(64)  # the calibrations of all sequences
+@trees.remembered(64)  # the calibrations of all sequences
 def _read_yaml(path: Path) -> Any:
-    text = read_text(path, AGAIN, most_bytes=MAX_YAML_BYTES)
+    text = trees.read_text(path, AGAIN, most_bytes=MAX_YAML_BYTES)
     try:
         return yaml.load(text, Loader=_Loader)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise unparsed(path, error, AGAIN) from error
+        raise trees.unparsed(path, error, AGAIN) from error
 
 
 def _read_meta(path: Path) -> tuple[int, str, str]:
@@ -279,7 +261,7 @@ def _read_meta(path: Path) -> tuple[int, str, str]:
         if side not in ("left", "right") or not re.fullmatch(r"[\w-]+", extrinsics) or num_frames < 0:
             raise ValueError(f"mano_sides {side}, extrinsics {extrinsics}, num_frames {num_frames}")
     except (KeyError, TypeError, ValueError) as error:
-        raise unparsed(path, f"num_frames, mano_sides and extrinsics are due: {error}", AGAIN) from error
+        raise trees.unparsed(path, f"num_frames, mano_sides and extrinsics are due: {error}", AGAIN) from error
     return num_frames, side, extrinsics
 
 
@@ -299,7 +281,7 @@ def _camera(folder: Path, extrinsics: str, camera: str) -> tuple[Floats, Floats]
                 raise ValueError("the rotation is none")
             pose = np.linalg.inv(master_from_camera)
     except (KeyError, TypeError, ValueError) as error:
-        raise unparsed(path, f"camera {camera}: {error}", AGAIN) from error
+        raise trees.unparsed(path, f"camera {camera}: {error}", AGAIN) from error
     return matrix, pose
 
 
@@ -307,7 +289,7 @@ def _list_view(folder: Path, num_frames: int) -> tuple[list[str], list[tuple[int
     """Numbers of one camera's pictures that have labels, as in their names, and what is left out."""
     if not folder.is_dir():
         return [], [(num_frames, Reason.MISSING, "frames: the camera's folder is not there")]
-    names, odd = list_named(folder, _FILES)
+    names, odd = trees.list_named(folder, _FILES)
     listed = names.to_pylist()
     shown = {name[6:12] for name in listed if name.endswith(".jpg")}
     labelled = shown & {name[7:13] for name in listed if name.endswith(".npz")}
@@ -326,15 +308,15 @@ def _who(subject: str) -> tuple[str, int]:
 
 
 def _subjects(home: Path) -> list[str]:
-    return [name for name in list_folders(home) if _SUBJECT.fullmatch(name)]
+    return [name for name in trees.list_folders(home) if _SUBJECT.fullmatch(name)]
 
 
 def _sequences(subject: Path) -> list[str]:
-    return [name for name in list_folders(subject) if re.fullmatch(r"\d{8}_\d{6}", name)]
+    return [name for name in trees.list_folders(subject) if re.fullmatch(r"\d{8}_\d{6}", name)]
 
 
 def _counts(home: Path) -> list[tuple[str, int]]:
-    return [(name, len(_sequences(unwrapped(home / name)))) for name in _subjects(home)]
+    return [(name, len(_sequences(trees.unwrapped(home / name)))) for name in _subjects(home)]
 
 
 def _is_home(folder: Path) -> bool:

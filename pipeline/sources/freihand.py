@@ -14,8 +14,8 @@ from typing_extensions import override
 
 from manifests.errors import SourceError
 from manifests.types import Domain, Split
+from pipeline.sources import trees
 from pipeline.sources.base import Card, Marker, Recording, Scan, Source
-from pipeline.sources.trees import find_home, require_home
 
 ONLY_EVALUATION = "this is FreiHAND_pub_v2_eval; training_K.json is in FreiHAND_pub_v2"
 NO_PAIRS = "no view grouping: unusable for pairs; FreiHAND is the evaluation set of hand meshes, and is kept out of pre-training"
@@ -39,11 +39,11 @@ class FreiHandSource(Source):
     @override
     def look(self, root: Path) -> list[Marker]:
         """See `Source.look`."""
-        home = find_home(root, _is_home)
+        home = trees.find_home(root, _is_home)
         trains = home is not None and (home / "training_K.json").is_file()
         return [
-            Marker(what="training/rgb/ or evaluation/rgb/", found=home is not None),
-            Marker(what="training_K.json", found=trains, needed=False, hint="" if trains else ONLY_EVALUATION),
+            Marker.of("training/rgb/ or evaluation/rgb/", home),
+            Marker.of("training_K.json", trains, ONLY_EVALUATION, needed=False),
         ]
 
     @override
@@ -54,7 +54,7 @@ class FreiHandSource(Source):
             SourceError: always.
         """
         what = "neither training/rgb/ nor evaluation/rgb/ is here"
-        home = require_home(root, _is_home, what, "give FreiHAND_pub_v2 as ROOT")
+        home = trees.require_home(root, _is_home, what, "give FreiHAND_pub_v2 as ROOT")
         if not (home / "training").is_dir() and not (home / "training_K.json").is_file():
             raise SourceError(ONLY_EVALUATION, where=home, hint=f"and there: {NO_PAIRS}")
         raise _refused(home)

@@ -24,23 +24,10 @@ from manifests.errors import SourceError
 from manifests.types import EVALUATION, OFFICIAL_SPLIT, BoxFrom, Domain, Reason, Reject, SilhouetteFrom, Split
 from pipeline.media import read_frames
 from pipeline.silhouettes import from_mask
+from pipeline.sources import trees
 from pipeline.sources.base import STAGE, Card, Floats, Labels, Marker, Recording, Scan, Source
 from pipeline.sources.boxes import whole
 from pipeline.sources.layout import files_below
-from pipeline.sources.trees import (
-    below,
-    counted,
-    find_home,
-    image_size,
-    list_folders,
-    list_named,
-    nothing_seen,
-    numbers_of,
-    read_json,
-    remembered,
-    require_home,
-    unparsed,
-)
 
 CAMERAS = tuple(f"cam{number}" for number in range(8))
 MASK_ABOVE = 127  # the masks are JPEGs: their edges hold every value
@@ -66,27 +53,21 @@ class HanCoSource(Source):
     @override
     def look(self, root: Path) -> list[Marker]:
         """See `Source.look`."""
-        home = find_home(root, _is_home)
+        home = trees.find_home(root, _is_home)
         there = home or root
         meta, calib, masks = ((there / name).exists() for name in ("meta.json", "calib", "mask_hand"))
-        others = "" if home else "the RGB originals; rgb_merged and the like are not read"
         return [
-            Marker(what="rgb/0000/cam0/", found=home is not None, hint=others),
-            Marker(what="meta.json", found=meta, hint="" if meta else NO_META),
-            Marker(
-                what="calib/",
-                found=calib,
-                needed=False,
-                hint="" if calib else "comes with meta.json; without: no cameras",
-            ),
-            Marker(what="mask_hand/", found=masks, needed=False, hint="" if masks else "without: no silhouettes"),
+            Marker.of("rgb/0000/cam0/", home, "the RGB originals; rgb_merged and the like are not read"),
+            Marker.of("meta.json", meta, NO_META),
+            Marker.of("calib/", calib, "comes with meta.json; without: no cameras", needed=False),
+            Marker.of("mask_hand/", masks, "without: no silhouettes", needed=False),
         ]
 
     @override
     def recordings(self, root: Path) -> list[Recording]:
         """One recording per sequence; those before a green screen are to learn from, see `Source.recordings`."""
         hint = "give the folder that holds rgb/ as ROOT"
-        home = require_home(root, _is_home, "rgb/0000/cam0/ is not here", hint)
+        home = trees.require_home(root, _is_home, "rgb/0000/cam0/ is not here", hint)
         if not (home / "meta.json").is_file():
             raise SourceError(NO_META, where=home, hint="download it and unpack it beside rgb/")
         meta, found = read_meta(home / "meta.json"), []
@@ -110,15 +91,15 @@ class HanCoSource(Source):
         views, rejects, size = [], list[Reject](), None
         for number, camera in enumerate(CAMERAS):
             names, left_out = _list_view(folder / camera, len(is_train))
-            rejects += counted(f"{recording.folder}/{camera}", *left_out)
+            rejects += trees.counted(f"{recording.folder}/{camera}", *left_out)
             if len(names):
-                size = size or image_size(folder / camera, names)
-                frames = numbers_of(names, 0, -4)
-                views.append((frames, np.full(len(frames), number), below(f"{recording.folder}/{camera}", names)))
+                size = size or trees.image_size(folder / camera, names)
+                frames = trees.numbers_of(names, 0, -4)
+                views.append((frames, np.full(len(frames), number), trees.below(f"{recording.folder}/{camera}", names)))
         if not views:
             return Scan([], rejects or [Reject(STAGE, recording.folder, Reason.MISSING, "no image is here")])
         if size is None:
-            return Scan([], rejects + nothing_seen(recording.folder, sum(len(frames) for frames, _, _ in views)))
+            return Scan([], rejects + trees.nothing_seen(recording.folder, sum(len(frames) for frames, _, _ in views)))
         instant, view, media = (np.concatenate(column) for column in zip(*views, strict=True))
         instants, row = np.unique(instant, return_inverse=True)
         matrices, poses = _cameras_of(home / "calib" / name, instants)
@@ -164,17 +145,17 @@ class HanCoSource(Source):
         return Labels(silhouette=partial(from_mask, mask))
 
 
-@remembered(2)  # every sequence of a worker looks itself up in it
+@trees.remembered(2)  # every sequence of a worker looks itself up in it
 def read_meta(path: Path) -> dict[str, Any]:
     """Read meta.json: for `is_train` and `subject_id`, a list per sequence of one value per frame.
 
     Raises:
         SourceError: it does not parse, or holds something else.
     """
-    meta = read_json(path, AGAIN)
+    meta = trees.read_json(path, AGAIN)
     lists = {key: meta.get(key) if isinstance(meta, dict) else None for key in ("is_train", "subject_id")}
     if not all(isinstance(one, list) and all(isinstance(frames, list) for frames in one) for one in lists.values()):
-        raise unparsed(path, "is_train and subject_id are no lists of one list per sequence", AGAIN)
+        raise trees.unparsed(path, "is_train and subject_id are no lists of one list per sequence", AGAIN)
     return lists
 
 
@@ -191,8 +172,8 @@ def _list_view(folder: Path, num_frames: int) -> tuple[pa.StringArray, list[tupl
     """Names of one camera's images that meta.json knows, and what is left out."""
     if not folder.is_dir():
         return pa.array([], pa.string()), [(num_frames, Reason.MISSING, "frames: the camera's folder is not there")]
-    names, odd = list_named(folder, r"\d{8}\.jpg")
-    known = numbers_of(names, 0, -4) < num_frames
+    names, odd = trees.list_named(folder, r"\d{8}\.jpg")
+    known = trees.numbers_of(names, 0, -4) < num_frames
     unknown, absent = int((~known).sum()), num_frames - int(known.sum())
     return names.filter(pa.array(known)), [
         (odd, Reason.BAD_LABEL, "images are not named like 00000024.jpg"),
@@ -209,18 +190,18 @@ def _cameras_of(folder: Path, instants: Any) -> tuple[Floats, Floats]:
         if not path.is_file():
             continue
         try:
-            calibration = read_json(path, AGAIN)
+            calibration = trees.read_json(path, AGAIN)
             matrices[row] = np.array(calibration["K"], float).reshape(8, 3, 3)
             poses[row] = np.array(calibration["M"], float).reshape(8, 4, 4)
         except (KeyError, TypeError, ValueError) as error:
-            raise unparsed(path, f"K (8, 3, 3) and M (8, 4, 4) are due: {error}", AGAIN) from error
+            raise trees.unparsed(path, f"K (8, 3, 3) and M (8, 4, 4) are due: {error}", AGAIN) from error
         if not (np.isfinite(matrices[row]).all() and np.isfinite(poses[row]).all()):
-            raise unparsed(path, "K or M holds numbers that are not finite", AGAIN)
+            raise trees.unparsed(path, "K or M holds numbers that are not finite", AGAIN)
     return matrices, poses
 
 
 def _sequences(home: Path) -> list[str]:
-    return [name for name in list_folders(home / "rgb") if len(name) == 4 and name.isdecimal()]
+    return [name for name in trees.list_folders(home / "rgb") if len(name) == 4 and name.isdecimal()]
 
 
 def _is_home(folder: Path) -> bool:

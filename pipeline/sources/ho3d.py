@@ -34,24 +34,11 @@ from manifests.errors import SourceError
 from manifests.types import EVALUATION, OFFICIAL_SPLIT, BoxFrom, Domain, Reason, Reject, SilhouetteFrom, Split, key_part
 from manifests.unpickle import read_pickle
 from pipeline.silhouettes import from_limbs
+from pipeline.sources import trees
 from pipeline.sources.base import Card, Floats, Labels, Marker, Recording, Scan, Source
 from pipeline.sources.boxes import around, clipped
 from pipeline.sources.calibration import is_rotation, pinhole
 from pipeline.sources.layout import files_below
-from pipeline.sources.trees import (
-    below,
-    counted,
-    find_home,
-    list_folders,
-    list_named,
-    list_names,
-    numbers_of,
-    read_text,
-    remembered,
-    require_home,
-    unparsed,
-    unwrapped,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -92,22 +79,21 @@ class Ho3dSource(Source):
     @override
     def look(self, root: Path) -> list[Marker]:
         """See `Source.look`."""
-        home = find_home(root, _is_home)
+        home = trees.find_home(root, _is_home)
         there = home or root
         lists = all((there / f"{name}.txt").is_file() for name in FOLDERS.values() if (there / name).is_dir())
         calibrated = (there / "calibration").is_dir()
         seen = f"{_version(there)} detected" if home else WHERE
-        every, nowhere = "without: every picture counts", "v3 only; without: cameras have no place"
         return [
             Marker(what="train/SB10/rgb/ or evaluation/SB11/rgb/", found=home is not None, hint=seen),
-            Marker(what="train.txt, evaluation.txt", found=lists, needed=False, hint="" if lists else every),
-            Marker(what="calibration/", found=calibrated, needed=False, hint="" if calibrated else nowhere),
+            Marker.of("train.txt, evaluation.txt", lists, "without: every picture counts", needed=False),
+            Marker.of("calibration/", calibrated, "v3 only; without: cameras have no place", needed=False),
         ]
 
     @override
     def recordings(self, root: Path) -> list[Recording]:
         """One recording per group of cameras and split; see `Source.recordings`."""
-        home = require_home(root, _is_home, "neither train/ nor evaluation/ holds a folder SB10/rgb/", WHERE)
+        home = trees.require_home(root, _is_home, "neither train/ nor evaluation/ holds a folder SB10/rgb/", WHERE)
         logger.info("HO-3D %s detected in %s", _version(home), home)
         found = []
         for split, name in FOLDERS.items():
@@ -139,18 +125,20 @@ class Ho3dSource(Source):
         for folder in (name for name in folders if (above / name / "rgb").is_dir()):
             names, left_out = _list_view(above / folder, None if listed is None else listed.get(folder, set()))
             place = (above / folder / "rgb").relative_to(root).as_posix()
-            rejects += counted(place, *left_out)
+            rejects += trees.counted(place, *left_out)
             view = f"cam{folder[len(group) :]}"
             matrix, pose = _calibrated(calibration, folder[len(group) :])
             if np.isnan(matrix).any():
                 matrix = _first_matrix(above / folder / "meta", names)
             places.append(place)
-            views.append((numbers_of(names, 0, -4), np.full(len(names), view), below(place, names), matrix, pose))
+            views.append(
+                (trees.numbers_of(names, 0, -4), np.full(len(names), view), trees.below(place, names), matrix, pose)
+            )
         frames, view_of, media, matrices, poses = zip(*views, strict=True)
         sizes, everywhere = [len(one) for one in frames], np.unique(np.concatenate(frames))
         for place, size in zip(places, sizes, strict=True):
             what = f"of {len(everywhere)} instants have no usable picture of this camera"
-            rejects += counted(place, (len(everywhere) - size if size else 0, Reason.MISSING, what))
+            rejects += trees.counted(place, (len(everywhere) - size if size else 0, Reason.MISSING, what))
         table = self.table(
             recording, split,
             instant=np.concatenate(frames),
@@ -219,7 +207,7 @@ def project(joints_m: Floats, matrix: Floats) -> tuple[Floats, float]:
     return pixels[:, :2] / pixels[:, 2:], float(FINGER_M * matrix[0, 0] / np.median(points[:, 2]))
 
 
-@remembered(2)
+@trees.remembered(2)
 def read_list(path: Path) -> dict[str, set[str]] | None:
     """Read train.txt or evaluation.txt: file ids by sequence; None where it is not there.
 
@@ -229,10 +217,10 @@ def read_list(path: Path) -> dict[str, set[str]] | None:
     if not path.is_file():
         return None
     listed: dict[str, set[str]] = {}
-    for line in read_text(path, AGAIN).split():
+    for line in trees.read_text(path, AGAIN).split():
         sequence, slash, name = line.partition("/")
         if not slash or not name.isdecimal():
-            raise unparsed(path, f"{line[:80]!r} is not like SB10/0000", AGAIN)
+            raise trees.unparsed(path, f"{line[:80]!r} is not like SB10/0000", AGAIN)
         listed.setdefault(sequence, set()).add(name)
     return listed
 
@@ -243,7 +231,7 @@ def _list_view(folder: Path, listed: set[str] | None) -> tuple[pa.StringArray, l
     Raises:
         SourceError: pictures of both versions lie in one folder.
     """
-    names, odd = list_named(folder / "rgb", r"\d{4}\.(?:jpg|png)")
+    names, odd = trees.list_named(folder / "rgb", r"\d{4}\.(?:jpg|png)")
     if len(pc.unique(pc.utf8_slice_codeunits(names, 4, 8))) > 1:
         raise SourceError(
             "png (v2) and jpg (v3) lie in one folder",
@@ -257,11 +245,13 @@ def _list_view(folder: Path, listed: set[str] | None) -> tuple[pa.StringArray, l
         left_out.append((len(names) - len(taken), Reason.UNLABELLED, "pictures are not listed"))
         names = taken
     metas, _ = (
-        list_named(folder / "meta", r"\d{4}\.pkl") if (folder / "meta").is_dir() else (pa.array([], pa.string()), 0)
+        trees.list_named(folder / "meta", r"\d{4}\.pkl")
+        if (folder / "meta").is_dir()
+        else (pa.array([], pa.string()), 0)
     )
     labelled = pc.is_in(pc.utf8_slice_codeunits(names, 0, 4), pc.utf8_slice_codeunits(metas, 0, 4))
     without = names.filter(pc.invert(labelled))
-    ranges = f"pictures: meta missing for {folder.name}/{', '.join(_ranges(numbers_of(without, 0, -4)))}"
+    ranges = f"pictures: meta missing for {folder.name}/{', '.join(_ranges(trees.numbers_of(without, 0, -4)))}"
     left_out.append((len(without), Reason.UNLABELLED, ranges))
     return names.filter(labelled), left_out
 
@@ -283,15 +273,15 @@ def _calibrated(folder: Path, digit: str) -> tuple[Floats, Floats]:
         return matrix, pose
     lens, place = (folder / name.format(orders.index(int(digit))) for name in ("cam_{}_intrinsics.txt", "trans_{}.txt"))
     if lens.is_file():
-        values = dict(re.findall(r"(\w+)\s*:\s*([-+.\deE]+)", read_text(lens, AGAIN)))
+        values = dict(re.findall(r"(\w+)\s*:\s*([-+.\deE]+)", trees.read_text(lens, AGAIN)))
         try:
             matrix = pinhole(*(float(values[key]) for key in ("fx", "fy", "ppx", "ppy")))
         except (KeyError, ValueError) as error:
-            raise unparsed(lens, f"fx, fy, ppx and ppy are due: {error}", AGAIN) from error
+            raise trees.unparsed(lens, f"fx, fy, ppx and ppy are due: {error}", AGAIN) from error
     if place.is_file():
         shared_from_camera = _table(place)
         if shared_from_camera.shape != (4, 4) or not is_rotation(shared_from_camera[:3, :3]):
-            raise unparsed(place, "it is no rigid motion of 4 x 4 numbers", AGAIN)
+            raise trees.unparsed(place, "it is no rigid motion of 4 x 4 numbers", AGAIN)
         pose = np.asarray(np.linalg.inv(shared_from_camera), np.float64)
     return matrix, pose
 
@@ -326,20 +316,24 @@ def _table(path: Path) -> Floats:
     """Rows of numbers."""
     try:
         return np.array(
-            [[float(word) for word in line.split()] for line in read_text(path, AGAIN).splitlines() if line.strip()]
+            [
+                [float(word) for word in line.split()]
+                for line in trees.read_text(path, AGAIN).splitlines()
+                if line.strip()
+            ]
         )
     except ValueError as error:
-        raise unparsed(path, error, AGAIN) from error
+        raise trees.unparsed(path, error, AGAIN) from error
 
 
 def _split_folder(home: Path, split: Split) -> Path:
-    return unwrapped(home / FOLDERS[split])
+    return trees.unwrapped(home / FOLDERS[split])
 
 
 def _groups(folder: Path) -> dict[str, Sequence[str]]:
     """Sequence folders by the group that they are cameras of, or by their own name."""
     groups: dict[str, list[str]] = {}
-    for name in list_folders(folder):
+    for name in trees.list_folders(folder):
         if (folder / name / "rgb").is_dir():
             groups.setdefault(_group_of(name), []).append(name)
     return dict(groups)
@@ -358,7 +352,7 @@ def _version(home: Path) -> str:
     """Which release it is, by the suffix of a picture."""
     for split in FOLDERS:
         for folders in _groups(_split_folder(home, split)).values():
-            for image in list_names(_split_folder(home, split) / folders[0] / "rgb"):
+            for image in trees.list_names(_split_folder(home, split) / folders[0] / "rgb"):
                 if image[-4:] in _VERSIONS:
                     return _VERSIONS[image[-4:]]
     return ""

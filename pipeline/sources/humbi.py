@@ -37,11 +37,11 @@ from manifests.geometry import project
 from manifests.types import EVERYBODY, BoxFrom, Domain, Reason, Reject, SilhouetteFrom, Split
 from pipeline.recipes import SourceRecipe
 from pipeline.silhouettes import from_vertices
+from pipeline.sources import trees
 from pipeline.sources.base import STAGE, Card, Floats, Labels, Marker, Recording, Scan, Source
 from pipeline.sources.boxes import around, clipped, whole
 from pipeline.sources.calibration import is_rotation
 from pipeline.sources.layout import require_folder
-from pipeline.sources.trees import MAX_PROBED, image_size, list_folders, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -140,21 +140,13 @@ class HumbiSource(Source):
         whole = [folder for folder in mine if all((folder / text).is_file() for text in _NEEDED)]
         has_frames = any(_instants(folder) for folder in whole)
         markers = [
-            Marker(
-                what=f"**/subject_*/{name}",
-                found=bool(mine),
-                hint="" if mine else f"unpack the {name.title()}_* bundles",
-            ),
+            Marker.of(f"**/subject_*/{name}", mine, f"unpack the {name.title()}_* bundles"),
             Marker(
                 what=f"subject_*/{name}/{{intrinsic,extrinsic}}.txt",
                 found=bool(whole),
                 hint="" if len(whole) == len(mine) else f"{len(whole)} of {len(mine)} sessions have both",
             ),
-            Marker(
-                what=f"subject_*/{name}/00000001",
-                found=has_frames,
-                hint="" if has_frames else "a folder of eight digits for each frame",
-            ),
+            Marker.of(f"subject_*/{name}/00000001", has_frames, "a folder of eight digits for each frame"),
         ]
         if num_other := sum(folder.name == other for folder in found):
             hint = (
@@ -314,7 +306,7 @@ def _find_sessions(folder: Path, depth: int = 0) -> Iterator[Path]:
     """The body and hand sessions of all subjects below a folder, in order of their names."""
     is_subject = _SUBJECT.fullmatch(folder.absolute().name) is not None
     try:
-        names = list_folders(folder)
+        names = trees.list_folders(folder)
     except SourceError as error:
         logger.warning("%s: %s", folder, error.what)
         return
@@ -333,7 +325,7 @@ def _subject(session: Path) -> int:
 
 def _instants(session: Path) -> list[int]:
     """The frames of a session, sorted."""
-    return [int(name) for name in list_folders(session) if _FRAME.fullmatch(name)]
+    return [int(name) for name in trees.list_folders(session) if _FRAME.fullmatch(name)]
 
 
 def _files(root: Path, session: Path) -> tuple[tuple[str, int], ...]:
@@ -350,7 +342,7 @@ def _check_size(root: Path, media: Sequence[str], size: tuple[int, int]) -> None
     Raises:
         SourceError: it is of another size.
     """
-    found = image_size(root, pa.array(media[:MAX_PROBED], pa.string()))
+    found = trees.image_size(root, pa.array(media[: trees.MAX_PROBED], pa.string()))
     if found not in (None, size):  # those that cannot be read are left out when they are cut
         raise SourceError(
             "the picture is of {} x {} px, its camera of {} x {} px".format(*found, *size),
@@ -614,7 +606,7 @@ def _read_blocks(path: Path, shape: tuple[int, ...]) -> dict[int, Floats]:
 
     if not path.is_file():
         raise SourceError(f"{path.name} is missing", where=path, hint=_AGAIN)
-    text = read_text(path, _AGAIN).splitlines()
+    text = trees.read_text(path, _AGAIN).splitlines()
     lines = [(number, line.split()) for number, line in enumerate(text, start=1) if line.strip()]
     for number, words in lines[:3]:
         if ":" not in " ".join(words):
@@ -645,7 +637,7 @@ def _read_blocks(path: Path, shape: tuple[int, ...]) -> dict[int, Floats]:
 def _read_list(path: Path) -> dict[int, list[float]] | str:
     """Read a list.txt: xmin, xmax, ymin, ymax by camera, or what is wrong with it. Commas or blanks part the numbers."""
     try:
-        lines = read_text(path, _AGAIN).replace(",", " ").splitlines()
+        lines = trees.read_text(path, _AGAIN).replace(",", " ").splitlines()
     except SourceError as error:
         return error.what if path.exists() else "is missing"
     boxes: dict[int, list[float]] = {}
@@ -672,7 +664,7 @@ def _read_points(path: Path, num: int) -> Floats | str | None:
     An unknown point is written as zeros, as NaN, or lies beyond all bounds.
     """
     try:
-        values = np.fromiter(map(float, read_text(path, _AGAIN).split()), np.float64)
+        values = np.fromiter(map(float, trees.read_text(path, _AGAIN).split()), np.float64)
     except SourceError as error:
         return error.what if path.exists() else None
     except ValueError as error:

@@ -37,19 +37,11 @@ from manifests.errors import SourceError
 from manifests.files import stamp_of, write_bytes
 from manifests.jsonstream import iter_arrays, iter_members
 from manifests.types import OFFICIAL_SPLIT, BoxFrom, Domain, Reason, Reject, Split, key_part
+from pipeline.sources import trees
 from pipeline.sources.base import STAGE, Card, Floats, Marker, Recording, Scan, Source
 from pipeline.sources.boxes import clipped, whole
 from pipeline.sources.calibration import is_rotation, pinhole
 from pipeline.sources.layout import require_folder
-from pipeline.sources.trees import (
-    MAX_FOLDERS,
-    counted,
-    image_size,
-    list_folders,
-    list_names,
-    nothing_seen,
-    remembered,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -183,10 +175,9 @@ class InterHandSource(Source):
         markers = [Marker(what=IMAGES, found=True, hint=fewer)]
         for split in splits:
             for what, without in (("data", "whole frames are cut"), ("camera", "pairs have no view angle")):
-                found = tree.annotation(split, what) is not None
-                hint = "" if found else f"without it {without}; unpack the annotations of v1.0 below the root"
+                hint = f"without it {without}; unpack the annotations of v1.0 below the root"
                 name = f"annotations/{split}/InterHand2.6M_{split}_{what}.json"
-                markers.append(Marker(what=name, found=found, needed=False, hint=hint))
+                markers.append(Marker.of(name, tree.annotation(split, what), hint, needed=False))
         return markers
 
     @override
@@ -276,7 +267,7 @@ class InterHandSource(Source):
     def _recordings(self, root: Path, tree: _Tree, split: Split) -> list[Recording]:
         """The sequences of one split that data.json lists, or that are there."""
         folder = tree.images / split
-        places = {(name, sequence) for name in _captures(folder) for sequence in list_folders(folder / name)}
+        places = {(name, sequence) for name in _captures(folder) for sequence in trees.list_folders(folder / name)}
         subjects: dict[tuple[str, str], int | None] = {}
         if data := tree.annotation(split, "data"):
             if split in self.recipe.splits:  # of the others no more than their names is of interest
@@ -362,8 +353,8 @@ def _below(folder: Path, depth: int) -> list[Path]:
     """A folder and those below it, down to splits and captures; what cannot be listed is none of ours."""
     found = [folder]
     with suppress(SourceError):
-        names = [name for name in list_folders(folder) if name not in _SPLITS and not _CAPTURE.fullmatch(name)]
-        for name in names if depth and len(names) <= MAX_FOLDERS else []:
+        names = [name for name in trees.list_folders(folder) if name not in _SPLITS and not _CAPTURE.fullmatch(name)]
+        for name in names if depth and len(names) <= trees.MAX_FOLDERS else []:
             found += _below(folder / name, depth - 1)
     return found
 
@@ -378,7 +369,7 @@ def _is_annotation(folder: Path, split: Split) -> bool:
 
 
 def _captures(folder: Path) -> list[str]:
-    return [name for name in list_folders(folder) if _CAPTURE.fullmatch(name)]
+    return [name for name in trees.list_folders(folder) if _CAPTURE.fullmatch(name)]
 
 
 def _place(folder: str) -> tuple[str, str]:
@@ -392,7 +383,7 @@ def _listed(root: Path, recording: Recording, what: str) -> Path | None:
     return next((root / name for name, _ in recording.files if name.endswith(f"_{what}.json")), None)
 
 
-@remembered(8)
+@trees.remembered(8)
 def _stamp(path: Path) -> str:
     return stamp_of(path)
 
@@ -400,9 +391,9 @@ def _stamp(path: Path) -> str:
 def _files_of(root: Path, folder: str) -> tuple[dict[int, list[str]], list[Reject]]:
     """Names of the files of each camera of a sequence; a folder that is no camera's is a reject."""
     found, rejects = dict[int, list[str]](), list[Reject]()
-    for name in list_folders(root / folder):
+    for name in trees.list_folders(root / folder):
         if _CAMERA.fullmatch(name):
-            found[int(name[3:])] = [file for file in list_names(root / folder / name) if not file.startswith(".")]
+            found[int(name[3:])] = [file for file in trees.list_names(root / folder / name) if not file.startswith(".")]
         else:
             rejects.append(
                 Reject(STAGE, f"{folder}/{name}", Reason.UNLABELLED, "the folder is not called cam and a number")
@@ -418,19 +409,19 @@ def _from_files(root: Path, folder: str, there: dict[int, list[str]]) -> tuple[_
         frames = sorted(int(found[1]) for name in names if (found := _IMAGE.fullmatch(name)))
         odd = [name for name in names if not _IMAGE.fullmatch(name)]
         rejects += _of_some(place, odd, Reason.UNLABELLED, ": not called image and a number")
-        size = image_size(root / place, pa.array([f"image{frame}.jpg" for frame in frames], pa.string()))
+        size = trees.image_size(root / place, pa.array([f"image{frame}.jpg" for frame in frames], pa.string()))
         if size is not None:
             each = np.zeros((len(frames), 1), np.int64)
             parts.append(_Pictures(camera + each[:, 0], np.array(frames), size + each, whole(size) + each, each[:, 0]))
         elif frames:
-            rejects += nothing_seen(place, len(frames))
+            rejects += trees.nothing_seen(place, len(frames))
     return _Pictures.joined(parts), rejects
 
 
 def _of_some(place: str, names: Sequence[str], reason: Reason, what: str) -> list[Reject]:
     """The reject of some files, of which the first are named."""
     shown = f"({', '.join(sorted(names)[:3])}{', ...' if len(names) > 3 else ''})"
-    return counted(place, (len(names), reason, shown + what))
+    return trees.counted(place, (len(names), reason, shown + what))
 
 
 # --- the clock, the flags and the cameras ---
@@ -462,7 +453,7 @@ def _cameras(path: Path, folder: str) -> dict[int, tuple[Floats, Floats]]:
     return _read_cameras(path, _place(folder)[0].removeprefix("Capture"))
 
 
-@remembered(8)
+@trees.remembered(8)
 def _read_cameras(path: Path, capture: str) -> dict[int, tuple[Floats, Floats]]:
     found: Any = next((parts for name, parts in iter_members(path) if name == capture), {})
     cameras = {}
@@ -503,7 +494,7 @@ def _from_index(
     used = fault == OK
     rejects: list[Reject] = []
     if not there and len(frame):
-        rejects += counted(folder, (len(frame), Reason.MISSING, "pictures: no camera's folder is there"))
+        rejects += trees.counted(folder, (len(frame), Reason.MISSING, "pictures: no camera's folder is there"))
         used[:] = False
     starts = np.searchsorted(camera, views := sorted({*camera.tolist(), *there}))
     for view, start, stop in zip(views, starts, [*starts[1:], len(camera)], strict=True):

@@ -30,10 +30,10 @@ from manifests import table as tables
 from manifests.errors import SourceError
 from manifests.jsonstream import iter_members
 from manifests.types import BoxFrom, Domain, Reason, Reject, Split, key_part
+from pipeline.sources import trees
 from pipeline.sources.base import STAGE, Card, Marker, Recording, Scan, Source
 from pipeline.sources.boxes import clipped
 from pipeline.sources.layout import files_below, require_folder
-from pipeline.sources.trees import counted, find_home, image_size, list_named, misfit, nothing_seen, unwrapped
 
 FPS = 15
 CAMERAS = {f"image{number}": f"image_{number}" for number in (0, 2, 4, 6, 8)}
@@ -99,11 +99,7 @@ class JrdbSource(Source):
         return [
             Marker(what="JRDB: images/image_0/ or labels/labels_2d/", found=images or labels),
             Marker(what="images/image_{0,2,4,6,8}/<sequence>/, or image_stitched/", found=images, hint=_at(root, home)),
-            Marker(
-                what="labels/labels_2d/<sequence>_image0.json, or labels_2d_stitched/",
-                found=labels,
-                hint="" if labels else _HINT,
-            ),
+            Marker.of("labels/labels_2d/<sequence>_image0.json, or labels_2d_stitched/", labels, _HINT),
             Marker(
                 what="images and labels of the same cameras",
                 found=used,
@@ -157,7 +153,7 @@ class JrdbSource(Source):
         if not folder.is_dir():
             num = len(found.keys)
             return nothing(num, Reason.MISSING, f"{num} labelled pictures: their folder is not there")
-        names, odd = list_named(folder, r"\d{1,9}\.jpg")
+        names, odd = trees.list_named(folder, r"\d{1,9}\.jpg")
         there = set(names.to_pylist())
         listed = set(found.keys)
         if listed < there:  # a camera before which nobody is at times may leave frames out; its sequence must not
@@ -166,16 +162,16 @@ class JrdbSource(Source):
             detail = _mismatch(found.keys, there, folder.name)
             return nothing(len(there.union(found.keys)), Reason.BAD_LABEL, detail)
         width, height = due = STITCHED_SIZE if view == STITCHED else SIZE
-        size = image_size(folder, names)
+        size = trees.image_size(folder, names)
         if size is None and len(names):
-            return Scan([], nothing_seen(recording.folder, len(names)))
+            return Scan([], trees.nothing_seen(recording.folder, len(names)))
         if size not in (None, due):
             detail = f"{len(names)} images: {size[0]} x {size[1]} px, where labels are for {width} x {height}"
             return nothing(len(names), Reason.SIZE, detail)
         boxes, kept = _judge(found, path, view)
         left_out = [(count, reason, what) for (reason, what), count in sorted(found.left_out.items())]
-        rejects = counted(recording.files[0][0], *left_out)
-        rejects += counted(recording.folder, (odd, Reason.BAD_LABEL, "images are not named like 000000.jpg"))
+        rejects = trees.counted(recording.files[0][0], *left_out)
+        rejects += trees.counted(recording.folder, (odd, Reason.BAD_LABEL, "images are not named like 000000.jpg"))
         num_empty = found.num_empty + len(there) - len(found.keys)
         if num_empty or not there:
             detail = f"{num_empty} of {len(there)} pictures show nobody"
@@ -204,7 +200,7 @@ class JrdbSource(Source):
 def _layouts(folder: Path) -> Iterator[_Home]:
     for name in _WHOLE:
         yield _Home(folder / name / "images", folder / name / "labels")
-    images, labels = unwrapped(folder / "train_images"), unwrapped(folder / "train_labels")
+    images, labels = trees.unwrapped(folder / "train_images"), trees.unwrapped(folder / "train_labels")
     yield _Home(
         images / "images" if (images / "images").is_dir() else images,
         labels / "labels" if (labels / "labels").is_dir() else labels,
@@ -240,7 +236,7 @@ def _find(root: Path) -> _Home | None:
         def holds(folder: Path, fits: Callable[[_Home], bool] = fits) -> bool:
             return any(map(fits, _layouts(folder)))
 
-        folder = find_home(root, holds)
+        folder = trees.find_home(root, holds)
         if folder is not None:
             return next(filter(fits, _layouts(folder)))
     return None
@@ -273,17 +269,17 @@ def _read_labels(path: Path) -> _Boxes:
     found = _Boxes()
     for key, people in iter_members(path, "labels"):
         if not _FRAME.fullmatch(key) or not isinstance(people, list):
-            raise misfit(path, f"labels[{key!r}]", people, "a list of people under a name such as 000000.jpg")
+            raise trees.misfit(path, f"labels[{key!r}]", people, "a list of people under a name such as 000000.jpg")
         seen = set[str]()
         for number, person in enumerate(people):
             where = f"labels[{key!r}][{number}]"
             if not isinstance(person, dict):
-                raise misfit(path, where, person, "an object")
+                raise trees.misfit(path, where, person, "an object")
             label, about = person.get("label_id"), person.get("attributes", {})
             if not isinstance(label, str):
-                raise misfit(path, f"{where}.label_id", label, "a name such as pedestrian:6")
+                raise trees.misfit(path, f"{where}.label_id", label, "a name such as pedestrian:6")
             if not isinstance(about, dict):
-                raise misfit(path, f"{where}.attributes", about, "an object")
+                raise trees.misfit(path, f"{where}.attributes", about, "an object")
             pedestrian = _PEDESTRIAN.fullmatch(label)
             if pedestrian is None:
                 found.left_out[Reason.JUNK, "boxes that are of no pedestrian"] += 1
@@ -347,7 +343,7 @@ def _corners(found: _Boxes, path: Path) -> npt.NDArray[np.float64]:
     except (ValueError, TypeError, OverflowError):
         for frame, name, box in zip(found.frames, found.names, found.boxes, strict=True):
             if not _is_box(box):
-                raise misfit(path, f"labels[{found.keys[frame]!r}], box of {name}", box, "4 numbers") from None
+                raise trees.misfit(path, f"labels[{found.keys[frame]!r}], box of {name}", box, "4 numbers") from None
         raise
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from typing_extensions import override
+
 from manifests.errors import SourceError
 from manifests.types import EVERYBODY, BoxFrom, Domain, FrameKey, Reason, Reject, SilhouetteFrom, Split, key_part
 from pipeline.media import Media, is_image, is_video, probe
-from pipeline.sources.base import STAGE, Recording, Source, did_you_mean
+from pipeline.sources.base import STAGE, Marker, Recording, Source, did_you_mean
 from pipeline.sources.boxes import whole
 from pipeline.sources.calibration import Camera, fit_to_image
 
@@ -67,6 +69,19 @@ class View:
     camera: Camera | None = None
     flags: list[str] = field(default_factory=list)
     doubtful_from: int | None = None
+
+
+class OwnSource(Source):
+    """What a user filmed: any folder may hold recordings."""
+
+    @override
+    def look(self, root: Path) -> list[Marker]:
+        """See `Source.look`."""
+        try:
+            found = self.recordings(root)
+        except SourceError:
+            found = []
+        return [Marker.of(self.card.tree, found)]
 
 
 def require_folder(root: Path) -> None:

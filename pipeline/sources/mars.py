@@ -27,23 +27,10 @@ from typing_extensions import override
 from manifests.errors import SourceError
 from manifests.matlab import read_mat
 from manifests.types import BoxFrom, Domain, Reason, Reject, Split
+from pipeline.sources import trees
 from pipeline.sources.base import STAGE, Card, Marker, Recording, Scan, Source
 from pipeline.sources.boxes import whole
 from pipeline.sources.layout import files_below, unique_names
-from pipeline.sources.trees import (
-    below,
-    counted,
-    find_home,
-    image_size,
-    list_folders,
-    list_named,
-    nothing_seen,
-    numbers_of,
-    read_text,
-    remembered,
-    require_home,
-    unwrapped,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -94,17 +81,14 @@ class MarsSource(Source):
     @override
     def look(self, root: Path) -> list[Marker]:
         """See `Source.look`."""
-        home = find_home(root, _is_home)
+        home = trees.find_home(root, _is_home)
         has_info = home is not None and all(
             _info_files(root, home, split) for split, name in FOLDERS.items() if (home / name).is_dir()
         )
         return [
-            Marker(what="bbox_train/ or bbox_test/", found=home is not None, hint="" if home else _hint(root)),
-            Marker(
-                what="info/tracks_train_info.mat and train_name.txt, and those of test",
-                found=has_info,
-                needed=False,
-                hint="" if has_info else NO_INFO,
+            Marker.of("bbox_train/ or bbox_test/", home, "" if home else _hint(root)),
+            Marker.of(
+                "info/tracks_train_info.mat and train_name.txt, and those of test", has_info, NO_INFO, needed=False
             ),
         ]
 
@@ -114,8 +98,8 @@ class MarsSource(Source):
         home = _home(root)
         found = []
         for split, name in FOLDERS.items():
-            folder = unwrapped(home / name)
-            people = set(list_folders(folder))
+            folder = trees.unwrapped(home / name)
+            people = set(trees.list_folders(folder))
             if not people:
                 continue
             info = _info_files(root, home, split)
@@ -148,28 +132,28 @@ class MarsSource(Source):
             listed = len(tracks.of_person(_person_number(person))[0]) if tracks else 0
             detail = f"{listed} images of info/ have no folder"
             return Scan([], [Reject(STAGE, place, Reason.MISSING, detail, max(1, listed))])
-        names, odd = list_named(folder, rf"{re.escape(person)}C[1-6]T\d{{4}}F\d{{3,5}}\.jpg")
+        names, odd = trees.list_named(folder, rf"{re.escape(person)}C[1-6]T\d{{4}}F\d{{3,5}}\.jpg")
         if not _PERSON.fullmatch(person):
             num, detail = odd + len(names), "the folder is not named like a person, 0001"
             return Scan([], [Reject(STAGE, place, Reason.BAD_LABEL, f"{num} images: {detail}", max(1, num))])
-        rejects = counted(place, (odd, Reason.BAD_LABEL, f"images are not named like {person}C1T0001F001.jpg"))
+        rejects = trees.counted(place, (odd, Reason.BAD_LABEL, f"images are not named like {person}C1T0001F001.jpg"))
         if person in JUNK:
             detail = f"{len(names)} images: {JUNK[person]}"
             return Scan([], [*rejects, Reject(STAGE, place, Reason.JUNK, detail, max(1, len(names)))])
         if tracks:
             names, left_out = _agreed(names, tracks, person)
-            rejects += counted(place, *left_out)
-        size = image_size(folder, names)
+            rejects += trees.counted(place, *left_out)
+        size = trees.image_size(folder, names)
         if size is None:
-            return Scan([], rejects + nothing_seen(place, len(names)))
+            return Scan([], rejects + trees.nothing_seen(place, len(names)))
         width, height = size
         camera, tracklet = pc.utf8_slice_codeunits(names, 5, 6), pc.utf8_slice_codeunits(names, 7, 11)
         frames = self.table(
             recording, split,
-            instant=numbers_of(names, 12, -4),
+            instant=trees.numbers_of(names, 12, -4),
             view=pc.binary_join_element_wise("c", camera, ""),
             track=pc.binary_join_element_wise("c", camera, "t", tracklet, ""),
-            media=below(place, names),
+            media=trees.below(place, names),
             width=width, height=height,
             subject=person,
             box_xyxy_px=whole(size),
@@ -178,7 +162,7 @@ class MarsSource(Source):
         return Scan(frames, rejects)
 
 
-@remembered(2)  # one for each split: every person of a worker is looked up in it
+@trees.remembered(2)  # one for each split: every person of a worker is looked up in it
 def read_tracks(table: Path, names: Path) -> Tracks:
     """Read the tracks of one split.
 
@@ -190,7 +174,7 @@ def read_tracks(table: Path, names: Path) -> Tracks:
         SourceError: one of them does not parse, or they do not belong together.
     """
     again = "get info/ again from MARS-evaluation"
-    listed = pa.array(read_text(names, again).split(), pa.string())
+    listed = pa.array(trees.read_text(names, again).split(), pa.string())
     variable = table.stem.replace("tracks", "track")  # the variable in tracks_train_info.mat is track_train_info
     rows = np.asarray(read_mat(table, variables=[variable])[variable])
     if rows.ndim != 2 or rows.shape[1] != 4 or rows.dtype.kind not in "iuf":
@@ -242,16 +226,16 @@ def _is_home(folder: Path) -> bool:
 
 
 def _home(root: Path) -> Path:
-    return require_home(root, _is_home, "neither bbox_train/ nor bbox_test/ is here", _hint)
+    return trees.require_home(root, _is_home, "neither bbox_train/ nor bbox_test/ is here", _hint)
 
 
 def _hint(root: Path) -> str:
     """What to do about a root that is not MARS."""
-    if find_home(root, lambda folder: (folder / "bounding_box_train").is_dir()):
+    if trees.find_home(root, lambda folder: (folder / "bounding_box_train").is_dir()):
         return "this is Market-1501, single images without tracks: MARS is the video set of the same author"
-    if find_home(root, lambda folder: (folder / "bbox_train.zip").is_file()):
+    if trees.find_home(root, lambda folder: (folder / "bbox_train.zip").is_file()):
         return "unpack bbox_train.zip"
-    if find_home(root, lambda folder: (folder / "info" / "tracks_train_info.mat").is_file()):
+    if trees.find_home(root, lambda folder: (folder / "info" / "tracks_train_info.mat").is_file()):
         return "only info/ is here: the images are in bbox_train.zip and bbox_test.zip of the author's page"
     return "give the folder that holds bbox_train/ as ROOT"
 

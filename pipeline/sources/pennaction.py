@@ -21,21 +21,10 @@ from typing_extensions import override
 from manifests.errors import SourceError
 from manifests.matlab import read_mat
 from manifests.types import BoxFrom, Domain, Reason, Reject, Split
+from pipeline.sources import trees
 from pipeline.sources.base import STAGE, Card, Floats, Marker, Recording, Scan, Source
 from pipeline.sources.boxes import around, clipped
 from pipeline.sources.layout import files_below
-from pipeline.sources.trees import (
-    below,
-    counted,
-    find_home,
-    image_size,
-    list_folders,
-    list_named,
-    nothing_seen,
-    numbers_of,
-    require_home,
-    unparsed,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -87,20 +76,20 @@ class PennActionSource(Source):
     @override
     def look(self, root: Path) -> list[Marker]:
         """See `Source.look`."""
-        home = find_home(root, _is_home)
+        home = trees.find_home(root, _is_home)
         labelled = home is not None and _label(home, "*") is not None
         return [
-            Marker(what="frames/0001/000001.jpg", found=home is not None, hint="" if home else _hint(root)),
-            Marker(what="labels/0001.mat", found=labelled, needed=False, hint="" if labelled else NO_LABELS),
+            Marker.of("frames/0001/000001.jpg", home, "" if home else _hint(root)),
+            Marker.of("labels/0001.mat", labelled, NO_LABELS, needed=False),
         ]
 
     @override
     def recordings(self, root: Path) -> list[Recording]:
         """One recording per clip; see `Source.recordings`."""
-        home = require_home(root, _is_home, "no frames/0001/000001.jpg is here", _hint)
-        labels, _ = list_named(home / "labels", r"\d{4}\.mat") if (home / "labels").is_dir() else ([], 0)
+        home = trees.require_home(root, _is_home, "no frames/0001/000001.jpg is here", _hint)
+        labels, _ = trees.list_named(home / "labels", r"\d{4}\.mat") if (home / "labels").is_dir() else ([], 0)
         labelled = {str(name)[:4] for name in labels}
-        folders = list_folders(home / "frames")
+        folders = trees.list_folders(home / "frames")
         clips = {name for name in folders if _is_clip(name)}
         if len(clips) < len(folders):
             logger.warning(
@@ -136,27 +125,27 @@ class PennActionSource(Source):
             num = len(clip.joints) if clip else 0
             detail = f"{num} frames that labels tell of: no such folder"
             return Scan([], [Reject(STAGE, place, Reason.MISSING, detail, max(1, num))])
-        names, odd = list_named(folder, IMAGE)
-        rejects = counted(place, (odd, Reason.BAD_LABEL, "images are not named like 000001.jpg"))
-        size = image_size(folder, names)
+        names, odd = trees.list_named(folder, IMAGE)
+        rejects = trees.counted(place, (odd, Reason.BAD_LABEL, "images are not named like 000001.jpg"))
+        size = trees.image_size(folder, names)
         if size is None:
-            return Scan([], rejects + nothing_seen(place, len(names)))
-        instant = numbers_of(names, 0, 6)
+            return Scan([], rejects + trees.nothing_seen(place, len(names)))
+        instant = trees.numbers_of(names, 0, 6)
         shared = {"view": VIEW, "width": size[0], "height": size[1]}
         if clip is None:
-            media = below(place, names)
+            media = trees.below(place, names)
             return Scan(
                 self.table(recording, split, instant=instant, media=media, flags=(UNLABELLED,), **shared), rejects
             )
         if size != clip.size:
             detail = "images of {} x {} px, where the labels are for {} x {}".format(*size, *clip.size)
-            return Scan([], rejects + counted(place, (len(names), Reason.BAD_LABEL, detail)))
+            return Scan([], rejects + trees.counted(place, (len(names), Reason.BAD_LABEL, detail)))
         row = instant - 1
         told = (row >= 0) & (row < len(clip.joints))
         boxes, from_joints = _boxes(clip, recording.sequence)
         known = told.copy()
         known[told] = np.isfinite(boxes[row[told]]).all(axis=1)
-        rejects += counted(
+        rejects += trees.counted(
             place,
             (int((~told).sum()), Reason.UNLABELLED, f"images have no row in labels/{recording.sequence}.mat"),
             (len(clip.joints) - int(told.sum()), Reason.MISSING, "frames of the labels have no image"),
@@ -168,7 +157,7 @@ class PennActionSource(Source):
         frames = self.table(
             recording, split,
             instant=instant[known],
-            media=below(place, names),
+            media=trees.below(place, names),
             track=TRACK,
             box_xyxy_px=boxes[row],
             box_from=np.where(from_joints[row], BoxFrom.KEYPOINTS.value, BoxFrom.DATASET.value),
@@ -196,7 +185,7 @@ def read_clip(path: Path) -> Clip:
         if joints.ndim != 3 or joints.shape[1] != NUM_JOINTS:
             raise ValueError(f"x is of shape {parts['x'].shape}, not frames x {NUM_JOINTS}")
     except (ValueError, TypeError, OverflowError) as error:
-        raise unparsed(path, error, "unpack labels/ again", says="is no label file of Penn Action") from error
+        raise trees.unparsed(path, error, "unpack labels/ again", says="is no label file of Penn Action") from error
     return Clip(joints, boxes, (width, height), is_train)
 
 
@@ -219,8 +208,8 @@ def _is_clip(name: str) -> bool:
 
 
 def _is_home(folder: Path) -> bool:
-    clip = next((name for name in list_folders(folder / "frames") if _is_clip(name)), None)
-    return clip is not None and len(list_named(folder / "frames" / clip, IMAGE)[0]) > 0
+    clip = next((name for name in trees.list_folders(folder / "frames") if _is_clip(name)), None)
+    return clip is not None and len(trees.list_named(folder / "frames" / clip, IMAGE)[0]) > 0
 
 
 def _label(home: Path, name: str) -> Path | None:
@@ -228,8 +217,8 @@ def _label(home: Path, name: str) -> Path | None:
 
 
 def _hint(root: Path) -> str:
-    if find_home(root, lambda folder: (folder / "Penn_Action.tar.gz").is_file()):
+    if trees.find_home(root, lambda folder: (folder / "Penn_Action.tar.gz").is_file()):
         return "unpack Penn_Action.tar.gz"
-    if find_home(root, lambda folder: (folder / "labels" / "0001.mat").is_file()):
+    if trees.find_home(root, lambda folder: (folder / "labels" / "0001.mat").is_file()):
         return "only labels/ is here: frames/ is part of the same archive"
     return "give the folder that holds frames/ and labels/ (Penn_Action) as ROOT"

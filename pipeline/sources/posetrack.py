@@ -33,10 +33,10 @@ from manifests.files import stamp_of, write_bytes, write_json
 from manifests.jsonstream import iter_items
 from manifests.types import EVERYBODY, OFFICIAL_SPLIT, BoxFrom, Domain, FrameKey, Reason, Reject, Split, key_part
 from pipeline.recipes import SourceRecipe
+from pipeline.sources import trees
 from pipeline.sources.base import STAGE, Card, Marker, Recording, Scan, Source
 from pipeline.sources.boxes import clipped
 from pipeline.sources.layout import files_below, require_folder
-from pipeline.sources.trees import counted, find_home, image_size, list_folders, list_names, misfit, nothing_seen
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class PoseTrackSource(Source):
         shown = home is not None and (old or (home / "images").is_dir())
         markers = [
             Marker(what="PoseTrack: images/ or labels of it", found=home is not None, hint=IS_2017 if old else ""),
-            Marker(what="images/{train,val}/000001_bonn_train/", found=shown, hint="" if shown else OFFLINE),
+            Marker.of("images/{train,val}/000001_bonn_train/", shown, OFFLINE),
         ]
         for split in EXPECTED:
             forms = _forms(home, split) if home is not None else {}
@@ -175,26 +175,26 @@ class PoseTrackSource(Source):
         if len(there) < len(labelled):
             gone = next(picture for number, picture in labelled.items() if number not in there)
             what = f"of {len(labelled)} labelled images are not there, such as {gone.file}"
-            rejects += counted(place, (len(labelled) - len(there), Reason.MISSING, what))
+            rejects += trees.counted(place, (len(labelled) - len(there), Reason.MISSING, what))
         if not there:
             return Scan([], rejects)
         folder = next(iter(there.values())).file.parent
         names = pa.array(
             [picture.file.name for picture in there.values() if picture.file.parent == folder], pa.string()
         )
-        size = image_size(home / folder, names)
+        size = trees.image_size(home / folder, names)
         if size is None:
-            return Scan([], rejects + nothing_seen(place, len(there)))
+            return Scan([], rejects + trees.nothing_seen(place, len(there)))
         judge = _Judge(self.recipe, recording, official, path, size)
         astray = 0
         for number, label in enumerate(iter_items(path, "annotations")):
             if not isinstance(label, dict):
-                raise misfit(path, f"annotations[{number}]", label, "an object")
+                raise trees.misfit(path, f"annotations[{number}]", label, "an object")
             image = _whole(label, "image_id", f"annotations[{number}]", path)
             astray += image not in pictures
             if image in there:
                 judge.take(label, there[image], number)
-        rejects += counted(
+        rejects += trees.counted(
             place,
             (astray, Reason.BAD_LABEL, "people are in none of the pictures that their file lists"),
             (len(there) - len(judge.looked_at), Reason.EMPTY, f"of {len(there)} labelled pictures show nobody"),
@@ -298,17 +298,17 @@ def _find(root: Path) -> Path | None:
         images = any(_holds_sequences(folder / "images" / split) for split in EXPECTED)
         return images or _is_2017(folder) or any(_forms(folder, split) for split in EXPECTED)
 
-    homes = (find_home(root, test) for test in (is_21, is_whole, is_part))
+    homes = (trees.find_home(root, test) for test in (is_21, is_whole, is_part))
     return next((home for home in homes if home is not None), None)
 
 
 def _is_2017(home: Path) -> bool:
     images = [home / "images", home / "posetrack_data/images"]
-    return any(name.startswith(("bonn", "mpii")) for folder in images for name in list_folders(folder))
+    return any(name.startswith(("bonn", "mpii")) for folder in images for name in trees.list_folders(folder))
 
 
 def _holds_sequences(folder: Path) -> bool:
-    return any(_SEQUENCE.fullmatch(name) for name in list_folders(folder))
+    return any(_SEQUENCE.fullmatch(name) for name in trees.list_folders(folder))
 
 
 def _forms(home: Path, split: Split) -> dict[str, list[Path]]:
@@ -330,7 +330,7 @@ def _said(home: Path, split: Split, forms: dict[str, list[Path]]) -> str:
     if not forms:
         return f"0/{EXPECTED[split]} sequences found"
     (form, files), *others = forms.items()
-    shown = set(list_folders(home / "images" / split))
+    shown = set(trees.list_folders(home / "images" / split))
     labelled = shown if form == _MERGED else {file.stem for file in files}
     both = len(labelled & shown)
     told = [f"{form} is used"] + [f"{name} is there too, and not used" for name, _ in others]
@@ -360,10 +360,12 @@ def _take_apart(path: Path) -> dict[str, bytes]:
         images.setdefault(name, []).append(json.dumps(kept))
     for number, label in enumerate(iter_items(path, "annotations")):
         if not isinstance(label, dict):
-            raise misfit(path, f"annotations[{number}]", label, "an object")
+            raise trees.misfit(path, f"annotations[{number}]", label, "an object")
         owner = sequence_of.get(_whole(label, "image_id", f"annotations[{number}]", path))
         if owner is None:
-            raise misfit(path, f"annotations[{number}].image_id", label["image_id"], "the id of one of the images")
+            raise trees.misfit(
+                path, f"annotations[{number}].image_id", label["image_id"], "the id of one of the images"
+            )
         people.setdefault(owner, []).append(json.dumps(label))
     return {
         name: f'{{"images": [{", ".join(listed)}], "annotations": [{", ".join(people.get(name, []))}]}}'.encode()
@@ -375,7 +377,7 @@ def _images(path: Path) -> Iterator[dict[str, Any]]:
     try:
         for number, image in enumerate(iter_items(path, "images")):
             if not isinstance(image, dict):
-                raise misfit(path, f"images[{number}]", image, "an object")
+                raise trees.misfit(path, f"images[{number}]", image, "an object")
             yield image
     except SourceError as error:
         if "annolist" in error.what:
@@ -396,9 +398,9 @@ def _read_pictures(path: Path) -> dict[int, _Picture]:
         file, name = _file_name(image, where, path), _whole(image, "id", where, path)
         labelled = [image.get(key, False) for key in ("is_labeled", "has_labeled_person")]
         if not all(isinstance(value, bool | int) for value in labelled):
-            raise misfit(path, f"{where}.is_labeled", labelled, "true or false")
+            raise trees.misfit(path, f"{where}.is_labeled", labelled, "true or false")
         if name in pictures or file in files:
-            raise misfit(path, f"{where}.id", name, "another image than those before it")
+            raise trees.misfit(path, f"{where}.id", name, "another image than those before it")
         pictures[name] = _Picture(int(file.stem), file, any(labelled))
         files.add(file)
     return pictures
@@ -407,7 +409,9 @@ def _read_pictures(path: Path) -> dict[int, _Picture]:
 def _there(home: Path, labelled: dict[int, _Picture]) -> dict[int, _Picture]:
     """The pictures whose file is there; each folder is listed once."""
     folders = {picture.file.parent for picture in labelled.values()}
-    listed = {folder: set(list_names(home / folder)) if (home / folder).is_dir() else set[str]() for folder in folders}
+    listed = {
+        folder: set(trees.list_names(home / folder)) if (home / folder).is_dir() else set[str]() for folder in folders
+    }
     return {n: picture for n, picture in labelled.items() if picture.file.name in listed[picture.file.parent]}
 
 
@@ -416,7 +420,7 @@ def _file_name(image: dict[str, Any], where: str, path: Path) -> PurePosixPath:
     file = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
     named = _SEQUENCE.fullmatch(file.parent.name) and _NUMBER.fullmatch(file.stem)
     if not named or file.is_absolute() or ".." in file.parts:
-        raise misfit(path, f"{where}.file_name", name, "a file such as images/train/000001_bonn_train/000000.jpg")
+        raise trees.misfit(path, f"{where}.file_name", name, "a file such as images/train/000001_bonn_train/000000.jpg")
     return file
 
 
@@ -425,7 +429,7 @@ def _whole(item: dict[str, Any], key: str, where: str, path: Path, *, absent: in
     if value is None and absent is not None:
         return absent
     if not isinstance(value, int) or isinstance(value, bool):
-        raise misfit(path, f"{where}.{key}", value, "a whole number")
+        raise trees.misfit(path, f"{where}.{key}", value, "a whole number")
     return value
 
 
@@ -439,5 +443,5 @@ def _numbers(item: dict[str, Any], key: str, count: int, where: str, path: Path)
     except (ValueError, TypeError, OverflowError):
         numbers = np.zeros(0)
     if numbers.shape != (count,):
-        raise misfit(path, f"{where}.{key}", value, f"{count} numbers")
+        raise trees.misfit(path, f"{where}.{key}", value, f"{count} numbers")
     return numbers

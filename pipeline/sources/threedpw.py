@@ -26,23 +26,11 @@ from manifests.errors import SourceError
 from manifests.geometry import project
 from manifests.types import EVALUATION, BoxFrom, Domain, Reason, Reject, Split
 from manifests.unpickle import read_pickle
+from pipeline.sources import trees
 from pipeline.sources.base import STAGE, Card, Floats, Marker, Recording, Scan, Source
 from pipeline.sources.boxes import around, clipped
 from pipeline.sources.calibration import is_rotation
 from pipeline.sources.layout import files_below, unique_names
-from pipeline.sources.trees import (
-    below,
-    counted,
-    find_home,
-    image_size,
-    list_folders,
-    list_named,
-    nothing_seen,
-    numbers_of,
-    require_home,
-    unparsed,
-    unwrapped,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -97,18 +85,18 @@ class ThreedpwSource(Source):
     @override
     def look(self, root: Path) -> list[Marker]:
         """See `Source.look`."""
-        home = find_home(root, _is_home)
+        home = trees.find_home(root, _is_home)
         files = home is not None and any(_pickles(home))
         images = home is not None and (home / IMAGES).is_dir()
         return [
-            Marker(what=f"{SEQUENCES}/{{train,validation,test}}/*.pkl", found=files, hint="" if files else _hint(root)),
-            Marker(what=f"{IMAGES}/", found=images, hint="" if images else f"unpack {IMAGES}.zip beside {SEQUENCES}/"),
+            Marker.of(f"{SEQUENCES}/{{train,validation,test}}/*.pkl", files, "" if files else _hint(root)),
+            Marker.of(f"{IMAGES}/", images, f"unpack {IMAGES}.zip beside {SEQUENCES}/"),
         ]
 
     @override
     def recordings(self, root: Path) -> list[Recording]:
         """One recording per sequence; see `Source.recordings`."""
-        home = require_home(root, _is_home, f"no {SEQUENCES}/ is here", _hint)
+        home = trees.require_home(root, _is_home, f"no {SEQUENCES}/ is here", _hint)
         if not (home / IMAGES).is_dir():
             raise SourceError(f"no {IMAGES}/ is here", where=home, hint=f"unpack {IMAGES}.zip beside {SEQUENCES}/")
         paths: dict[str, tuple[Split, Path]] = {}
@@ -122,7 +110,7 @@ class ThreedpwSource(Source):
             raise SourceError(f"{SEQUENCES}/ holds no train/*.pkl", where=home / SEQUENCES, hint=_hint(root))
         if any(path.parent.name == "val" for _, path in paths.values()):
             logger.warning("3DPW: found %s/val, expected validation: using val.", SEQUENCES)
-        images = unwrapped(home / IMAGES)
+        images = trees.unwrapped(home / IMAGES)
         found = [
             Recording(
                 sequence=sequence,
@@ -146,31 +134,31 @@ class ThreedpwSource(Source):
         if not folder.is_dir():
             detail = f"{num_frames} frames that labels tell of: no such folder"
             return Scan([], [Reject(STAGE, place, Reason.MISSING, detail, max(1, num_frames))])
-        names, odd = list_named(folder, r"image_\d{5}\.jpg")
-        rejects = counted(place, (odd, Reason.BAD_LABEL, "images are not named like image_00000.jpg"))
-        size = image_size(folder, names)
+        names, odd = trees.list_named(folder, r"image_\d{5}\.jpg")
+        rejects = trees.counted(place, (odd, Reason.BAD_LABEL, "images are not named like image_00000.jpg"))
+        size = trees.image_size(folder, names)
         if size is None:
-            return Scan([], rejects + nothing_seen(place, len(names)))
+            return Scan([], rejects + trees.nothing_seen(place, len(names)))
         if (np.abs(told.intrinsics[:2, 2] / size - 0.5) > OFF_CENTRE).any():
             x, y = told.intrinsics[:2, 2]
             detail = f"images of {size[0]} x {size[1]} px, where the middle of the calibration is ({x:.0f}, {y:.0f})"
-            return Scan([], rejects + counted(place, (len(names), Reason.SIZE, detail)))
-        instant = numbers_of(names, 6, 11)
+            return Scan([], rejects + trees.counted(place, (len(names), Reason.SIZE, detail)))
+        instant = trees.numbers_of(names, 6, 11)
         labelled = instant < num_frames
         num, last = int(labelled.sum()), f"images have no labels: those end with frame {num_frames - 1}"
-        rejects += counted(
+        rejects += trees.counted(
             place,
             (len(names) - num, Reason.UNLABELLED, last),
             (num_frames - num, Reason.MISSING, "frames of the labels have no image"),
             (0 if num_people else num, Reason.UNLABELLED, "images in which nobody is labelled"),
         )
-        instant, media = instant[labelled], below(place, names.filter(labelled))
+        instant, media = instant[labelled], trees.below(place, names.filter(labelled))
         parts = []
         for person in range(num_people):
             keypoints = _plausible(told.keypoints[person], size)
             boxes, is_seen = _boxes(told, person, keypoints, size)
             track, within = f"p{person}", np.asarray(np.isfinite(boxes).all(axis=1))
-            rejects += counted(
+            rejects += trees.counted(
                 place,
                 (int((~is_seen)[instant].sum()), Reason.UNLABELLED, f"frames say nothing of where {track} is"),
                 (int((is_seen & ~within)[instant].sum()), Reason.HIDDEN, f"frames of {track}, outside of the image"),
@@ -226,7 +214,7 @@ def read_sequence(path: Path) -> Sequence:
         if not np.isfinite(told.intrinsics).all() or min(told.intrinsics[0, 0], told.intrinsics[1, 1]) <= 0:
             raise ValueError("cam_intrinsics is no camera matrix")
     except (ValueError, TypeError, KeyError) as error:
-        raise unparsed(path, error, f"unpack {SEQUENCES}.zip again", says="holds no sequence of 3DPW") from error
+        raise trees.unparsed(path, error, f"unpack {SEQUENCES}.zip again", says="holds no sequence of 3DPW") from error
     return told
 
 
@@ -268,8 +256,8 @@ def _boxes(told: Sequence, person: int, keypoints: Floats, size: tuple[int, int]
 
 def _pickles(home: Path) -> list[tuple[Split, Path]]:
     """The pickles of each split, sorted."""
-    folder = unwrapped(home / SEQUENCES)
-    names = list_folders(folder)
+    folder = trees.unwrapped(home / SEQUENCES)
+    names = trees.list_folders(folder)
     return [
         (SPLITS[name], path) for name in SPLITS if name in names for path in sorted((folder / name).glob("[!.]*.pkl"))
     ]
@@ -280,8 +268,8 @@ def _is_home(folder: Path) -> bool:
 
 
 def _hint(root: Path) -> str:
-    if find_home(root, lambda folder: (folder / f"{SEQUENCES}.zip").is_file()):
+    if trees.find_home(root, lambda folder: (folder / f"{SEQUENCES}.zip").is_file()):
         return f"unpack {SEQUENCES}.zip"
-    if find_home(root, lambda folder: (folder / IMAGES).is_dir()):
+    if trees.find_home(root, lambda folder: (folder / IMAGES).is_dir()):
         return f"only {IMAGES}/ is here: unpack {SEQUENCES}.zip beside it"
     return f"give the folder that holds {IMAGES}/ and {SEQUENCES}/ (3DPW) as ROOT"

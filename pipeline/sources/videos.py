@@ -14,9 +14,10 @@ from typing_extensions import override
 from manifests.errors import SourceError
 from manifests.types import Domain, Split
 from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
-from pipeline.sources.base import Card, Marker, Recording, Scan, Source
+from pipeline.sources.base import Card, Recording, Scan
 from pipeline.sources.layout import (
     RECORDINGS,
+    OwnSource,
     Rows,
     View,
     about_recording,
@@ -40,19 +41,10 @@ CARD = Card(
 )
 
 
-class VideosSource(Source):
+class VideosSource(OwnSource):
     """See the module."""
 
     card = CARD
-
-    @override
-    def look(self, root: Path) -> list[Marker]:
-        """See `Source.look`; any folder may hold recordings."""
-        try:
-            found = bool(self.recordings(root))
-        except SourceError:
-            found = False
-        return [Marker(what=CARD.tree, found=found)]
 
     @override
     def recordings(self, root: Path) -> list[Recording]:
