@@ -589,7 +589,7 @@ class _Labelled:
 def _write_index(path: Path, target: Path) -> Iterator[int]:
     """Read a data.json, in one pass, and write its index.
 
-    Memory: some 170 bytes a picture at the most, while the two arrays are joined (see tests/bench/bench_interhand.py).
+    Memory: some 200 bytes a picture at the most, while the two arrays are joined (see tests/bench/bench_interhand.py).
 
     Yields:
         bytes done.

@@ -102,6 +102,22 @@ def test_where_a_root_lies_changes_nothing(roots: dict[str, Path], name: str, ho
         assert any(isinstance(part, list) and part and isinstance(part[0], dict) for part in said[0])
 
 
+@pytest.mark.parametrize("kind", sorted(set(SOURCES) - set(DATASETS)))
+def test_nor_does_where_own_videos_lie(kind: str, tmp_path: Path) -> None:
+    said = []
+    for place in ("here", "far/away"):
+        folder = tmp_path / place / "kitchen"
+        folder.mkdir(parents=True)
+        for camera in ("left.mp4", "right.mp4"):
+            (folder / camera).write_bytes(b"no video")
+        source = build_source(SourceRecipe(kind=kind, name=kind))
+        found = [source.scan(folder.parent, one, split=Split.TRAIN) for one in source.recordings(folder.parent)]
+        said.append([reject for scan in found for reject in scan.rejects])
+        assert str(tmp_path) not in str(said)
+    assert {reject.reason for reject in said[0]} == {Reason.UNREADABLE}
+    assert said[0] == said[1]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_dataset_is_known_by_its_own_source_alone(roots: dict[str, Path], name: str) -> None:
     knows = {one for one in NAMES if source_of(one).look(roots[name])[0].found}

@@ -133,6 +133,8 @@ def test_steps_of_no_release_leave_time_unknown(root, tmp_path):
     assert {row["time_s"] for row in rows(scan)} == {None}
     detail = "frames mostly step by 7, where 18 (5 fps) or 3 (30 fps) is due: times are not known"
     assert (("0013_surfer", Reason.CLOCK, detail)) in told(scan)
+    (count,) = (reject.count for reject in scan.rejects if reject.reason is Reason.CLOCK)
+    assert count == scan.frames.num_rows
 
 
 def test_every_second_instant(drawn, tmp_path):
