@@ -23,7 +23,7 @@ from pipeline.guard import guarded
 from pipeline.pairs import COLUMNS, sample_pairs
 from pipeline.parse import DEVICE, HumanParser, build_parser
 from pipeline.progress import watch
-from pipeline.recipes import BuildRecipe, SourceRecipe
+from pipeline.recipes import DATASETS, BuildRecipe, SourceRecipe
 from pipeline.render import LICENCE, Studio, render_scene
 from pipeline.shards import CropReader, plan_shards, shard_table, write_shard
 from pipeline.sources import build_source
@@ -59,6 +59,12 @@ def _listing(root: Path, recording: Recording) -> list[list[str | int]]:
     return listing
 
 
+def _settled(recipe: SourceRecipe, recording: Recording, there: list[Recording]) -> Split | None:
+    """A recording's own split; None where the recipe decides, as it does of whom to hold out of a dataset without `val`."""
+    has_own = recipe.kind not in DATASETS or any(one.split is Split.VAL for one in there)
+    return recording.split if has_own or recording.split is not Split.TRAIN else None
+
+
 @lru_cache(maxsize=4096)  # annotations that thousands of recordings share are read once
 def _stamp(path: Path, _size: int, _modified_ns: int) -> str:
     return stamp_of(path)
@@ -90,7 +96,7 @@ class Ingest(Stage):
     @override
     def plan(self) -> Plan:
         """A unit is a recording of a split that the recipe takes."""
-        found: list[tuple[SourceRecipe, Recording]] = []
+        found: list[tuple[SourceRecipe, Recording, Split | None]] = []
         for recipe in self.recipe.sources:
             source, root = self._build(recipe), self.roots[recipe.name]
             watch(f"reading the annotations of {recipe.name}", source.prepare(root))
@@ -107,13 +113,13 @@ class Ingest(Stage):
                     where=root,
                     hint="name other `splits` in the recipe, or give the folder of the other split",
                 )
-            found += [(recipe, recording) for recording in taken]
+            found += [(recipe, one, _settled(recipe, one, there)) for one in taken]
         held_out = self.recipe.split
-        free = [recording.group for _, recording in found if recording.split is None]
+        free = [recording.group for _, recording, settled in found if settled is None]
         splits = assign(free, seed=self.recipe.seed, val_groups=held_out.val_groups, val_share=held_out.val_share)
         units, listing = [], {}
-        for recipe, recording in found:
-            split = recording.split or splits[recording.group]
+        for recipe, recording, settled in found:
+            split = settled or splits[recording.group]
             # Datasets use one name again in another split of their own.
             unit = "-".join([recipe.name, *([split] if recording.split else []), recording.sequence])
             units.append(Unit(unit, _RecordingWork(recipe, recording, split)))

@@ -105,7 +105,7 @@ class HanCoSource(Source):
         matrices, poses = _cameras_of(home / "calib" / name, instants)
         subject = np.array([None if one is None else f"subject-{one}" for one in subjects], object)
         has_masks = (home / "mask_hand" / name).is_dir()
-        shared = [] if split is Split.TRAIN else [EVALUATION, OFFICIAL_SPLIT]
+        shared = [] if recording.split is Split.TRAIN else [EVALUATION, OFFICIAL_SPLIT]
         lost = np.isnan(poses[row, view, 0, 0]).tolist()
         width, height = size
         table = self.table(

@@ -58,9 +58,9 @@ class ToySource(Source):
 def ingest(tmp_path, monkeypatch):
     monkeypatch.setitem(sources.SOURCES, "toy", ToySource)
 
-    def run(out="out", **options):
+    def run(out="out", val_share=0.0, **options):
         source = SourceRecipe(kind="toy", name="toys", **options)
-        recipe = BuildRecipe(name="toys", sources=(source,), split=SplitRecipe(val_share=0.0))
+        recipe = BuildRecipe(name="toys", sources=(source,), split=SplitRecipe(val_share=val_share))
         run_stage(Ingest(recipe, {"toys": tmp_path}, tmp_path / out), tmp_path / out, LocalExecutor(), SilentWatcher())
         folder = tmp_path / out / "frames"
         frames = {c.unit: tables.read("frames", folder / c.file("frames").name) for c in commits(folder)}
@@ -85,6 +85,20 @@ def test_splits_are_taken_as_the_recipe_says(ingest, caplog):
     assert [(key.split, key.instant, key.track) for key in keys] == [("train", i, "all") for i in (0, 2, 4, 6)]
     frames, _ = ingest("both", splits=(Split.TRAIN, Split.TEST))
     assert list(frames) == ["toys-b", "toys-test-a", "toys-train-a"]
+
+
+def test_some_are_held_out_of_a_dataset_without_val(ingest, monkeypatch):
+    named = [(f"r{k}", Split.TRAIN) for k in range(8)] + [("x", Split.TEST)]
+    recordings = [Recording(sequence=n, group=n, split=s, files=()) for n, s in named]
+    monkeypatch.setattr(ToySource, "recordings", lambda self, root: recordings)
+    monkeypatch.setattr("pipeline.stages.DATASETS", ("toy",))
+    frames, _ = ingest(val_share=0.3, splits=(Split.TRAIN, Split.VAL, Split.TEST))
+    split_of = {name.split("-")[-1]: set(rows["split"].to_pylist()) for name, rows in frames.items()}
+    assert split_of["x"] == {"test"}
+    assert {next(iter(s)) for name, s in split_of.items() if name != "x"} == {"train", "val"}
+    monkeypatch.setattr("pipeline.stages.DATASETS", ())
+    frames, _ = ingest("by-hand", val_share=0.3)
+    assert {s for rows in frames.values() for s in rows["split"].to_pylist()} == {"train"}, "said by hand"
 
 
 def test_nothing_of_the_split_is_an_error(ingest, monkeypatch):

@@ -14,7 +14,7 @@ from manifests import table as tables
 from manifests.errors import SourceError
 from manifests.sample import CELLS, unpack_cells
 from manifests.types import FrameKey, Reason, Split
-from pipeline.recipes import ParserRecipe, SourceRecipe, dataset
+from pipeline.recipes import ParserRecipe, SourceRecipe, SplitRecipe, dataset
 from pipeline.sources import build_source
 from tests.support.hanco_fixture import EVALUATION, TRAIN, UNKNOWN, figure_of, lens_of, write_hanco, write_meta
 from tests.support.proof import prove_cameras, prove_crop_cameras, prove_pairs, run_road
@@ -201,7 +201,7 @@ def test_masks_that_cannot_be_used(whole):
 
 
 def test_from_raw_to_audited_shards(hanco, tmp_path):
-    recipe = replace(dataset("hanco"), parser=ParserRecipe(backend="none"))
+    recipe = replace(dataset("hanco"), parser=ParserRecipe(backend="none"), split=SplitRecipe())
     recipe = replace(recipe, sources=(replace(recipe.sources[0], splits=(Split.TRAIN, Split.TEST)),))
     run_road(recipe, {"hanco": hanco.home}, tmp_path)
     rejects = {

@@ -307,7 +307,7 @@ def test_the_road_without_tables_takes_the_people_to_test_on_when_asked(tmp_path
     assert prove_pairs(out, codes=lambda key: code_of(truth, key)) == {"cross_pose": 20 + 3 + 3 + 1}
     crops = Build(out).table("crops").to_pylist()
     assert {(row["split"], row["subject"] or row["group"]) for row in crops} == {
-        ("train", "0001"), ("train", "0003"), ("test", "0002"), ("test", "0004"),
+        ("val", "0001"), ("train", "0003"), ("test", "0002"), ("test", "0004"),  # one of two is held out
     }  # fmt: skip
     rejects = {(r["reason"], r["detail"]) for r in Build(out).table("rejects").to_pylist()}
     assert ("size", "64 x 128 px, where 128 x 256 is due") in rejects
