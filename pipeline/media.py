@@ -404,7 +404,12 @@ def _opened(path: Path) -> Any:
     try:
         return av.open(str(path.absolute()), options=dict(_OPEN))
     except (av.FFmpegError, ValueError) as error:
-        raise _unreadable(path, f"this is no video that can be read: {error}") from error
+        raise _unreadable(path, f"this is no video that can be read: {_without_path(error)}") from error
+
+
+def _without_path(error: Exception) -> str:
+    """What went wrong, without where: the place stands beside it, and the same data elsewhere must be told the same."""
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _stream(container: Any, path: Path) -> Any:
@@ -476,7 +481,7 @@ def _read_image(path: Path, index: int) -> Picture:
     try:
         rgb = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
     except (OSError, cv2.error) as error:
-        return Picture(index, None, None, f"the image does not decode: {error}")
+        return Picture(index, None, None, f"the image does not decode: {_without_path(error)}")
     if rgb is None:
         return Picture(index, None, None, "the image does not decode")
     turns, mirror = _EXIF[orientation]
