@@ -40,6 +40,7 @@ _HANDS = {"SMPL+H": (22, 37), "SMPL-X": (25, 40)}  # first joints of the left an
 _OTHER = {"SMPL+H": "SMPL-X", "SMPL-X": "SMPL+H"}
 _ENDING = {"SMPL+H": "_poses.npz", "SMPL-X": "_stageii.npz"}
 _HIP_M = 0.93
+_SANE = 1e6  # radians and metres
 _Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 _HINT = "download the file again from amass.is.tue.mpg.de, as `SMPL+H G` or `SMPL-X G`, or take it out of the folder"
 
@@ -89,8 +90,8 @@ def read_amass(path: Path, *, name: str) -> Clip:
     joints = [*range(22), left, right]
     pose_TJ3 = poses[::every].reshape(-1, _JOINTS[release], 3)[:, joints].astype(np.float64)
     trans_T3 = trans_T3[::every].astype(np.float64)
-    if not (np.isfinite(pose_TJ3).all() and np.isfinite(trans_T3).all()):
-        raise SyntheticError("the motion holds what is no finite number", where=path, hint=_HINT)
+    if not all(np.abs(values).max() < _SANE for values in (pose_TJ3, trans_T3)):  # nor for NaN
+        raise SyntheticError("the motion holds what is no angle or place of a person", where=path, hint=_HINT)
     pose_TJ3[:, 0] = axis_angle_from_matrix(_Y_UP @ matrix_from_axis_angle(pose_TJ3[:, 0]))
     return Clip(
         name=name,

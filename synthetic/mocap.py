@@ -30,6 +30,7 @@ Floats = npt.NDArray[np.float64]
 MAX_FILE_BYTES = 128 * 2**20  # some hundred thousand frames
 MAX_JOINTS = 1000
 AMC_FPS = 120.0
+_SANE = 1e9
 _CMU_M = 0.0254 / 0.45
 _UNITS = (("metres", 1.0), ("centimetres", 0.01), ("millimetres", 0.001), ("inches", 0.0254), ("inches / 0.45", _CMU_M))
 _PERSON_M = (1.3, 2.3)  # height, or span of the arms
@@ -88,12 +89,12 @@ class _Reader:
         raise SyntheticError(what, where=f"{self.path} line {self.number}", hint=_HINT)
 
     def numbers(self, words: list[str], count: int | None = None) -> list[float]:
-        """Read finite numbers, so many if it is told."""
+        """Read numbers of a sane size, so many if it is told."""
         try:
             values = [float(word) for word in words]
         except ValueError:
             values = [math.nan]
-        if not all(map(math.isfinite, values)) or (count is not None and len(values) != count):
+        if not all(abs(value) < _SANE for value in values) or (count is not None and len(values) != count):
             self.fail(f"expected {'numbers' if count is None else f'{count} numbers'}, found {' '.join(words)[:60]!r}")
         return values
 
@@ -186,9 +187,11 @@ def read_bvh(path: Path, *, every: int | None = None) -> Mocap:
 
 def _bvh_tree(reader: _Reader) -> _Tree:
     tree, open_joints = _Tree(), list[int]()
-    started = False
+    started = declared = False
     for words in reader:
         head = words[0].upper()
+        if declared != (head == "{"):
+            reader.fail(f"expected {'a brace after a joint' if declared else 'a joint before a brace'}")
         if head == "HIERARCHY":
             started = True
         elif not started:
@@ -208,10 +211,12 @@ def _bvh_tree(reader: _Reader) -> _Tree:
             tree.parents.append(parent)
             tree.offsets.append([0.0, 0.0, 0.0])
             tree.channels.append(())
-            if words[-1].endswith("{"):
+            declared = not words[-1].endswith("{")
+            if not declared:
                 open_joints.append(len(tree.names) - 1)
         elif head == "{":
             open_joints.append(len(tree.names) - 1)
+            declared = False
         elif head == "}":
             if not open_joints:
                 reader.fail("a brace is closed that was not opened")

@@ -30,7 +30,7 @@ NAMES = {
     "thigh": ("upleg", "upperleg", "thigh", "femur", "hip"),
     "shin": ("knee", "shin", "calf", "tibia", "lowerleg", "lowleg", "leg"),
     "foot": ("ankle", "foot"),
-    "upper arm": ("upperarm", "uparm", "humerus", "arm", "shoulder"),
+    "upper arm": ("upperarm", "uparm", "humerus", "arm", "shldr", "shoulder"),
     "forearm": ("forearm", "lowerarm", "lowarm", "elbow", "radius"),
     "hand": ("wrist", "hand"),
 }
@@ -41,6 +41,7 @@ _LIMBS = (
 )  # fmt: skip
 _UPRIGHT = 0.8  # cosine between the trunk at rest and an axis of the room
 _LEGS_DOWN = 0.5
+_SHORT_M = 0.01
 
 
 def retarget(mocap: Mocap, *, name: str, where: Path) -> Clip:
@@ -67,7 +68,7 @@ def retarget(mocap: Mocap, *, name: str, where: Path) -> Clip:
         place_TJ3[:, joint] = (
             place_TJ3[:, parent] + turn_TJ33[:, parent] @ offset if parent >= 0 else mocap.root_T3 @ theirs_from_ours
         )
-    ours_T33 = _our_turns(mocap, limbs, rest_J3, turn_TJ33)
+    ours_T33 = _our_turns(mocap, limbs, rest_J3, turn_TJ33, where)
     pose_TJ3 = np.stack(
         [
             axis_angle_from_matrix(np.swapaxes(ours_T33[parent], -1, -2) @ ours_T33[joint] if joint else ours_T33[0])
@@ -87,7 +88,7 @@ def retarget(mocap: Mocap, *, name: str, where: Path) -> Clip:
     )
 
 
-def _our_turns(mocap: Mocap, limbs: dict[str, int], rest_J3: Floats, turn_TJ33: Floats) -> list[Floats]:
+def _our_turns(mocap: Mocap, limbs: dict[str, int], rest_J3: Floats, turn_TJ33: Floats, where: Path) -> list[Floats]:
     """How each of our 24 joints is turned in the room, (T, 3, 3) each."""
     parents = mocap.parents
     hips = _meeting(parents, limbs["left thigh"], limbs["right thigh"])
@@ -100,6 +101,8 @@ def _our_turns(mocap: Mocap, limbs: dict[str, int], rest_J3: Floats, turn_TJ33: 
         turns[13 + right] = turn_TJ33[:, parents[limbs[f"{side} upper arm"]]]
         for part, end, joint, child in _LIMBS:
             theirs = rest_J3[limbs[f"{side} {end}"]] - rest_J3[limbs[f"{side} {part}"]]
+            if np.linalg.norm(theirs) < _SHORT_M:
+                raise SyntheticError(f"the {side} {part} has no length", where=where, hint="export the skeleton again")
             onto = align(REST_J3[child + right] - REST_J3[joint + right], theirs)
             turns[joint + right] = turn_TJ33[:, limbs[f"{side} {part}"]] @ onto
             if part == "forearm":  # the hand lies along it at rest
@@ -110,7 +113,7 @@ def _our_turns(mocap: Mocap, limbs: dict[str, int], rest_J3: Floats, turn_TJ33: 
         onto = np.eye(3)
         if toes:  # at rest the sole is flat, whatever the height of its joints
             level = (rest_J3[toes[0]] - rest_J3[foot]) * (1, 0, 1)
-            if np.linalg.norm(level) > 0.02:
+            if np.linalg.norm(level) > _SHORT_M:
                 onto = align((REST_J3[10 + right] - REST_J3[7 + right]) * (1, 0, 1), level)
         turns[7 + right] = turn_TJ33[:, foot] @ onto
         turns[10 + right] = turn_TJ33[:, toes[0]] @ onto if toes else turns[7 + right]

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,6 +149,9 @@ def replaced(old: str, new: str, count: int = 1) -> Callable[[str], str]:
         (replaced("Zrotation", "Wrotation"), "CHANNELS is a count and as many names, as"),
         (replaced("Zrotation Xrotation", "Zrotation Zrotation"), "CHANNELS is a count"),
         (replaced("}\n", "", 1), "a brace is missing"),
+        (replaced("{\n", "", 1), "expected a brace after a joint"),
+        (replaced("ROOT Hips\n", ""), "expected a joint before a brace"),
+        (replaced("OFFSET 0.0", "OFFSET 1e300"), "expected 3 numbers, found '1e300"),
         (replaced("MOTION", "}\nMOTION"), "closed that was not opened"),
         (replaced("MOTION", "ROOT Other\n{\n}\nMOTION"), "has one ROOT"),
         (replaced("MOTION", "JOINT Other\n{\n}\nMOTION"), "outside of the root's braces"),
@@ -270,6 +274,7 @@ CONVENTIONS = {
         f"{n}.L" for n in ("upperleg01", "lowerleg01", "foot", "upperarm01", "lowerarm01", "wrist", "clavicle")
     ],
     "smpl": [f"L_{n}" for n in ("Hip", "Knee", "Ankle", "Shoulder", "Elbow", "Wrist", "Collar")],
+    "daz": ["lThigh", "lShin", "lFoot", "lShldr", "lForeArm", "lHand", "lCollar"],
     "unreal": [f"{n}_l" for n in ("thigh", "calf", "foot", "upperarm", "lowerarm", "hand", "clavicle")],
 }
 RIGHT = {"mixamorig:Left": "mixamorig:Right", "Left": "Right", "Bip01 L": "Bip01 R", "L_": "R_"}
@@ -368,6 +373,32 @@ def test_a_joint_of_the_right_name_in_the_wrong_limb_is_none(tmp_path: Path) -> 
     who = puppet().renamed({"LeftLeg": "RightCalf", "RightLeg": "LeftCalf"})
     with pytest.raises(SyntheticError, match="no left shin"):
         load_clip(write_bvh(tmp_path / "a.bvh", who, *moves(who, 2, 0)))
+
+
+def test_a_limb_without_length_is_refused(tmp_path: Path) -> None:
+    who = puppet()
+    who.offsets[who.names.index("RightHand")] = 0.0
+    with pytest.raises(SyntheticError, match="the right forearm has no length"):
+        load_clip(write_bvh(tmp_path / "a.bvh", who, *moves(who, 2, 0)))
+
+
+def test_braces_may_follow_names_and_channels_may_move_limbs(tmp_path: Path) -> None:
+    """As other writers have them: a brace on the line of its joint, six channels for each, tabs and CRLF."""
+    who = puppet()
+    turns, root = moves(who, 3, 5)
+    path = write_bvh(tmp_path / "a.bvh", who, turns, root)
+    plain = read_bvh(path)
+    text = re.sub(r"\n\s*{", " {", path.read_text())
+    places, rows = "Xposition Yposition Zposition", text.split("Frame Time: 0.03333333\n")[1].splitlines()
+    text = text[: text.index("Frame Time")].replace("CHANNELS 3 ", f"CHANNELS 6 {places} ") + "Frame Time: 0.03333333\n"
+    for row in rows:
+        words = row.split()
+        text += (
+            " ".join([*words[:6], *(" ".join(["9 9 9", *words[i : i + 3]]) for i in range(6, len(words), 3))]) + "\n"
+        )
+    path.write_bytes(text.replace("\n", "\r\n").encode())
+    assert np.allclose(read_bvh(path).turns_TJ33, plain.turns_TJ33)
+    assert np.allclose(read_bvh(path).root_T3, plain.root_T3)
 
 
 def test_a_skeleton_that_lies_about_at_rest_is_refused(tmp_path: Path) -> None:
