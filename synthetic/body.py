@@ -163,6 +163,13 @@ def pose_correctives(
     One joint at a time is turned at random; the difference between turning each vertex by its own share of the
     angle (which is dual quaternion skinning of two bones) and linear blending is regressed on the nine numbers of (rotation - identity).
 
+    Args:
+        template_X3: (X, 3) T-pose.
+        weights_XJ: (X, J) skinning weights.
+        joints_J3: (J, 3) joints of the T-pose.
+        parents: parent of each joint, each before its children; the root's is not read.
+        num_samples: turns tried for each joint.
+
     Returns:
         (X, 3, 9 * (J - 1)): the layout of `posedirs`.
     """

@@ -31,6 +31,11 @@ Shape = tuple[int | None, ...]  # None: any length
 
 _MAX_FILE_BYTES = 2 << 30
 _MAX_NESTING = 8
+_PUBLISHERS = (
+    "get SMPL_*.pkl or basicModel_*.pkl, SMPLH_*.pkl, MANO_*.pkl, SMPLX_*.npz from the sites of SMPL, MANO and SMPL-X; "
+    "each is read under the name it was downloaded"
+)
+_LARGEST = 1e10  # more than any number in these files
 _ROOT = 2**32 - 1  # how official files write that the root has no parent
 
 
@@ -162,7 +167,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], str]:
     names = {name for family in FAMILIES for name in (*family.shapes, *family.may_have)}
     found = _read_npz(data, names, path) if data.startswith(b"PK") else loads_pickle(data, path)
     if not isinstance(found, dict):
-        raise SourceError(f"{path.name} holds a {type(found).__name__}, no model", where=path, hint=_publishers())
+        raise SourceError(f"{path.name} holds a {type(found).__name__}, no model", where=path, hint=_PUBLISHERS)
     return {name: found[name] for name in names if name in found}, hashlib.sha256(data).hexdigest()
 
 
@@ -224,7 +229,7 @@ def _checked_model(values: Mapping[str, Any], where: Path) -> tuple[Family, dict
         raise SourceError(
             f"{where.name} has weights of shape {weights.shape}: no known family has so many joints ({known})",
             where=where,
-            hint=_publishers(),
+            hint=_PUBLISHERS,
         )
     family = found[0]
     missing = sorted(set(family.shapes) - set(values))
@@ -245,12 +250,12 @@ def _checked_model(values: Mapping[str, Any], where: Path) -> tuple[Family, dict
 
 def _numbers(values: Mapping[str, Any], name: str, where: Path) -> Array:
     if name not in values:
-        raise SourceError(f"{where.name} has no {name}", where=where, hint=_publishers())
+        raise SourceError(f"{where.name} has no {name}", where=where, hint=_PUBLISHERS)
     array = _plain(values[name])
     if array is None:
         kind = values[name].name if isinstance(values[name], Inert) else type(values[name]).__name__
         raise SourceError(
-            f"the numbers of {name} cannot be read from a {kind}",
+            f"the numbers of {name} cannot be read from {kind!r}",
             where=where,
             hint="run smplx's tools/clean_ch.py once where chumpy is installed, and convert its result",
         )
@@ -259,18 +264,18 @@ def _numbers(values: Mapping[str, Any], name: str, where: Path) -> Array:
 
 def _checked_array(name: str, array: Array, shape: Shape, family: Family, where: Path) -> Array:
     def refuse(problem: str) -> SourceError:
-        return SourceError(f"{name} of {where.name} {problem}", where=where, hint=_publishers())
+        return SourceError(f"{name} of {where.name} {problem}", where=where, hint=_PUBLISHERS)
 
     fits = array.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
     if not fits or 0 in array.shape:
         due = ", ".join("any" if size is None else str(size) for size in shape)
         raise refuse(f"has shape {array.shape}, {family.name} has ({due})")
+    if array.dtype.kind not in "fiu" or not (np.abs(array) < _LARGEST).all():
+        raise refuse(f"holds {array.dtype}, or values that are not finite or far too large; real numbers are due")
     if name not in _INDICES:
-        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-            raise refuse(f"holds {array.dtype} or values that are not finite; real numbers are due")
         return array.astype(np.float32)
-    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and (array == np.trunc(array)).all()):
-        raise refuse(f"holds {array.dtype}; whole numbers are due")
+    if (array != np.trunc(array)).any():
+        raise refuse("holds fractions; whole numbers are due")
     return array.astype(np.int64)
 
 
@@ -299,16 +304,9 @@ def _check_sense(arrays: dict[str, Array], family: Family, where: Path) -> None:
     elif family.name == "SMPL" and tuple(parents[1:]) != PARENTS[1:]:
         problem = "kintree_table is not the tree of SMPL's 24 joints"
     if problem:
-        raise SourceError(f"{where.name} is no usable {family.name}: {problem}", where=where, hint=_publishers())
+        raise SourceError(f"{where.name} is no usable {family.name}: {problem}", where=where, hint=_PUBLISHERS)
     arrays["kintree_table"] = np.stack([np.concatenate([[_ROOT], parents[1:]]), np.arange(family.num_joints)])
     arrays["f"] = arrays["f"].astype(np.uint32)
-
-
-def _publishers() -> str:
-    return (
-        "get SMPL, SMPL-H and SMPL-X or MANO files from their sites: "
-        "basicModel_*.pkl or SMPL_*.pkl, SMPLH_*.pkl, MANO_*.pkl, SMPLX_*.npz; each under the name it was downloaded is fine"
-    )
 
 
 # -------------------------------------------------------------------------------------------------------------- extras

@@ -425,9 +425,9 @@ def _draw_poses(rng: np.random.Generator, keypoints_K3: Floats, num: int) -> Flo
     value_NV = (1 - between_N1) * _GRASPS[pairs_N2[:, 0]] + between_N1 * _GRASPS[pairs_N2[:, 1]]
     value_NV[:, :8] += rng.normal(0.0, _MOVE_AT_ONCE, (num, 1))
     value_NV += rng.normal(0.0, _MOVE_ALONE, value_NV.shape)
-    follow_N4 = 0.6 + rng.normal(0.0, 0.1, (num, 4))  # of the last knuckle
     value_NV[:, :8] = np.clip(value_NV[:, :8], 0.0, 1.0)
     value_NV[:, 8:] = np.clip(value_NV[:, 8:], [-1.0, -0.25, -0.5, 0.0], 1.0)
+    third_N4 = value_NV[:, 1:8:2] * rng.normal(1.0, 0.15, (num, 4))  # the last knuckle follows the second
     down, thumbward = np.array([0.0, -1.0, 0.0]), np.array([0.0, 0.0, 1.0])
     turns_NJ33 = np.tile(np.eye(3), (num, len(HAND_PARENTS), 1, 1))
     along_middle = _unit(keypoints_K3[5] - keypoints_K3[4])
@@ -437,13 +437,11 @@ def _draw_poses(rng: np.random.Generator, keypoints_K3: Floats, num: int) -> Flo
         bend_axis, spread_axis = _unit(np.cross(along, down)), np.cross(along_middle, thumbward)
         apart = np.arcsin(np.cross(along_middle, along) @ spread_axis)
         first_N, second_N = value_NV[:, 2 * slot], value_NV[:, 2 * slot + 1]
-        bends = [
-            low + (high - low) * v
-            for (low, high), v in zip(_BEND_RAD, (first_N, second_N, second_N * follow_N4[:, slot] / 0.6), strict=True)
-        ]
+        for knuckle, bend_N in enumerate((first_N, second_N, third_N4[:, slot])):
+            low, high = _BEND_RAD[knuckle]
+            turn_N3 = (low + (high - low) * bend_N)[:, None] * bend_axis
+            turns_NJ33[:, first + knuckle] = matrix_from_axis_angle(turn_N3)
         spread_N = apart * ((1 - first_N) * value_NV[:, 8] - first_N)
-        for knuckle, bend_N in enumerate(bends):
-            turns_NJ33[:, first + knuckle] = matrix_from_axis_angle(bend_N[:, None] * bend_axis)
         turns_NJ33[:, first] = matrix_from_axis_angle(spread_N[:, None] * spread_axis) @ turns_NJ33[:, first]
     swing_N1, down_N1, bent_N1 = value_NV[:, 9:].T[..., None]
     along = _unit(keypoints_K3[14] - keypoints_K3[13])

@@ -239,8 +239,7 @@ def test_no_finger_enters_another_or_the_palm(right: HandModel, poses: np.ndarra
     assert points[over][:, 1].max() < palm_y + 0.01
 
 
-def test_crossed_fingers_are_never_drawn(right: HandModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Were every drawn pose one that pierces the palm, the sampler would open the hand until it does not.
+def test_hands_open_when_every_draw_pierces_the_palm(right: HandModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("synthetic.hand._BEND_RAD", ((1.45, 1.45), (1.9, 1.9), (1.4, 1.4)))
     poses = right.sample_poses(np.random.default_rng(0), 5)
     tips = right.pose(poses, NONE, np.zeros((5, 3)))[0][:, right.tip_vertices[1:]]
