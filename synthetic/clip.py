@@ -49,8 +49,8 @@ class Clip:
     pose_TJ3: Floats
     trans_T3: Floats
     fps: float
-    hip_m: float
-    licence: str
+    hip_m: float = REST_HIP_M
+    licence: str = "terms of the motion's owner"
 
     @property
     def num_instants(self) -> int:

@@ -23,7 +23,6 @@ from synthetic.rotations import align, axis_angle_from_matrix, matrix_from_axis_
 
 Floats = npt.NDArray[np.float64]
 
-LICENCE = "terms of the motion's owner"
 # What limbs are called without "left" or "right", the surest name first: a shoulder is an upper arm only where no joint is
 # called arm, and a hand is the wrist only where none is.
 NAMES = {
@@ -84,7 +83,6 @@ def retarget(mocap: Mocap, *, name: str, where: Path) -> Clip:
         trans_T3=on_floor(pose_TJ3, place_TJ3[:, thighs].mean(axis=1), hip_m=hip_m),
         fps=mocap.fps,
         hip_m=hip_m,
-        licence=LICENCE,
     )
 
 
