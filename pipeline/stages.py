@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from typing_extensions import override
 
 from manifests import table as tables
@@ -24,12 +25,11 @@ from pipeline.pairs import COLUMNS, sample_pairs
 from pipeline.parse import DEVICE, HumanParser, build_parser
 from pipeline.progress import watch
 from pipeline.recipes import DATASETS, BuildRecipe, SourceRecipe
-from pipeline.render import LICENCE, Studio, render_scene
+from pipeline.render import Studio, render_scene
 from pipeline.shards import CropReader, plan_shards, shard_table, write_shard
 from pipeline.sources import build_source
 from pipeline.sources.base import STAGE, Recording, Source
 from pipeline.stage import Plan, Report, Stage, Unit, require
-from synthetic.render import Renderer
 
 logger = logging.getLogger(__name__)
 
@@ -160,16 +160,19 @@ class Render(Stage):
         recipe = self.recipe.render
         if recipe is None:
             return Plan(recipe=None, inputs={}, units=())
-        studio = Studio(self.assets)
-        inputs = {path.name: stamp_of(path) for path in studio.inputs()}
+        files = Studio.of(recipe, self.assets).inputs(recipe.clips)
+        inputs = {name: stamp_of(path) for name, path in files.items()}
         decides = {"render": recipe, "split": self.recipe.split, "seed": self.recipe.seed, "crop": self.recipe.crop}
         units = tuple(Unit(f"{SYNTHETIC}-s{scene:06d}", scene) for scene in range(recipe.num_scenes))
         return Plan(recipe=decides, inputs=inputs, units=units)
 
     @override
-    def open(self) -> Renderer:
-        """Load the body and the clips, and open the renderer."""
-        return Studio(self.assets).renderer()
+    def open(self) -> Studio:
+        """Load the body, list the clips, and open the renderer."""
+        assert self.recipe.render is not None, "the plan has no scenes without a render recipe"
+        studio = Studio.of(self.recipe.render, self.assets)
+        studio.renderer()
+        return studio
 
     @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
@@ -312,7 +315,7 @@ class Shards(Stage):
         """Write the table of shards."""
         tables.write(
             "shards",
-            shard_table(folder, source_weights(self.recipe), source_licences(self.recipe)),
+            shard_table(folder, source_weights(self.recipe), source_licences(self.recipe, self.out)),
             folder / "shards.parquet",
         )
 
@@ -323,10 +326,17 @@ def source_weights(recipe: BuildRecipe) -> dict[str, float]:
     return weights | ({SYNTHETIC: recipe.render_weight} if recipe.render else {})
 
 
-def source_licences(recipe: BuildRecipe) -> dict[str, str]:
-    """The terms of each source."""
+def source_licences(recipe: BuildRecipe, out: Path) -> dict[str, str]:
+    """The terms of each source; those of rendered people depend on who moved, so their pairs tell them."""
     licences = {source.name: build_source(source).licence for source in recipe.sources}
-    return licences | ({SYNTHETIC: LICENCE} if recipe.render else {})
+    if recipe.render is None:
+        return licences
+    told: set[str] = set()
+    for commit in Build(out).commits("pairs"):
+        if commit.unit.startswith(f"{SYNTHETIC}-") and (file := commit.file("pairs")):
+            pairs = tables.read("pairs", out / "pairs" / file.name, columns=["source", "licence"])
+            told |= set(pairs.filter(pc.equal(pairs["source"], SYNTHETIC)).column("licence").to_pylist())
+    return licences | {SYNTHETIC: "; ".join(sorted(told))}
 
 
 def stages(recipe: BuildRecipe, *, roots: dict[str, Path], assets: Path, out: Path) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Renderer:
     def __init__(self, body: BodyModel, clips: Mapping[str, Clip]) -> None:
         self._gl = _shared_gl()
         self._body = body
-        self._clips = dict(clips)
+        self._clips = clips  # not copied: a library reads a clip when it is asked for
         self._wardrobe = Wardrobe(body)
         self._outfit: tuple[object, Outfit, Any] | None = None
         self._room: tuple[object, list[Any]] | None = None

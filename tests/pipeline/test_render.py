@@ -1,0 +1,140 @@
+"""Renders that move by the user's own clips: which are taken, what decides them, and whose terms bind them."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from manifests import table as tables
+from manifests.audit import audit
+from manifests.build import Build
+from manifests.errors import StageError, SyntheticError
+from manifests.findings import Severity
+from pipeline.executors import LocalExecutor
+from pipeline.recipes import BuildRecipe, PairRecipe, ShardRecipe
+from pipeline.render import Studio
+from pipeline.stage import run_stage
+from pipeline.stages import stages
+from synthetic.motion import load_clip
+from synthetic.scene import SceneRecipe
+from tests.support.mocap_files import moves, puppet, write_amass, write_bvh
+from tests.support.samples import asset
+from tests.support.toy_stage import SilentWatcher
+
+FREE = "CC0 1.0 (bodies, clothes), zlib (motions)"
+AMASS = "CC0 1.0 (bodies, clothes), AMASS-derived, non-commercial (motions)"
+
+
+@pytest.fixture(scope="module")
+def assets() -> Path:
+    return asset("body.npz").parent
+
+
+@pytest.fixture
+def motion(assets: Path, tmp_path: Path) -> Path:
+    """A walk as AMASS would ship it, and a BVH."""
+    walk = load_clip(assets / "motion" / "humanoid3d_walk.txt")
+    write_amass(tmp_path / "motion" / "CMU" / "CMU" / "01" / "walk_poses.npz", walk, fps=walk.fps)
+    who = puppet()
+    write_bvh(tmp_path / "motion" / "dance.bvh", who, *moves(who, 4, 0))
+    return tmp_path / "motion"
+
+
+def recipe(motion: Path, *clips: str) -> BuildRecipe:
+    return BuildRecipe(
+        name="small",
+        render=SceneRecipe(
+            num_identities=6, scenes_per_identity=1, instants_per_scene=2, num_views=2, clips=clips, motion=str(motion)
+        ),
+        pair=PairRecipe(cross_view=8, cross_pose=8),
+        shard=ShardRecipe(rows=200),
+    )
+
+
+def run(build: BuildRecipe, assets: Path, out: Path, *verbs: str) -> None:
+    road = stages(build, roots={}, assets=assets, out=out)
+    for verb in verbs:
+        run_stage(road[verb](), out, LocalExecutor(), SilentWatcher())
+
+
+def column(stage: str, table: str, name: str, out: Path) -> list[object]:
+    """A column over all units of a stage, in order."""
+    return [
+        value
+        for commit in Build(out).commits(stage)
+        if (file := commit.file(table))
+        for value in tables.read(table, out / stage / file.name, columns=[name]).column(name).to_pylist()
+    ]
+
+
+def test_amass_marks_what_is_rendered_from_it(assets: Path, motion: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(recipe(motion, "walk", "CMU/*"), assets, out, "render", "pairs", "shards")
+    for stage, table in (("renders", "frames"), ("renders", "crops"), ("pairs", "pairs")):
+        assert set(column(stage, table, "licence", out)) == {FREE, AMASS}, stage
+    shards = tables.read("shards", out / "shards" / "shards.parquet").column("licence").to_pylist()
+    assert set(shards) == {f"{AMASS}; {FREE}"}
+    assert not [finding for finding in audit(out).findings if finding.severity is Severity.ERROR]
+
+
+def test_free_motion_stays_free(assets: Path, tmp_path: Path) -> None:
+    free = recipe(tmp_path, "walk", "run")
+    free = dataclasses.replace(free, render=dataclasses.replace(free.render, motion=None, num_identities=1))
+    run(free, assets, tmp_path / "out", "render", "pairs", "shards")
+    shards = tables.read("shards", tmp_path / "out" / "shards" / "shards.parquet")
+    assert set(shards.column("licence").to_pylist()) == {FREE}
+
+
+def test_only_the_clips_that_are_wanted_decide(assets: Path, motion: Path, tmp_path: Path) -> None:
+    build = recipe(motion, "dance", "walk")
+    render = stages(build, roots={}, assets=assets, out=tmp_path)["render"]
+    before = render().plan()
+    assert set(before.inputs) == {"body.npz", "motion/dance.bvh", "motion/walk.txt"}
+    shutil.rmtree(motion / "CMU")
+    assert render().plan().inputs == before.inputs
+    who = puppet()
+    write_bvh(motion / "dance.bvh", who, *moves(who, 4, 1))
+    assert render().plan().inputs != before.inputs
+
+
+@pytest.mark.parametrize(
+    ("clips", "message"),
+    [
+        (("walk",), r'(?s)names no clip of it.*name them in render.clips of the recipe, as \["\*"\]'),
+        (("walk", "HDM05/*"), r"(?s)no motion clip 'HDM05/\*'.*name other clips"),
+    ],
+    ids=["none of it", "not there"],
+)
+def test_clips_that_are_not_there_are_told_before_anything_is_rendered(
+    assets: Path, motion: Path, tmp_path: Path, clips: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SyntheticError, match=message):
+        stages(recipe(motion, *clips), roots={}, assets=assets, out=tmp_path)["render"]().plan()
+
+
+def test_your_clips_have_names_of_their_own(assets: Path, motion: Path) -> None:
+    (motion / "dance.bvh").rename(motion / "walk.bvh")
+    with pytest.raises(SyntheticError, match=r"(?s)two motion clips are called walk.*call yours otherwise"):
+        Studio(assets, motion).clip_paths()
+    with pytest.raises(SyntheticError, match="there is no motion clip"):
+        Studio(assets, motion / "nothing").clip_paths()
+
+
+def test_a_damaged_clip_stops_its_scenes_and_says_which(assets: Path, motion: Path, tmp_path: Path) -> None:
+    (motion / "CMU/CMU/01/walk_poses.npz").write_bytes(b"PK")
+    with pytest.raises((SyntheticError, StageError), match=r"walk_poses\.npz"):
+        run(recipe(motion, "CMU/*"), assets, tmp_path / "out", "render")
+
+
+def test_own_motion_renders_as_the_same_motion_of_ours(assets: Path, motion: Path, tmp_path: Path) -> None:
+    """The walk through AMASS's axes and back: the same joints in the image, to what rounding on the floor allows."""
+    points = []
+    for name in ("walk", "CMU/01/walk"):
+        build = recipe(motion, name)
+        render = dataclasses.replace(build.render, num_identities=1, motion=str(motion) if "/" in name else None)
+        out = tmp_path / str(len(points))
+        run(dataclasses.replace(build, render=render), assets, out, "render")
+        points.append(np.array(column("renders", "crops", "keypoints_px", out)).reshape(-1, 24, 3)[..., :2])
+    assert np.abs(points[0] - points[1])[:, :22].max() < 1.0
