@@ -87,7 +87,15 @@ def from_mapping(cls: type[R], mapping: Mapping[str, Any], *, base: R | None = N
     try:
         return cls(**values)
     except TypeError as error:
-        raise RecipeError(f"the recipe is incomplete: {error}", where=where, hint="name every required key") from error
+        missing = [
+            field.name
+            for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+            if field.name not in values
+            and field.default is dataclasses.MISSING
+            and field.default_factory is dataclasses.MISSING
+        ]
+        named = ", ".join(f"`{name}`" for name in missing) or str(error)
+        raise RecipeError(f"{named} is missing", where=where, hint="name every required key") from error
     except ValueError as error:
         raise RecipeError(str(error), where=where, hint="change one of the keys it names") from error
 
@@ -125,7 +133,7 @@ def read_recipe(name_or_file: str, recipes: Mapping[str, Callable[[], R]], *, wh
 
 def _named(name: str, recipes: Mapping[str, Callable[[], R]], *, where: str) -> R:
     if name not in recipes:
-        near = difflib.get_close_matches(name, recipes, n=1)
+        near = difflib.get_close_matches(name.lower(), recipes, n=1)
         known = f"recipes: {', '.join(recipes)}, or a .yaml file that starts from one"
         raise RecipeError(
             f"no recipe is called `{name}`", where=where, hint=f"did you mean `{near[0]}`?" if near else known
@@ -174,7 +182,13 @@ def _convert_plain(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise _wrong(value, getattr(hint, "__name__", str(hint)), where)
+    raise _wrong(value, _SPOKEN.get(typing.get_origin(hint) or hint, getattr(hint, "__name__", str(hint))), where)
+
+
+_SPOKEN = {
+    int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list like [a, b]",
+    tuple: "a list like [a, b]", dict: "a mapping",
+}  # fmt: skip
 
 
 def _convert_union(options: list[Any], value: Any, base: Any, where: str) -> Any:

@@ -34,6 +34,10 @@ def main(argv: list[str] | None = None) -> int:
             f"{type(error).__name__}: {error}", style="red", markup=False
         )
         return 2
+    except PermissionError as error:
+        told = SourceError("this may not be read by you", where=str(error.filename), hint="check its permissions")
+        Console(stderr=True, highlight=False, soft_wrap=True).print(str(told), style="red", markup=False)
+        return 2
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; what is committed stays: run the same command to go on")
         return 130
@@ -126,6 +130,12 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         console.print_json(data=to_mapping(recipe))
         return 0
     roots = find_roots(recipe, arguments.root) if arguments.verb in ("ingest", "crop", "build") else {}
+    if arguments.verb == "build":
+        parts = [source.name for source in recipe.sources]
+        parts += (
+            [f"{recipe.render.num_scenes:,} rendered scenes (`render: null` leaves them out)"] if recipe.render else []
+        )
+        console.print(f"recipe {recipe.name}: {', '.join(parts)}", soft_wrap=True)
     executor: Executor = (
         LocalExecutor()
         if arguments.executor == "local"
@@ -147,8 +157,7 @@ def _say(arguments: argparse.Namespace, console: Console) -> int:
         print_sources(console)
         return 0
     for root in arguments.root:
-        if not root.is_dir():
-            raise SourceError("the folder is not there", where=root, hint="check ROOT")
+        _require_folder(root, "the folder")
     healthy = [print_doctor(root.resolve(), console, everything=arguments.all) for root in arguments.root]
     return 0 if all(healthy) else 2
 
@@ -201,9 +210,18 @@ def find_roots(recipe: BuildRecipe, given: list[str]) -> dict[str, Path]:
             f"no folder is given for {', '.join(missing)}", where="ROOT", hint="ROOT=FOLDER, or ROOT=SOURCE=FOLDER"
         )
     for name, root in roots.items():
-        if not root.is_dir():
-            raise SourceError(f"the root of source {name} is not there", where=root, hint="check ROOT")
+        _require_folder(root, f"the root of source {name}")
     return {name: root.resolve() for name, root in roots.items()}
+
+
+def _require_folder(root: Path, what: str) -> None:
+    if not root.exists():
+        hint = "check ROOT; make splits it at spaces, `python -m pipeline` takes them"
+        raise SourceError(f"{what} is not there", where=root, hint=hint)
+    if not root.is_dir():
+        raise SourceError(f"{what} is a file", where=root, hint="give the folder that holds it")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise SourceError(f"{what} may not be read by you", where=root, hint="check its permissions")
 
 
 def _root_below(folder: Path, source: SourceRecipe, names: list[str]) -> Path:

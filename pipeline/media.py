@@ -474,13 +474,17 @@ def _image_header(path: Path) -> tuple[int, int, int]:
 
 
 def _read_image(path: Path, index: int) -> Picture:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return Picture(index, None, None, f"the image cannot be read: {error.strerror}")
     width, _, orientation = _image_header(path)
     if not width:
         return Picture(index, None, None, "the image's header does not parse, or says it is too large")
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        rgb = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
-    except (OSError, cv2.error) as error:
+        rgb = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
         return Picture(index, None, None, f"the image does not decode: {_without_path(error)}")
     if rgb is None:
         return Picture(index, None, None, "the image does not decode")

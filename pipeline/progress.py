@@ -109,7 +109,9 @@ def watch(what: str, steps: Iterable[tuple[int, int]]) -> None:
 
 def print_summary(console: Console, summary: Summary) -> None:
     """One line on what a stage has, and what it left out."""
-    counts = ", ".join(f"{count:,} {name}" for name, count in sorted(summary.counts.items()) if name != "rejects")
+    counts = ", ".join(
+        f"{count:,} {name}" for name, count in sorted(summary.counts.items()) if name != "rejects" and count
+    )
     rejects = ", ".join(f"{count} {reason}" for reason, count in summary.rejects.most_common())
     how = f"{summary.new} new, {summary.seconds:.0f} s" if summary.new else "all there"
     console.print(

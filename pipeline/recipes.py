@@ -1,5 +1,6 @@
 """Build recipes: what decides the bytes of a build, and nothing about the machine it runs on."""
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,6 +10,12 @@ from manifests.types import KEY_PART, Split
 from pipeline.parsers.label_maps import LABEL_MAPS
 from synthetic.scene import SceneRecipe
 
+# What frames may be flagged with; the pages of the datasets say which of them are theirs.
+FLAGS = (
+    "clock", "distorted", "evaluation", "gray", "interacting", "interpolated", "left", "no_eval", "official_split", "resampled",
+    "rescaled", "right", "severely_occluded", "size_differs", "truncated", "uncalibrated", "unlabelled", "unsynchronised",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRecipe:
@@ -16,7 +23,7 @@ class SourceRecipe:
 
     Attributes:
         kind: the layout on disk, a name of `pipeline.sources.SOURCES`.
-        name: opens every key of this source.
+        name: opens every key of this source; by default its kind.
         weight: its share in the training mixture, relative to the other sources.
         domain: what to take of it, where it has several; by default what the dataset mainly shows.
         frame_step: take every n-th instant; the clock is kept.
@@ -27,7 +34,7 @@ class SourceRecipe:
     """
 
     kind: str
-    name: str
+    name: str = ""
     weight: float = 1.0
     domain: Literal["body", "hand"] | None = None
     frame_step: int = 1
@@ -37,10 +44,19 @@ class SourceRecipe:
     licence: str | None = None
 
     def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.kind)
         if not KEY_PART.fullmatch(self.name):
             raise ValueError(f"source name {self.name!r} must match [a-z0-9_-]+")
-        if self.weight <= 0 or self.frame_step < 1:
-            raise ValueError(f"source {self.name}: weight must be above 0 and frame_step at least 1")
+        if self.weight <= 0:
+            raise ValueError(f"source {self.name}: weight {self.weight} must be above 0")
+        if self.frame_step < 1:
+            raise ValueError(f"source {self.name}: frame_step {self.frame_step} must be at least 1")
+        for flag in self.without:
+            if flag not in FLAGS:
+                near = difflib.get_close_matches(flag, FLAGS, n=1)
+                hint = f"did you mean `{near[0]}`" if near else f"flags are {', '.join(FLAGS)}"
+                raise ValueError(f"source {self.name}: no frame carries a flag `{flag}`; {hint}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

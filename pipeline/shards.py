@@ -1,6 +1,6 @@
 """Pack pairs into tars: every pair in exactly one, mixed over the whole source, the same bytes wherever it runs."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -62,8 +62,12 @@ def plan_shards(pairs_folder: Path, *, rows: int, seed: int) -> list[tuple[str, 
             groups.setdefault(group, []).append((len(units), row))
         units.append(commit.unit)
     if not groups:
+        why = Counter[str]()
+        for commit in commits(pairs_folder):
+            why.update(commit.rejects)
+        told = "; left out: " + ", ".join(f"{n} {reason}" for reason, n in why.most_common(3)) if why else ""
         raise StageError(
-            "there is not one pair to pack",
+            f"there is not one pair to pack{told}",
             where=pairs_folder,
             hint="look at `python -m manifests show OUT --table rejects`",
         )

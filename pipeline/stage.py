@@ -257,9 +257,8 @@ def _settle_plan(stage: Stage, plan: Plan, folder: Path) -> str:
     if old is not None and old["fingerprint"] != stamp and not commits(folder):
         old = None  # nothing was built by that plan: nothing is lost with it
     if old is not None and old["fingerprint"] != stamp:
-        changes = changed_keys({key: old.get(key) for key in decides}, decides)
         raise StageError(
-            "this folder holds the work of another recipe or other inputs: " + "; ".join(changes[:6]),
+            "this folder holds the work of another recipe or other inputs: " + "; ".join(_changes(old, decides)),
             where=folder,
             hint="choose another OUT, or remove this folder (and those of the later stages) to build it anew",
         )
@@ -271,6 +270,25 @@ def _settle_plan(stage: Stage, plan: Plan, folder: Path) -> str:
                 f"the plan cannot be written: {error.strerror}", where=folder, hint="free disk space, then run again"
             ) from error
     return stamp
+
+
+def _changes(old: dict[str, Any], decides: dict[str, Any]) -> list[str]:
+    """What differs between two plans, the recipe first; of the inputs only names, for their hashes mean nothing to people."""
+    changes = [
+        change for key in ("recipe", "stage", "version") for change in changed_keys(old.get(key), decides[key], key)
+    ]
+    before, now = old.get("inputs") or {}, decides["inputs"]
+    for what, names in (
+        ("is new", now.keys() - before.keys()),
+        ("is gone", before.keys() - now.keys()),
+        ("has changed", {name for name in now.keys() & before.keys() if now[name] != before[name]}),
+    ):
+        shown = sorted(names)
+        changes += [f"{name} {what}" for name in shown[:3]]
+        changes += (
+            [f"{len(shown) - 3} more {what.replace('is ', 'are ').replace('has ', 'have ')}"] if len(shown) > 3 else []
+        )
+    return changes[:8]
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """The stations of the road as stages: ingest, render, crop, pair, shard."""
 
+import hashlib
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,7 +20,7 @@ from manifests.errors import SourceError, StageError
 from manifests.files import stamp_of
 from manifests.recipes import fingerprint
 from manifests.splits import assign
-from manifests.types import Reason, Reject, Split
+from manifests.types import EVALUATION, Reason, Reject, Split
 from pipeline.crop import crop_recording
 from pipeline.guard import guarded
 from pipeline.pairs import COLUMNS, sample_pairs
@@ -50,13 +52,34 @@ class _RecordingWork:
 
 
 def _listing(root: Path, recording: Recording) -> list[list[str | int]]:
-    """What tells one state of a recording from another: sizes of its media, content of its text files."""
+    """What tells one state of a recording from another: sizes of its media, content of its text files, names in its folder."""
     listing: list[list[str | int]] = []
     for name, size in recording.files:
         path = root / name
         whole = path.suffix.lower() in _READ_WHOLE
         listing.append([name, _stamp(path, size, path.stat().st_mtime_ns) if whole else size])
+    if recording.folder:
+        folder = root / recording.folder
+        # A recording may be several folders of one beginning: SB10, SB11, ... for SB1.
+        folders = [folder] if folder.is_dir() else sorted(folder.parent.glob(f"{folder.name}?"))
+        names = sorted(name for one in folders for name in _names_below(str(one)))
+        listing.append(
+            [recording.folder, hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()]
+        )
     return listing
+
+
+def _names_below(folder: str) -> Iterator[str]:
+    """Names of the files in a folder and those below it, by no more than listing them."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    yield from (f"{entry.name}/{name}" for name in _names_below(entry.path))
+                else:
+                    yield entry.name
+    except OSError as error:
+        logger.warning("%s cannot be listed: %s", folder, error.strerror)
 
 
 def _settled(recipe: SourceRecipe, recording: Recording, there: list[Recording]) -> Split | None:
@@ -117,13 +140,18 @@ class Ingest(Stage):
         held_out = self.recipe.split
         free = [recording.group for _, recording, settled in found if settled is None]
         splits = assign(free, seed=self.recipe.seed, val_groups=held_out.val_groups, val_share=held_out.val_share)
-        units, listing = [], {}
-        for recipe, recording, settled in found:
-            split = settled or splits[recording.group]
-            # Datasets use one name again in another split of their own.
-            unit = "-".join([recipe.name, *([split] if recording.split else []), recording.sequence])
-            units.append(Unit(unit, _RecordingWork(recipe, recording, split)))
-            listing[unit] = fingerprint(_listing(self.roots[recipe.name], recording))
+        units, listing = list[Unit](), dict[str, str]()
+
+        def look() -> Iterator[tuple[int, int]]:
+            for number, (recipe, recording, settled) in enumerate(found, start=1):
+                split = settled or splits[recording.group]
+                # Datasets use one name again in another split of their own.
+                unit = "-".join([recipe.name, *([split] if recording.split else []), recording.sequence])
+                units.append(Unit(unit, _RecordingWork(recipe, recording, split)))
+                listing[unit] = fingerprint(_listing(self.roots[recipe.name], recording))
+                yield number, len(found)
+
+        watch("looking for what has changed", look())
         decides = {"sources": self.recipe.sources, "split": self.recipe.split, "seed": self.recipe.seed}
         return Plan(recipe=decides, inputs=listing, units=tuple(units))
 
@@ -138,6 +166,9 @@ class Ingest(Stage):
             raise SourceError("the recording holds no frame", where=root / work.recording.sequence, hint="remove it")
         frames, flagged = _leave_out(frames, work.source.without)
         out.table("frames", frames)
+        out.counts["of an evaluation set, never paired"] += int(
+            tables.has_flag(frames.column("flags"), EVALUATION).sum()
+        )
         place = f"{work.source.name}/{work.split}/{work.recording.sequence}/"
         out.reject(
             r if r.key.startswith(place) else replace(r, key=f"{work.source.name}/{r.key}") for r in scan.rejects

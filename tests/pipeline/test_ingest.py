@@ -1,19 +1,21 @@
 """Ingest of datasets that know their splits, and prepare what is dear to read."""
 
 import logging
+import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from manifests import table as tables
 from manifests.commit import commits
-from manifests.errors import RecipeError, SourceError
+from manifests.errors import RecipeError, SourceError, StageError
 from manifests.types import Domain, FrameKey, Reason, Split
 from pipeline import sources
 from pipeline.executors import LocalExecutor
-from pipeline.recipes import DATASETS, RECIPES, BuildRecipe, SourceRecipe, SplitRecipe
+from pipeline.recipes import DATASETS, FLAGS, RECIPES, BuildRecipe, SourceRecipe, SplitRecipe
 from pipeline.sources import SOURCES, build_source
 from pipeline.sources.base import Card, Marker, Recording, Scan, Source
 from pipeline.stage import run_stage
@@ -46,7 +48,7 @@ class ToySource(Source):
 
     def scan(self, root, recording, *, split):
         assert (self.work / "index").read_text() == "read once"
-        flags = [["gray"], [], ["gray", "far"], []]
+        flags = [["gray"], [], ["gray", "resampled"], []]
         media = [f"{i}.jpg" for i in range(4)]
         table = self.table(
             recording, split, instant=np.array([4, 0, 2, 6]), view="v", media=media, width=9, height=9, flags=flags
@@ -110,7 +112,7 @@ def test_nothing_of_the_split_is_an_error(ingest, monkeypatch):
 
 
 def test_flags_that_the_recipe_leaves_out_are_counted(ingest):
-    frames, done = ingest(without=("gray", "far"))
+    frames, done = ingest(without=("gray", "resampled"))
     assert frames["toys-b"].column("instant").to_pylist() == [0, 6]
     assert [c.rejects for c in done] == [{Reason.FLAGGED.value: 2}] * 3
 
@@ -137,3 +139,36 @@ def test_a_domain_that_the_dataset_does_not_show(monkeypatch):
     monkeypatch.setattr(ToySource, "card", replace(CARD, domains=(Domain.HAND,)))
     with pytest.raises(RecipeError, match="Toys shows hand, not body"):
         build_source(SourceRecipe(kind="toy", name="toys", domain="body"))
+
+
+def test_pictures_that_come_or_go_later_are_noticed(ingest, monkeypatch, tmp_path):
+    folder = tmp_path / "a" / "deep"
+    folder.mkdir(parents=True)
+    (folder / "0.jpg").touch()
+    named = [Recording(sequence=n, group=n, split=None, files=(), folder=f) for n, f in (("a", "a"), ("sb1", "SB1"))]
+    monkeypatch.setattr(ToySource, "recordings", lambda self, root: named)
+    ingest()
+    ingest()
+    (folder / "1.jpg").touch()
+    with pytest.raises(StageError, match="other inputs: toys-a has changed\n"):
+        ingest()
+    (folder / "1.jpg").unlink()
+    ingest()
+    (tmp_path / "SB10").mkdir()
+    (tmp_path / "SB10" / "0.jpg").touch()
+    with pytest.raises(StageError, match="toys-sb1 has changed"):
+        ingest()
+
+
+def test_flags_that_no_frame_carries_are_refused():
+    with pytest.raises(ValueError, match="no frame carries a flag `grey`; did you mean `gray`"):
+        SourceRecipe(kind="toy", without=("grey",))
+
+
+def test_every_flag_that_a_source_sets_is_known():
+    """What is written as a flag in the sources is one of `FLAGS`."""
+    told = set()
+    for path in Path(sources.__file__).parent.glob("*.py"):
+        told |= set(re.findall(r"(?:flags\.append|own \+=|flags \+=)\W+\"([a-z_]+)\"", path.read_text()))
+    assert told
+    assert told <= set(FLAGS)

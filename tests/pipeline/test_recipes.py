@@ -37,7 +37,7 @@ def test_a_file_overrides_only_what_it_names(tmp_path: Path) -> None:
         ),
         ("recipe: camras\n", r"(?s)no recipe is called `camras`.*`cameras`"),
         ("seed: 1\n", "names no recipe to start from"),
-        ("recipe: cameras\nseed: many\n", r"(?s)'many' is not int.*seed"),
+        ("recipe: cameras\nseed: many\n", r"(?s)'many' is not a whole number.*seed"),
         ("recipe: cameras\ncrop: {size_px: 250}\n", "size_px must be a multiple of 64"),
         ("recipe: [\n", "does not read"),
     ],
