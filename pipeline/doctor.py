@@ -23,6 +23,8 @@ from pipeline.progress import watch
 from pipeline.recipes import DATASETS, RECIPES, PairRecipe, SourceRecipe
 from pipeline.sources import SOURCES, build_source
 from pipeline.sources.base import Marker, Recording, Source
+from pipeline.sources.layout import may_search, require_folder
+from pipeline.sources.trees import list_folders
 
 LOOKED_INTO = 100  # recordings of a dataset whose frames are listed, unless all are asked for
 NAMES = (*DATASETS, "humbi_hand")  # recipes of one dataset
@@ -67,8 +69,12 @@ def find_datasets(folder: Path) -> Iterator[tuple[str, Path, list[Marker]]]:
     """Find the datasets in a folder: (recipe's name, root, markers).
 
     The root is the folder itself, unless one folder below holds all that is there of the dataset.
+
+    Raises:
+        SourceError: the folder may not be read.
     """
-    below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    require_folder(folder)
+    below = [folder / name for name in list_folders(folder) if may_search(folder / name)]
     nothing = True
     for name in NAMES:
         source = build_source(_source_recipe(name))

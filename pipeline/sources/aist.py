@@ -50,7 +50,7 @@ from pipeline.sources import trees
 from pipeline.sources.base import STAGE, Card, Floats, Labels, Marker, Recording, Scan, Source
 from pipeline.sources.boxes import around, clipped
 from pipeline.sources.calibration import Camera, fit_to_image, read_calibration
-from pipeline.sources.layout import require_folder
+from pipeline.sources.layout import may_search, require_folder
 
 logger = logging.getLogger(__name__)
 
@@ -582,7 +582,7 @@ def _find(root: Path) -> dict[str, int]:
                     if entry.name.startswith("."):
                         continue
                     if entry.is_dir():
-                        below.append(entry.name)
+                        below += [entry.name] if may_search(Path(entry.path)) else []
                     elif _matters(entry.name, folder.name):
                         path = (folder / entry.name).relative_to(root).as_posix()
                         found[path] = entry.stat().st_size if entry.is_file() else 0  # a link to nothing

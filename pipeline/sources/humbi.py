@@ -41,7 +41,7 @@ from pipeline.sources import trees
 from pipeline.sources.base import STAGE, Card, Floats, Labels, Marker, Recording, Scan, Source
 from pipeline.sources.boxes import around, clipped, whole
 from pipeline.sources.calibration import is_rotation
-from pipeline.sources.layout import require_folder
+from pipeline.sources.layout import may_search, require_folder
 
 logger = logging.getLogger(__name__)
 
@@ -311,6 +311,8 @@ def _find_sessions(folder: Path, depth: int = 0) -> Iterator[Path]:
         logger.warning("%s: %s", folder, error.what)
         return
     for name in names:
+        if not may_search(folder / name):
+            continue
         if not is_subject and depth < BUNDLE_DEPTH:
             yield from _find_sessions(folder / name, depth + 1)
         elif is_subject and name in ("body", "hand"):

@@ -41,7 +41,7 @@ from pipeline.sources import trees
 from pipeline.sources.base import STAGE, Card, Floats, Marker, Recording, Scan, Source
 from pipeline.sources.boxes import clipped, whole
 from pipeline.sources.calibration import is_rotation, pinhole
-from pipeline.sources.layout import require_folder
+from pipeline.sources.layout import may_search, require_folder
 
 logger = logging.getLogger(__name__)
 
@@ -313,9 +313,9 @@ def _find(root: Path) -> _Tree:
     require_folder(root)
     folders = _below(root, depth=3)
     images = _distinct(
-        [f for f in folders if f in (root, f.parent / "images") and any(_captures(f / s) for s in Split)]
+        [f for f in folders if f in (root, f.parent / "images") and any(_captures(s) for s in _splits_in(f))]
     )
-    labels = _distinct([f for f in folders if any(_is_annotation(f / s, s) for s in Split)])
+    labels = _distinct([f for f in folders if any(_is_annotation(s, s.name) for s in _splits_in(f))])
     for folder in [] if labels else folders:
         old = [name for name in OLD_FOLDERS if (folder / name).is_dir()]
         if old and (folder.name == "annotations" or any(folder.glob(f"{old[0]}/InterHand2.6M_*_data.json"))):
@@ -355,8 +355,12 @@ def _below(folder: Path, depth: int) -> list[Path]:
     with suppress(SourceError):
         names = [name for name in trees.list_folders(folder) if name not in _SPLITS and not _CAPTURE.fullmatch(name)]
         for name in names if depth and len(names) <= trees.MAX_FOLDERS else []:
-            found += _below(folder / name, depth - 1)
+            found += _below(folder / name, depth - 1) if may_search(folder / name) else []
     return found
+
+
+def _splits_in(folder: Path) -> list[Path]:
+    return [folder / split for split in Split if (folder / split).is_dir() and may_search(folder / split)]
 
 
 def _distinct(folders: list[Path]) -> list[Path]:
@@ -364,7 +368,7 @@ def _distinct(folders: list[Path]) -> list[Path]:
     return list({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
 
 
-def _is_annotation(folder: Path, split: Split) -> bool:
+def _is_annotation(folder: Path, split: str) -> bool:
     return any((folder / f"InterHand2.6M_{split}_{what}.json").is_file() for what in ("data", "camera"))
 
 

@@ -2,9 +2,11 @@
 
 import hashlib
 import logging
+import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -88,10 +90,30 @@ def require_folder(root: Path) -> None:
     """Refuse a root that is not there.
 
     Raises:
-        SourceError: it is missing, or no folder.
+        SourceError: it is missing, no folder, or may not be read.
     """
-    if not root.is_dir():
+    try:
+        is_folder = root.is_dir()
+    except PermissionError:  # a folder above may not be entered
+        is_folder = True
+    if not is_folder:
         raise SourceError("the root is no folder", where=root, hint="give the folder that holds the recordings as ROOT")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise SourceError("you may not read this folder", where=root, hint="ask whoever owns it for the right to")
+
+
+def may_search(folder: Path) -> bool:
+    """Whether a folder may be read; one that may not, such as `lost+found`, is noted once and passed over in a search."""
+    allowed = os.access(folder, os.R_OK | os.X_OK)
+    if not allowed:
+        pass_over(folder)
+    return allowed
+
+
+@lru_cache(1024)  # a search for each dataset comes by
+def pass_over(folder: Path) -> None:
+    """Note that a folder may not be read."""
+    logger.warning("%s may not be read: passed over", folder)
 
 
 def walk(folder: Path, depth: int = 0) -> Iterator[tuple[Path, list[Path], list[Path]]]:
@@ -101,7 +123,7 @@ def walk(folder: Path, depth: int = 0) -> Iterator[tuple[Path, list[Path], list[
     except OSError as error:
         logger.warning("%s cannot be listed: %s", folder, error)
         return
-    folders = [entry for entry in entries if entry.is_dir()]
+    folders = [entry for entry in entries if entry.is_dir() and may_search(entry)]
     yield folder, folders, [entry for entry in entries if entry.is_file()]
     if depth < MAX_DEPTH:
         for below in folders:

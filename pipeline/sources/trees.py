@@ -14,7 +14,7 @@ from manifests.errors import SourceError
 from manifests.types import Reason, Reject
 from pipeline.media import is_image, probe
 from pipeline.sources.base import STAGE
-from pipeline.sources.layout import require_folder
+from pipeline.sources.layout import may_search, pass_over, require_folder
 
 MAX_FOLDERS = 64  # a folder of more holds recordings, not datasets
 MAX_PROBED = 8  # images whose headers are tried for a sequence's size
@@ -28,7 +28,7 @@ def find_home(root: Path, is_home: Callable[[Path], bool]) -> Path | None:
     """The dataset's folder: the root, or a folder one or two levels below it (a parent was given, or a zip made a level)."""
     level = [root]
     for _ in range(3):
-        found = next((folder for folder in level if is_home(folder)), None)
+        found = next((folder for folder in level if _is(folder, is_home)), None)
         if found is not None:
             return found
         level = [below for folder in level for below in _few_folders(folder)]
@@ -202,12 +202,20 @@ def _state(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
+def _is(folder: Path, is_home: Callable[[Path], bool]) -> bool:
+    try:
+        return is_home(folder)
+    except (PermissionError, SourceError):  # something in it may not be listed
+        pass_over(folder)
+        return False
+
+
 def _few_folders(folder: Path) -> list[Path]:
     try:
         found = [folder / name for name in list_folders(folder)]
     except SourceError:  # what may not be listed is not looked into
         return []
-    return found if len(found) <= MAX_FOLDERS else []
+    return [below for below in found if may_search(below)] if len(found) <= MAX_FOLDERS else []
 
 
 def _unlisted(folder: Path, error: OSError) -> SourceError:

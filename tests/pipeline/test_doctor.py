@@ -17,7 +17,9 @@ from pipeline.__main__ import main
 from pipeline.doctor import possible_pairs, print_doctor
 from pipeline.recipes import RECIPES, BuildRecipe, SourceRecipe
 from pipeline.sources.base import STAGE, Card, Marker, Recording, Scan, Source
+from tests.support.forbidden import forbid
 from tests.support.honest import body, draw, ring, write_jpeg
+from tests.support.threedpw_fixture import write_threedpw
 
 CARD = Card(
     title="Toys 2020", domains=(Domain.BODY,), tree="toys/*.toy", get="toys.example", licence="toy terms",
@@ -116,6 +118,17 @@ def test_your_own_clips_are_known_where_no_dataset_is(tmp_path):
     assert healthy
     assert "your own clips" in text
     assert "would be ingested: 3 frames, people are yet to be found" in text
+
+
+def test_folders_that_may_not_be_read_are_passed_over(tmp_path, monkeypatch, caplog):
+    (tmp_path / "lost+found").mkdir()
+    write_threedpw(tmp_path / "3DPW")
+    forbid(tmp_path / "lost+found", monkeypatch)
+    assert [name for name, *_ in doctor.find_datasets(tmp_path)] == ["3dpw"]
+    assert caplog.text.count("lost+found may not be read: passed over") == 1
+    forbid(tmp_path, monkeypatch)
+    with pytest.raises(SourceError, match="you may not read this folder"):
+        list(doctor.find_datasets(tmp_path))
 
 
 def test_a_folder_of_nothing(tmp_path, capsys):

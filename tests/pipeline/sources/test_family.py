@@ -17,6 +17,7 @@ from pipeline.sources import SOURCES, build_source
 from pipeline.sources.base import Card, Source
 from tests.support.aist_fixture import write_aist
 from tests.support.dexycb_fixture import write_dexycb
+from tests.support.forbidden import forbid
 from tests.support.freihand_fixture import write_freihand
 from tests.support.hanco_fixture import write_hanco
 from tests.support.ho3d_fixture import write_ho3d
@@ -151,6 +152,30 @@ def test_any_other_root_is_refused_with_a_hint(name: str, made: str, tmp_path: P
     assert len(error.value.hint) > 10
     assert str(root) in error.value.where
     assert not source.look(root)[0].found
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"freihand"}))
+def test_folders_that_may_not_be_read_are_passed_over(
+    roots: dict[str, Path],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / name).symlink_to(roots[name])
+    for shut in ("lost+found", "images", "rgb", "annotations", "train"):
+        (data / shut).mkdir()
+        forbid(data / shut, monkeypatch)
+    source = source_of(name, tmp_path / "work")
+    assert all(marker.found for marker in source.look(data) if marker.needed)
+    list(source.prepare(data))
+    assert source.recordings(data)
+    assert f"{data / 'lost+found'} may not be read: passed over" in caplog.text
+    forbid(data, monkeypatch)
+    with pytest.raises(SourceError, match="you may not read this folder"):
+        source.recordings(data)
 
 
 @pytest.mark.parametrize("name", NAMES)
