@@ -5,9 +5,8 @@ JPEGs in memory cost less than decoding twice.
 """
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from pipeline.parse import HumanParser
 from pipeline.people import Follower
 from pipeline.quality import Verdict, Watch, gaps, perceptual_hash
 from pipeline.recipes import CropRecipe
-from pipeline.sight import Person, see
+from pipeline.sight import Person, see_boxes
 from pipeline.silhouettes import Mask, coco17_of, from_coco17, gate
 from pipeline.sources.base import Labels
 from pipeline.squares import Floats, Image, Square, carry, cut, square_within
@@ -37,10 +36,10 @@ STAGE = "crops"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT_BYTES = 1 << 28  # of freed memory
 LEAST_COVERAGE, MOST_COVERAGE = 0.03, 0.90  # a silhouette beyond these is no silhouette of a person in this crop
+PARSED_AT_ONCE = 16  # people of boxes that the dataset gave
 SLIVER = 0.2  # a box at the image's edge, thinner than this share of its length: too much lies outside
 
 Row = dict[str, Any]
-Draw = Callable[[Square, Floats], tuple[Mask | None, SilhouetteFrom]]  # of the crop's square and matrix
 
 
 @dataclass(slots=True)
@@ -103,6 +102,7 @@ def crop_recording(
             done += 1
             if progress is not None:
                 progress(done, len(rows))
+        walk.finish()
         views.append(view)
     crops = _name_people(views, recipe, rejects)
     return tables.from_rows("crops", sorted(crops, key=lambda crop: str(crop["key"]))), rejects
@@ -133,6 +133,20 @@ def _pictures(rows: list[Row], root: Path, recipe: CropRecipe) -> Iterator[tuple
         yield row, picture, bool(gap), same
 
 
+@dataclass(slots=True)
+class _Boxed:
+    """The person of a box that the dataset gave, whose silhouette is still to be drawn into the crop's columns."""
+
+    crop: Row
+    rgb: Image
+    box: Floats
+    square: Square
+    to_crop: Floats
+    points: Floats | None  # (17, 3) in the frame
+    told: Labels
+    parsed: bool  # whether the parser can be asked
+
+
 class _Walk:
     """Goes through one view's pictures in order."""
 
@@ -151,6 +165,7 @@ class _Walk:
         self._verdict = Verdict(None, None, False)
         self._follower = Follower(parser, recipe, threshold=threshold) if parser is not None else None
         self._segment = 0
+        self._waiting: list[tuple[_Boxed, Sequence[str]]] = []  # for the parser, and what is tried after it
 
     def step(self, row: Row, picture: Picture, *, gap: bool, again: bool = False) -> None:
         """Judge one picture and cut out whom it shows; `again`: another person in the picture of the row before."""
@@ -207,11 +222,13 @@ class _Walk:
             return
         box_from = row["box_from"] if given else BoxFrom.FULL_FRAME.value
         track = "p0" if row["track"] == EVERYBODY else row["track"]
-        draw = partial(self._draw_boxed, row, rgb, box, told, given)
-        crop = self._crop(row, rgb, box, draw) | shared | {"box_from": box_from}
-        self._view.boxed.append(
-            crop | {"key": _with_track(row["key"], track), "track": track, "subject": row["subject"]}
-        )
+        square, to_crop = self._place(rgb, box)
+        crop = self._crop(row, rgb, box, square, to_crop) | shared | {"box_from": box_from}
+        crop |= {"key": _with_track(row["key"], track), "track": track, "subject": row["subject"]}
+        self._view.boxed.append(crop)
+        points = coco17_of(row["keypoints_px"], row["keypoints_set"]) if given else None
+        parsed = self._parser is not None and row["domain"] == Domain.BODY and given
+        self._draw(_Boxed(crop, rgb, box, square, to_crop, points, told, parsed))
 
     def _cut_followed(self, row: Row, rgb: Image, shared: Row, follower: Follower) -> None:
         """Cut out everybody who is followed."""
@@ -224,8 +241,9 @@ class _Walk:
             box = np.clip(track.box_xyxy_px, -0.5, np.array([width, height] * 2) - 0.5)
             if self._too_small(name, box) or self._sliver(name, box, width=width, height=height):
                 continue
-            draw = partial(self._draw_followed, track.person)
-            crop = self._crop(row, rgb, box, draw) | shared | {"box_from": BoxFrom.PARSER.value}
+            square, to_crop = self._place(rgb, box)
+            crop = self._crop(row, rgb, box, square, to_crop) | shared | {"box_from": BoxFrom.PARSER.value}
+            self._fill(crop, self._parsed(track.person, square), SilhouetteFrom.PARSER)
             seen = _Seen(
                 crop, row["instant"], _middle(track.person), float((box[2:] - box[:2]).max()), track.person.colours
             )
@@ -246,45 +264,75 @@ class _Walk:
         self._reject(key, Reason.TRUNCATED, f"{size[0]:.0f} x {size[1]:.0f} px at the image's edge")
         return True
 
-    def _draw_boxed(
-        self, row: Row, rgb: Image, box: Floats, told: Labels, given: bool, square: Square, to_crop: Floats
-    ) -> tuple[Mask | None, SilhouetteFrom]:
-        """The silhouette of the person in a box that the dataset gave, by the first who can draw it."""
+    def _draw(self, one: "_Boxed", ways: Sequence[str] | None = None) -> None:
+        """Let the first who can draw the person of a box; those for whom the parser is asked wait for one another."""
         size = self._recipe.size_px
-        points = coco17_of(row["keypoints_px"], row["keypoints_set"]) if given else None
-        for way in self._recipe.silhouettes:
-            mask, drawn_by = None, SilhouetteFrom.NONE
-            if way == "labels" and told.silhouette is not None:
-                mask, drawn_by = told.silhouette(to_crop, size), told.silhouette_from
-            elif way == "parser" and self._parser is not None and row["domain"] == Domain.BODY and given:
-                person = see(self._parser, rgb, box, threshold=self._threshold)
-                if person is not None:
-                    mask, drawn_by = self._draw_followed(person, square, to_crop)
-                    mask = None if mask is None else mask & gate(points, box, to_crop, size)
-            elif way == "keypoints" and points is not None:
-                mask, drawn_by = from_coco17(points, to_crop, size), SilhouetteFrom.KEYPOINTS
-            if mask is not None and mask.any():
-                return mask, drawn_by
-        return None, SilhouetteFrom.NONE
+        ways = self._recipe.silhouettes if ways is None else ways
+        for number, way in enumerate(ways):
+            drawn = False
+            if way == "labels" and one.told.silhouette is not None:
+                drawn = self._fill(one.crop, one.told.silhouette(one.to_crop, size), one.told.silhouette_from)
+            elif way == "parser" and one.parsed:
+                self._waiting.append((one, ways[number + 1 :]))
+                if len(self._waiting) >= PARSED_AT_ONCE:
+                    self.finish()
+                return
+            elif way == "keypoints" and one.points is not None:
+                mask = from_coco17(one.points, one.to_crop, size)
+                drawn = self._fill(one.crop, mask, SilhouetteFrom.KEYPOINTS)
+            if drawn:
+                return
 
-    def _draw_followed(
-        self,
-        person: Person,
-        square: Square,
-        to_crop: Floats,  # noqa: ARG002 - the square says where
-    ) -> tuple[Mask | None, SilhouetteFrom]:
+    def finish(self) -> None:
+        """Parse the people who wait."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        try:
+            self._parse(waiting)
+        except ParserCrashError:  # one of them is to blame: which?
+            for one, ways in waiting:
+                try:
+                    self._parse([(one, ways)])
+                except ParserCrashError as error:
+                    self._view.boxed.remove(one.crop)
+                    self._reject(one.crop["key"], Reason.PARSER_CRASH, str(error))
+
+    def _parse(self, waiting: "list[tuple[_Boxed, Sequence[str]]]") -> None:
+        assert self._parser is not None, "nobody waits for a parser that is not there"
+        seen = see_boxes(self._parser, [(one.rgb, one.box) for one, _ in waiting], threshold=self._threshold)
+        for (one, ways), person in zip(waiting, seen, strict=True):
+            mask = None if person is None else self._parsed(person, one.square)
+            if mask is not None:
+                mask &= gate(one.points, one.box, one.to_crop, self._recipe.size_px)
+            if not self._fill(one.crop, mask, SilhouetteFrom.PARSER):
+                self._draw(one, ways)
+
+    def _parsed(self, person: Person, square: Square) -> Mask | None:
         """What the parser saw, where it can be a person in this crop."""
         mask = carry(person.person, person.square, square, self._recipe.size_px) > self._threshold
-        fits = LEAST_COVERAGE <= mask.mean() <= MOST_COVERAGE
-        return (mask, SilhouetteFrom.PARSER) if fits else (None, SilhouetteFrom.NONE)
+        return mask if LEAST_COVERAGE <= mask.mean() <= MOST_COVERAGE else None
 
-    def _crop(self, row: Row, rgb: Image, box: Floats, draw: Draw) -> Row:
-        """The crop's columns, but for its name."""
+    def _fill(self, crop: Row, mask: Mask | None, drawn_by: SilhouetteFrom) -> bool:
+        """Put a silhouette into a crop's columns; whether there is one."""
+        if mask is None or not mask.any():
+            return False
+        crop |= {
+            "silhouette": pack_cells(cells_of(mask)),
+            "silhouette_from": drawn_by.value,
+            "coverage": float(mask.mean()),
+            "parser": self._parser.name if self._parser and drawn_by is SilhouetteFrom.PARSER else None,
+        }
+        return True
+
+    def _place(self, rgb: Image, box: Floats) -> tuple[Square, Floats]:
+        """The square to store for a box, and the matrix that maps the image's pixels into the crop."""
         height, width = rgb.shape[:2]
         square = square_within(box, margin=self._recipe.margin, width=width, height=height)
-        crop_from_image = crop_from_frame(square.xyxy_px(), self._recipe.size_px)
-        mask, drawn_by = draw(square, crop_from_image)
-        parser = self._parser.name if self._parser is not None and drawn_by is SilhouetteFrom.PARSER else None
+        return square, crop_from_frame(square.xyxy_px(), self._recipe.size_px)
+
+    def _crop(self, row: Row, rgb: Image, box: Floats, square: Square, crop_from_image: Floats) -> Row:
+        """The crop's columns, but for its name; without a silhouette as yet."""
         camera = row["intrinsics"]
         return {
             **{
@@ -299,10 +347,10 @@ class _Walk:
             "box_xyxy_px": box.tolist(),
             "intrinsics": None if camera is None else (crop_from_image @ np.reshape(camera, (3, 3))).ravel().tolist(),
             "keypoints_px": _keypoints(row["keypoints_px"], crop_from_image),
-            "silhouette": bytes(SILHOUETTE_BYTES) if mask is None else pack_cells(cells_of(mask)),
-            "silhouette_from": drawn_by.value,
-            "coverage": 0.0 if mask is None else float(mask.mean()),
-            "parser": parser,
+            "silhouette": bytes(SILHOUETTE_BYTES),
+            "silhouette_from": SilhouetteFrom.NONE.value,
+            "coverage": 0.0,
+            "parser": None,
         }
 
 

@@ -99,6 +99,44 @@ def see(
     return replace(person, alone=True) if overlap(person.person > threshold, expected) > NEARLY else None
 
 
+def see_boxes(parser: HumanParser, seen: Sequence[tuple[Image, Floats]], *, threshold: float) -> list[Person | None]:
+    """`see` people whose boxes are given, several in one call of the parser: a GPU wants batches.
+
+    Args:
+        parser: sees people.
+        seen: for each person the image (H, W, 3) and the box (4,).
+        threshold: person probability from which a pixel is the person.
+
+    Returns:
+        each person, or None where nobody is there.
+    """
+    found: list[Person | None] = [None] * len(seen)
+    unsure = list(range(len(seen)))
+    if isinstance(parser, OneParser):
+        squares = [square_of(box, margin=ONE_MARGIN) for _, box in seen]
+        maps = parser.parse_one([cut(image, square, GRID) for (image, _), square in zip(seen, squares, strict=True)])
+        unsure = []
+        for k, ((image, box), square, (person_map, sure)) in enumerate(zip(seen, squares, maps, strict=True)):
+            found[k], is_sure = _judge_one(image, box, square, person_map, sure, threshold, None, None, ())
+            if not is_sure:
+                unsure.append(k)
+    looks = [[square_of(seen[k][1], margin=margin, shift=shift) for margin, shift, _ in LOOKS] for k in unsure]
+    crops = [
+        _flipped(cut(seen[k][0], square, GRID), mirrored)
+        for k, squares in zip(unsure, looks, strict=True)
+        for square, (*_, mirrored) in zip(squares, LOOKS, strict=True)
+    ]
+    everybody = [
+        _flipped(one, mirrored)
+        for one, (*_, mirrored) in zip(parser.parse(crops) if crops else [], LOOKS * len(unsure), strict=True)
+    ]
+    for place, (k, squares) in enumerate(zip(unsure, looks, strict=True)):
+        image, box = seen[k]
+        maps_of = everybody[place * len(LOOKS) : (place + 1) * len(LOOKS)]
+        found[k] = _pick_among(image, box, squares, maps_of, threshold, None, None, ())
+    return found
+
+
 def _see_one(
     parser: OneParser,
     image: Image,
@@ -109,7 +147,6 @@ def _see_one(
     rivals: Sequence[Person],
 ) -> tuple[Person | None, bool]:
     """Let the parser tell the person from the others; and whether it is sure that somebody is in the middle."""
-    height, width = image.shape[:2]
     square = square_of(box, margin=ONE_MARGIN)
     expected = _expected(square, box, last, moved_px, threshold)
     crop = cut(image, square, GRID)
@@ -117,8 +154,25 @@ def _see_one(
         other = mask_over(rival, square, threshold)
         crop[other & ~expected if last is not None else other] = crop.mean(axis=(0, 1)).astype(np.uint8)
     person_map, sure = parser.parse_one([crop])[0]
+    return _judge_one(image, box, square, person_map, sure, threshold, last, moved_px, rivals)
+
+
+def _judge_one(
+    image: Image,
+    box: Floats,
+    square: Square,
+    person_map: npt.NDArray[np.float32],
+    sure: float,
+    threshold: float,
+    last: Person | None,
+    moved_px: Floats | None,
+    rivals: Sequence[Person],
+) -> tuple[Person | None, bool]:
+    """What the parser's word of one person is worth; and whether it is sure that somebody is in the middle."""
     if sure < SURE:
         return None, False
+    height, width = image.shape[:2]
+    expected = _expected(square, box, last, moved_px, threshold)
     person_map = np.where(inside(square, GRID, width=width, height=height), person_map, 0).astype(np.float32)
     mine = _mine(person_map > threshold, expected, ())
     if mine is None:
@@ -139,10 +193,24 @@ def _see_among(
     moved_px: Floats | None,
     rivals: Sequence[Person],
 ) -> Person | None:
-    """Pick the person out of everybody in two crops."""
-    height, width = image.shape[:2]
+    """Look for the person among everybody in two crops."""
     squares = [square_of(box, margin=margin, shift=shift) for margin, shift, _ in LOOKS]
     maps = parse_squares(parser, image, squares, [mirrored for *_, mirrored in LOOKS])
+    return _pick_among(image, box, squares, maps, threshold, last, moved_px, rivals)
+
+
+def _pick_among(
+    image: Image,
+    box: Floats,
+    squares: Sequence[Square],
+    maps: Sequence[npt.NDArray[np.float32]],
+    threshold: float,
+    last: Person | None,
+    moved_px: Floats | None,
+    rivals: Sequence[Person],
+) -> Person | None:
+    """Pick the person out of everybody, from the maps of the two crops."""
+    height, width = image.shape[:2]
     square = squares[0]
     inner = inside(square, GRID, width=width, height=height)
     looks = [np.where(inner, carry(m, s, square, GRID), 0) for m, s in zip(maps, squares, strict=True)]
@@ -182,13 +250,16 @@ def parse_squares(
     parser: HumanParser, image: Image, squares: Sequence[Square], mirrored: Sequence[bool], *, one: bool = False
 ) -> list[npt.NDArray[np.float32]]:
     """Maps (GRID, GRID) over squares of an image: of everybody, or of the one person in the middle."""
-    crops = [cut(image, square, GRID) for square in squares]
-    crops = [c[:, ::-1] if flip else c for c, flip in zip(crops, mirrored, strict=True)]
+    crops = [_flipped(cut(image, square, GRID), flip) for square, flip in zip(squares, mirrored, strict=True)]
     if one and isinstance(parser, OneParser):
         maps = [person * np.float32(sure >= SURE) for person, sure in parser.parse_one(crops)]
     else:
         maps = parser.parse(crops)
-    return [np.ascontiguousarray(m[:, ::-1]) if flip else m for m, flip in zip(maps, mirrored, strict=True)]
+    return [_flipped(one, flip) for one, flip in zip(maps, mirrored, strict=True)]
+
+
+def _flipped(image: npt.NDArray[Any], flip: bool) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(image[:, ::-1]) if flip else image
 
 
 def _expected(

@@ -16,6 +16,7 @@ from pipeline.media import read_frames
 from pipeline.parse import build_parser
 from pipeline.quality import Watch
 from pipeline.recipes import CropRecipe, ParserRecipe, SourceRecipe
+from pipeline.sight import see, see_boxes
 from pipeline.silhouettes import from_mask
 from pipeline.sources import build_source
 from pipeline.sources.base import Labels
@@ -27,6 +28,7 @@ from tests.support.figures import (
     SIZE,
     ColourParser,
     Figure,
+    OneColourParser,
     draw,
     frame_row,
     rows_of_stills,
@@ -515,3 +517,41 @@ def test_two_people_in_touch_are_two_in_all_views_of_a_real_recording():
     # Of two times 52 chances to see somebody few are missed, and whoever else is there is nobody's partner.
     assert len(boxes) >= 95
     assert {r.reason for r in rejects} <= {Reason.BYSTANDER, Reason.EMPTY, Reason.SHORT_TRACK}
+
+
+@pytest.mark.parametrize("kind", [ColourParser, OneColourParser])
+def test_people_of_boxes_are_parsed_in_batches_and_as_if_alone(tmp_path, kind):
+    images = [draw([Figure(100 + 5 * k, 120), Figure(230, 118, colour=MAGENTA)]) for k in range(10)]
+    write_stills(tmp_path / "cam", images)
+    rows = []
+    for row, k in zip(rows_of_stills(tmp_path / "cam"), range(10), strict=True):
+        for name, figure in (("kid", Figure(100 + 5 * k, 120)), ("mum", Figure(230, 118))):
+            box = {"box_xyxy_px": figure.box().tolist(), "box_from": "dataset", "track": name}
+            rows.append(row | box | {"key": row["key"].replace("/all", f"/{name}")})
+    sizes = []
+
+    class Counting(kind):
+        def parse(self, crops):
+            sizes.append(len(crops))
+            return super().parse(crops)
+
+    class CountingOne(Counting):
+        def parse_one(self, crops):
+            sizes.append(len(crops))
+            return [self._one(crop) for crop in crops]
+
+    together, _ = crop(tmp_path, rows, parser=CountingOne if kind is OneColourParser else Counting)
+    assert max(sizes) >= 16
+    for row in rows:
+        (alone,) = crop(tmp_path, [row], parser=kind)[0].values()
+        assert together[alone["key"]] | {"difference": None} == alone | {"difference": None}
+
+
+def test_a_box_is_seen_as_the_follower_sees_it():
+    images = [draw([Figure(100 + 5 * k, 120)]) for k in range(3)]
+    seen = [(image, Figure(100 + 5 * k, 120).box()) for k, image in enumerate(images)]
+    for parser in (ColourParser(), OneColourParser()):
+        for (image, box), one in zip(seen, see_boxes(parser, seen, threshold=0.4), strict=True):
+            alone = see(parser, image, box, threshold=0.4)
+            assert (one.person == alone.person).all()
+            assert (one.box_xyxy_px == alone.box_xyxy_px).all()

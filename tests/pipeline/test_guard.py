@@ -78,3 +78,23 @@ def test_a_call_apart_that_dies_is_told(tmp_path):
     guard = guarded(DeadlyParser(), DeadlyParser, tmp_path / "note")
     with pytest.raises(ParserCrashError, match="SIGABRT"):
         guard.parse([np.full((8, 8, 3), MAGENTA, np.uint8)])
+
+
+def test_of_a_batch_of_boxes_only_the_deadly_one_is_left_out(tmp_path):
+    write_stills(tmp_path / "cam", [draw([figure]) for figure in WALK])
+    boxes = [figure.box().tolist() for figure in WALK]
+    rows = rows_of_stills(tmp_path / "cam", track="kid", box_from="dataset")
+    rows = [row | {"box_xyxy_px": box} for row, box in zip(rows, boxes, strict=True)]
+    frames = tables.from_rows("frames", rows)
+
+    def attempt_boxed(note):
+        parser = guarded(DeadlyParser(), DeadlyParser, note)
+        return crop_recording(frames, tmp_path, recipe=CropRecipe(), parser=parser, parser_threshold=0.4)
+
+    note = tmp_path / "note"
+    note.write_text("1\n")  # the first try died on the first call: the batch of all twelve
+    note.write_text(note.read_text() + "6\n")  # and the second when they were parsed one by one, on the fifth
+    crops, rejects = attempt_boxed(note)
+    assert [(r.key.split("/")[3], r.reason) for r in rejects] == [("00000004", Reason.PARSER_CRASH)]
+    assert set(crops.column("instant").to_pylist()) == set(range(12)) - {4}
+    assert set(crops.column("silhouette_from").to_pylist()) == {"parser"}
