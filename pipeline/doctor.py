@@ -4,6 +4,8 @@ The doctor changes nothing. It looks for every dataset under a folder and in the
 there and which are missing, lists the frames of some recordings as ingest would, and counts the pairs they allow.
 """
 
+import re
+import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -23,12 +25,15 @@ from pipeline.progress import watch
 from pipeline.recipes import DATASETS, RECIPES, PairRecipe, SourceRecipe
 from pipeline.sources import SOURCES, build_source
 from pipeline.sources.base import Marker, Recording, Source
+from pipeline.sources.cameras import speaks_for_rig
 from pipeline.sources.layout import may_search, require_folder
-from pipeline.sources.trees import list_folders
+from pipeline.sources.trees import MAX_FOLDERS, list_folders, list_names
 
 LOOKED_INTO = 100  # recordings of a dataset whose frames are listed, unless all are asked for
 NAMES = (*DATASETS, "humbi_hand")  # recipes of one dataset
-_OWN = ("cameras", "videos")
+_OWN = ("videos", "cameras")
+_ARCHIVE = re.compile(r"[^.].*\.(zip|tar|tar\.gz|tgz|tar\.part\w*)")
+_SHOWN = 6  # names of archives
 
 
 @dataclass
@@ -87,10 +92,17 @@ def find_datasets(folder: Path) -> Iterator[tuple[str, Path, list[Marker]]]:
         for root in whole if len(whole) == 1 or folder not in here else [folder]:
             yield name, root, here[root]
     if nothing:  # then any clips are the user's own
+        is_rig = speaks_for_rig(folder)
+        sign = Marker.of(
+            "a sign of a rig: calibration, timestamps.csv, or as much of each camera",
+            is_rig,
+            "if these folders are synchronous cameras of one recording: RECIPE=cameras",
+            needed=False,
+        )
         for name in _OWN:
             markers = build_source(_source_recipe(name)).look(folder)
-            if markers[0].found:
-                yield name, folder, markers
+            if markers[0].found and (is_rig or name == "videos"):
+                yield name, folder, [*markers, sign]
 
 
 def examine(name: str, root: Path, markers: list[Marker], *, everything: bool = False) -> Diagnosis:
@@ -128,6 +140,14 @@ def print_doctor(folder: Path, console: Console, *, everything: bool = False) ->
     if not found:
         console.print(f"[red]no dataset is known by its markers in {escape(str(folder))}[/], nor any clip or rig\n")
         console.print("`python -m pipeline sources` says what each needs; give the folder that holds it as ROOT")
+    in_doubt = [one for one in found if one.name in _OWN or one.error or any(m.needed > m.found for m in one.markers)]
+    if archives := _archives(folder) if in_doubt or not found else []:
+        more = f" and {len(archives) - _SHOWN} more" if len(archives) > _SHOWN else ""
+        told = f"archives lie here that are not unpacked: {', '.join(archives[:_SHOWN])}{more}"
+        if part := next((name for name in archives if ".tar.part" in name), None):
+            whole = part.rpartition(".part")[0]
+            told += f"; for parts: cat {whole}.part* > {whole}"
+        console.print(f"[yellow]{escape(told)}[/]", soft_wrap=True)
     return any(one.frames for one in found)
 
 
@@ -170,6 +190,18 @@ def possible_pairs(frames: pa.Table) -> dict[PairKind, int]:
 def _pairs_in_groups(frames: pa.Table, columns: list[str]) -> int:
     sizes = frames.group_by(columns).aggregate([([], "count_all")]).column("count_all")
     return int(pc.sum(pc.divide(pc.multiply(sizes, pc.subtract(sizes, 1)), 2)).as_py() or 0)
+
+
+def _archives(folder: Path) -> list[str]:
+    """Archives in a folder and directly below, sorted; paths below it."""
+    names = list_names(folder)
+    below = [name for name in list_folders(folder) if may_search(folder / name)]
+    names += [f"{name}/{inner}" for name in below[:MAX_FOLDERS] for inner in list_names(folder / name)]
+    return sorted(name for name in names if _ARCHIVE.fullmatch(name.rpartition("/")[2]))
+
+
+def _count(number: int, one: str, more: str = "") -> str:
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
 
 
 def _source_recipe(name: str) -> SourceRecipe:
@@ -216,15 +248,24 @@ def _print_diagnosis(found: Diagnosis, console: Console) -> None:
         if found.looked_into == found.taken
         else f" (in {found.looked_into:,} of them, spread evenly; --all for every one)"
     )
-    who = f", {found.people:,} tracks of people" if found.people else ", people are yet to be found"
-    console.print(f"  would be ingested: {found.frames:,} frames{who}{of}")
+    people = _count(found.people, "track of people", "tracks of people")
+    who = people if found.people else "people are yet to be found"
+    console.print(f"  would be ingested: {_count(found.frames, 'frame')}, {who}{of}")
     for reason, count in found.rejects.most_common():
         console.print(f"    left out: {count:,} {reason}, such as {escape(found.details[reason])}", soft_wrap=True)
     for kind in PairKind:
-        console.print(f"  {kind}: {found.possible[kind]:,} pairs possible, {found.drawn[kind]:,} would be drawn{of}")
-    console.print(f"  terms: {escape(card.licence)}. {escape(card.terms)}", soft_wrap=True)
-    if found.frames:
         console.print(
-            f"  next: make build audit RECIPE={found.name} ROOT={escape(str(found.root))} OUT=out/{found.name}",
-            soft_wrap=True,
+            f"  {kind}: {_count(found.possible[kind], 'pair')} possible, {found.drawn[kind]:,} would be drawn{of}"
         )
+    console.print(f"  terms: {escape(card.licence)}. {escape(card.terms)}", soft_wrap=True)
+    if not found.possible.total():
+        console.print(f"  [red]nothing can be paired[/]{of}")
+        return
+    root, out = shlex.quote(str(found.root)), f"out/{found.name}"
+    # What a shell would take apart, make would, too.
+    step = (
+        f"make build audit RECIPE={found.name} ROOT={root} OUT={out}"
+        if root == str(found.root)
+        else f"python -m pipeline build --recipe {found.name} --root {root} --out {out}"
+    )
+    console.print(f"  next: {escape(step)}", soft_wrap=True)

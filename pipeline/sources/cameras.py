@@ -25,7 +25,7 @@ from typing_extensions import override
 
 from manifests.errors import SourceError
 from manifests.types import Domain, Reason, Split
-from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, is_image, is_video, list_images
+from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, is_image, is_video, list_images, probe
 from pipeline.sources.base import Card, Recording, Scan
 from pipeline.sources.calibration import Camera, is_calibration, read_calibration
 from pipeline.sources.layout import (
@@ -50,6 +50,7 @@ _MEDIA_FOLDERS = ("videos", "video", "images", "frames")
 # Where several kinds of calibration lie together, the one with the fullest statement counts.
 _KINDS = (".qca.txt", ".toml", ".yml", ".yaml", ".json", ".dat")
 _LARGEST_INSTANT = 2**62
+MAX_LOOKED_AT = 4  # recordings, to tell a rig from clips that lie beside each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,20 @@ class CamerasSource(OwnSource):
         return Scan(rows.frames, rows.rejects)
 
 
+def speaks_for_rig(root: Path) -> bool:
+    """Whether the first recordings of several cameras are those of a rig, for all that their folders tell.
+
+    A calibration or a timestamps file lies there, or the cameras hold equally many pictures: folders and videos that lie
+    beside each other may as well be clips that have nothing to do with each other.
+    """
+    try:
+        found = list((_find(root, skip=_CALIBRATION_FOLDERS) or _find(root, skip=())).items())
+    except OSError:
+        return False
+    several = [(folder, media) for folder, media in found if len(_views(media)) > 1][:MAX_LOOKED_AT]
+    return bool(several) and all(_is_rig(root, folder, media) for folder, media in several)
+
+
 def match_names(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
     """Match names of cameras, tolerantly.
 
@@ -146,6 +161,23 @@ def match_names(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
                 left.remove(name)
                 right.remove(partners[shape])
     return matched
+
+
+def _views(media: Sequence[Path]) -> Counter[Path]:
+    """How many files each camera of a recording has."""
+    return Counter(file if is_video(file) else file.parent for file in media)
+
+
+def _is_rig(root: Path, folder: Path, media: Sequence[Path]) -> bool:
+    if any(file.name == TIMESTAMPS or is_calibration(file) for file in _companions(root, folder)):
+        return True
+    views = _views(media)
+    if not is_video(media[0]):
+        return len(set(views.values())) == 1
+    try:
+        return len({probe(file).num_frames for file in views}) == 1
+    except SourceError:
+        return False
 
 
 def _squashed(name: str) -> str:

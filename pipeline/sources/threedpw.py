@@ -85,10 +85,11 @@ class ThreedpwSource(Source):
     @override
     def look(self, root: Path) -> list[Marker]:
         """See `Source.look`."""
-        home = trees.find_home(root, _is_home)
+        home = trees.find_home(root, _is_home) or trees.find_home(root, _is_part)
         files = home is not None and any(_pickles(home))
         images = home is not None and (home / IMAGES).is_dir()
         return [
+            Marker.of(f"3DPW: {SEQUENCES}/ or {IMAGES}/", home, _hint(root)),
             Marker.of(f"{SEQUENCES}/{{train,validation,test}}/*.pkl", files, "" if files else _hint(root)),
             Marker.of(f"{IMAGES}/", images, f"unpack {IMAGES}.zip beside {SEQUENCES}/"),
         ]
@@ -267,9 +268,15 @@ def _is_home(folder: Path) -> bool:
     return (folder / SEQUENCES).is_dir()
 
 
+def _is_part(folder: Path) -> bool:
+    return (folder / IMAGES).is_dir()
+
+
 def _hint(root: Path) -> str:
+    if root.resolve().name in (IMAGES, SEQUENCES):
+        return f"give the folder above: the one that holds {IMAGES}/ and {SEQUENCES}/"
     if trees.find_home(root, lambda folder: (folder / f"{SEQUENCES}.zip").is_file()):
         return f"unpack {SEQUENCES}.zip"
-    if trees.find_home(root, lambda folder: (folder / IMAGES).is_dir()):
+    if trees.find_home(root, _is_part):
         return f"only {IMAGES}/ is here: unpack {SEQUENCES}.zip beside it"
     return f"give the folder that holds {IMAGES}/ and {SEQUENCES}/ (3DPW) as ROOT"

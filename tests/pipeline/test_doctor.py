@@ -20,6 +20,7 @@ from pipeline.sources.base import STAGE, Card, Marker, Recording, Scan, Source
 from tests.support.forbidden import forbid
 from tests.support.honest import body, draw, ring, write_jpeg
 from tests.support.threedpw_fixture import write_threedpw
+from tests.support.videos import write_images, write_video
 
 CARD = Card(
     title="Toys 2020", domains=(Domain.BODY,), tree="toys/*.toy", get="toys.example", licence="toy terms",
@@ -129,6 +130,79 @@ def test_folders_that_may_not_be_read_are_passed_over(tmp_path, monkeypatch, cap
     forbid(tmp_path, monkeypatch)
     with pytest.raises(SourceError, match="you may not read this folder"):
         list(doctor.find_datasets(tmp_path))
+
+
+def test_folders_of_pictures_are_clips_unless_they_speak_for_a_rig(tmp_path):
+    data = tmp_path / "data"
+    write_images(data / "walking", range(2))
+    write_images(data / "sitting", range(3))
+    healthy, text = said(data)
+    assert healthy
+    assert "your own clips" in text
+    assert "your own rig" not in text
+    assert "if these folders are synchronous cameras of one recording: RECIPE=cameras" in text
+    assert "next: make build audit RECIPE=videos" in text
+    (data / "timestamps.csv").write_text("instant,camera,frame\n")
+    assert [name for name, *_ in doctor.find_datasets(data)] == ["videos", "cameras"]
+    (data / "timestamps.csv").unlink()
+    write_images(data / "walking", range(3))
+    text = said(data)[1]
+    assert text.index("your own clips") < text.index("your own rig")
+    assert "if these folders" not in text
+    assert "cross_view: 3 pairs possible" in text
+    assert "next: make build audit RECIPE=cameras" in text
+
+
+def test_videos_of_one_length_speak_for_a_rig(tmp_path):
+    for name, number in (("a", 4), ("b", 4), ("c", 3)):
+        write_video(tmp_path / f"{name}.mp4", range(number))
+    assert [name for name, *_ in doctor.find_datasets(tmp_path)] == ["videos"]
+    (tmp_path / "c.mp4").unlink()
+    assert [name for name, *_ in doctor.find_datasets(tmp_path)] == ["videos", "cameras"]
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    assert [name for name, *_ in doctor.find_datasets(tmp_path)] == ["videos"]
+
+
+def test_3dpw_is_known_by_its_images_alone(tmp_path):
+    write_images(tmp_path / "3DPW" / "imageFiles" / "courtyard_arguing_00", range(2))
+    healthy, text = said(tmp_path)
+    assert not healthy
+    assert "3DPW in" in text
+    assert "✗ missing: sequenceFiles/{train,validation,test}/*.pkl; only imageFiles/ is here" in text
+    assert "next:" not in text
+
+
+def test_archives_that_were_not_unpacked_are_named(tmp_path):
+    (tmp_path / "below").mkdir()
+    for name in ("imageFiles.zip", "below/hands.tar.partaa", "below/hands.tar.partab", "below/notes.txt", ".x.zip"):
+        (tmp_path / name).touch()
+    told = "archives lie here that are not unpacked: below/hands.tar.partaa, below/hands.tar.partab, imageFiles.zip; "
+    told += "for parts: cat below/hands.tar.part* > below/hands.tar"
+    assert told in said(tmp_path)[1]
+    write_images(tmp_path / "3DPW" / "imageFiles" / "courtyard_arguing_00", range(2))
+    assert told in said(tmp_path)[1]
+    for number in range(4):
+        (tmp_path / f"{number}.tgz").touch()
+    assert "below/hands.tar.partab and 1 more; for parts" in said(tmp_path)[1]
+
+
+def test_archives_of_what_was_unpacked_are_not_named(toys):
+    (toys / "toys.zip").touch()
+    assert "archives lie" not in said(toys)[1]
+
+
+def test_a_single_picture_makes_no_pair(tmp_path):
+    write_images(tmp_path / "clip", range(1))
+    text = said(tmp_path)[1]
+    assert "would be ingested: 1 frame, people" in text
+    assert "nothing can be paired" in text
+    assert "next:" not in text
+
+
+def test_a_root_that_make_would_split_is_given_to_python(tmp_path):
+    write_images(tmp_path / "my clips" / "one", range(2))
+    root = tmp_path / "my clips"
+    assert f"next: python -m pipeline build --recipe videos --root '{root}' --out out/videos" in said(root)[1]
 
 
 def test_a_folder_of_nothing(tmp_path, capsys):
