@@ -495,7 +495,11 @@ def _companions(root: Path, paths: Sequence[str]) -> tuple[dict[str, Camera] | N
     """The cameras and the keypoints of a sequence, by view; None where it has none."""
     settings = [root / path for path in paths if path.endswith(".json")]
     pickles = [root / path for path in paths if path.endswith(".pkl")]
-    cameras = read_calibration(settings, metres_per_unit=METRES_PER_UNIT) if settings else None
+    try:
+        cameras = read_calibration(settings, metres_per_unit=METRES_PER_UNIT) if settings else None
+    except SourceError as error:
+        hint = "download the cameras of AIST++ again, or move the folder away to go on without cameras"
+        raise SourceError(error.what, where=error.where, hint=hint) from error
     return cameras, read_keypoints(pickles[0]) if pickles else None
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import yaml
 from typing_extensions import override
 
@@ -133,8 +134,10 @@ class DexYcbSource(Source):
         folder = root / recording.folder
         home = trees.find_home(root, _is_home) or root
         if not (folder / "meta.yml").is_file():
-            detail = f"meta.yml: the sequence's {len(trees.list_folders(folder))} cameras cannot be used"
-            return Scan([], [Reject(STAGE, recording.folder, Reason.MISSING, detail)])
+            listed = [trees.list_named(folder / camera, _FILES)[0] for camera in trees.list_folders(folder)]
+            num = sum(pc.sum(pc.ends_with(names, ".jpg")).as_py() or 0 for names in listed)
+            detail = f"meta.yml: the sequence's {len(listed)} cameras, {num} pictures in all, cannot be used"
+            return Scan([], [Reject(STAGE, recording.folder, Reason.MISSING, detail, max(1, num))])
         num_frames, side, extrinsics = _read_meta(folder / "meta.yml")
         who, number = _who(next(part for part in Path(recording.folder).parts if _SUBJECT.fullmatch(part)))
         rejects: list[Reject] = []
@@ -261,7 +264,9 @@ def _read_meta(path: Path) -> tuple[int, str, str]:
         if side not in ("left", "right") or not re.fullmatch(r"[\w-]+", extrinsics) or num_frames < 0:
             raise ValueError(f"mano_sides {side}, extrinsics {extrinsics}, num_frames {num_frames}")
     except (KeyError, TypeError, ValueError) as error:
-        raise trees.unparsed(path, f"num_frames, mano_sides and extrinsics are due: {error}", AGAIN) from error
+        raise trees.unparsed(
+            path, f"num_frames, mano_sides and extrinsics are due: {trees.saying(error)}", AGAIN
+        ) from error
     return num_frames, side, extrinsics
 
 
@@ -281,7 +286,7 @@ def _camera(folder: Path, extrinsics: str, camera: str) -> tuple[Floats, Floats]
                 raise ValueError("the rotation is none")
             pose = np.linalg.inv(master_from_camera)
     except (KeyError, TypeError, ValueError) as error:
-        raise trees.unparsed(path, f"camera {camera}: {error}", AGAIN) from error
+        raise trees.unparsed(path, f"camera {camera}: {trees.saying(error)}", AGAIN) from error
     return matrix, pose
 
 

@@ -30,6 +30,7 @@ from pipeline.sources.boxes import whole
 from pipeline.sources.layout import files_below
 
 CAMERAS = tuple(f"cam{number}" for number in range(8))
+VARIANTS = ("rgb_merged", "rgb_homo", "rgb_color_auto", "rgb_color_sample")
 MASK_ABOVE = 127  # the masks are JPEGs: their edges hold every value
 AGAIN = "unpack 'Camera Calibration and Meta Information' again; a file of calib/ may also be removed"
 NO_META = "meta.json absent: it is the separate download 'Camera Calibration and Meta Information'"
@@ -57,7 +58,7 @@ class HanCoSource(Source):
         there = home or root
         meta, calib, masks = ((there / name).exists() for name in ("meta.json", "calib", "mask_hand"))
         return [
-            Marker.of("rgb/0000/cam0/", home, "the RGB originals; rgb_merged and the like are not read"),
+            Marker.of("rgb/0000/cam0/", home, _hint(root)),
             Marker.of("meta.json", meta, NO_META),
             Marker.of("calib/", calib, "comes with meta.json; without: no cameras", needed=False),
             Marker.of("mask_hand/", masks, "without: no silhouettes", needed=False),
@@ -66,8 +67,7 @@ class HanCoSource(Source):
     @override
     def recordings(self, root: Path) -> list[Recording]:
         """One recording per sequence; those before a green screen are to learn from, see `Source.recordings`."""
-        hint = "give the folder that holds rgb/ as ROOT"
-        home = trees.require_home(root, _is_home, "rgb/0000/cam0/ is not here", hint)
+        home = trees.require_home(root, _is_home, "rgb/0000/cam0/ is not here", _hint)
         if not (home / "meta.json").is_file():
             raise SourceError(NO_META, where=home, hint="download it and unpack it beside rgb/")
         meta, found = read_meta(home / "meta.json"), []
@@ -194,7 +194,7 @@ def _cameras_of(folder: Path, instants: Any) -> tuple[Floats, Floats]:
             matrices[row] = np.array(calibration["K"], float).reshape(8, 3, 3)
             poses[row] = np.array(calibration["M"], float).reshape(8, 4, 4)
         except (KeyError, TypeError, ValueError) as error:
-            raise trees.unparsed(path, f"K (8, 3, 3) and M (8, 4, 4) are due: {error}", AGAIN) from error
+            raise trees.unparsed(path, f"K (8, 3, 3) and M (8, 4, 4) are due: {trees.saying(error)}", AGAIN) from error
         if not (np.isfinite(matrices[row]).all() and np.isfinite(poses[row]).all()):
             raise trees.unparsed(path, "K or M holds numbers that are not finite", AGAIN)
     return matrices, poses
@@ -206,3 +206,10 @@ def _sequences(home: Path) -> list[str]:
 
 def _is_home(folder: Path) -> bool:
     return bool(_sequences(folder))
+
+
+def _hint(root: Path) -> str:
+    """What to do about a root that is not HanCo."""
+    if trees.find_home(root, lambda folder: any((folder / name).is_dir() for name in VARIANTS)):
+        return "only pictures before other backgrounds are here, which are not read: rgb/ is another download, 'RGB originals'"
+    return "give the folder that holds rgb/ (the RGB originals) as ROOT"

@@ -148,6 +148,16 @@ class HumbiSource(Source):
             ),
             Marker.of(f"subject_*/{name}/00000001", has_frames, "a folder of eight digits for each frame"),
         ]
+        if whole:
+            shelf, without = self._session.shelves[0], "no silhouettes"
+            if self.domain is Domain.BODY:
+                without = "silhouettes from the parser"
+            drawn = any(
+                (folder / f"{instant:08d}" / "reconstruction" / shelf.vertices).is_file()
+                for folder in whole
+                for instant in _instants(folder)[:1]
+            )
+            markers.append(Marker.of(f"reconstruction/{shelf.vertices}", drawn, f"without: {without}", needed=False))
         if num_other := sum(folder.name == other for folder in found):
             hint = (
                 f"{num_other} {other} sessions: other recordings, never paired with these; `domain: {other}` reads them"
@@ -295,6 +305,12 @@ class HumbiSource(Source):
             return SourceError(what, where=root, hint=f"{bundles}, or read these with `domain: {session.other}`")
         if any(root.glob("*.zip")):
             return SourceError("the bundles are not unpacked", where=root, hint="unzip them side by side, right here")
+        inside = next((above for above in root.resolve().parents[:3] if _SUBJECT.fullmatch(above.name)), None)
+        if inside is not None:
+            what = f"this is a part of {inside.name}"
+            return SourceError(
+                what, where=root, hint=f"give {inside.name}/ as ROOT, or the folder that holds the bundles"
+            )
         what = f"no subject_*/{session.name} is here or up to {BUNDLE_DEPTH} folders below"
         return SourceError(what, where=root, hint=bundles)
 

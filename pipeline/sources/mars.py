@@ -82,13 +82,18 @@ class MarsSource(Source):
     def look(self, root: Path) -> list[Marker]:
         """See `Source.look`."""
         home = trees.find_home(root, _is_home)
-        has_info = home is not None and all(
-            _info_files(root, home, split) for split, name in FOLDERS.items() if (home / name).is_dir()
-        )
+        lacking = [
+            _no_info(root, home, split)
+            for split, name in FOLDERS.items()
+            if home is not None and (home / name).is_dir() and not _info_files(root, home, split)
+        ]
         return [
             Marker.of("bbox_train/ or bbox_test/", home, "" if home else _hint(root)),
             Marker.of(
-                "info/tracks_train_info.mat and train_name.txt, and those of test", has_info, NO_INFO, needed=False
+                "info/tracks_train_info.mat and train_name.txt, and those of test",
+                home is not None and not lacking,
+                "; ".join(dict.fromkeys(lacking)) or NO_INFO,
+                needed=False,
             ),
         ]
 
@@ -106,7 +111,7 @@ class MarsSource(Source):
             if info:
                 people |= {_person_name(int(person)) for person in read_tracks(*info).rows[:, 2]}
             else:
-                logger.warning("MARS %s: %s", name, NO_INFO)
+                logger.warning("MARS %s: %s", name, _no_info(root, home, split))
             files = files_below(root, info) if info else ()
             names = unique_names([PurePosixPath(person) for person in sorted(people)])
             for person, sequence in zip(sorted(people), names, strict=True):
@@ -242,11 +247,23 @@ def _hint(root: Path) -> str:
 
 def _info_files(root: Path, home: Path, split: Split) -> tuple[Path, Path] | None:
     """The table of tracks and the list of names of a split, where both are there."""
-    for folder in _info_folders(root, home):
-        table, names = folder / f"tracks_{split}_info.mat", folder / f"{split}_name.txt"
-        if table.is_file() and names.is_file():
-            return table, names
-    return None
+    pairs = (_pair(folder, split) for folder in _info_folders(root, home))
+    return next((pair for pair in pairs if all(file.is_file() for file in pair)), None)
+
+
+def _no_info(root: Path, home: Path, split: Split) -> str:
+    """What to say where `_info_files` gave None."""
+    for pair in (_pair(folder, split) for folder in _info_folders(root, home)):
+        if any(file.is_file() for file in pair):
+            lacking, other = sorted(pair, key=Path.is_file)
+            return (
+                f"info/{lacking.name} missing, and {other.name} is of no use without it: tracks rebuilt from file names"
+            )
+    return NO_INFO
+
+
+def _pair(folder: Path, split: Split) -> tuple[Path, Path]:
+    return folder / f"tracks_{split}_info.mat", folder / f"{split}_name.txt"
 
 
 def _info_folders(root: Path, home: Path) -> Iterator[Path]:

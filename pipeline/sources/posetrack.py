@@ -56,6 +56,7 @@ _MERGED_FILE = "annotations/posetrack18_{}.json"
 _SEQUENCE = re.compile(r"\d+_\w+")
 _NUMBER = re.compile(r"\d{1,9}")
 _DONE = "done.json"
+_PARTS = ("images", "posetrack_data", "annotations")
 
 OFFLINE = "posetrack.net is offline; see PoseTrack21 form"
 IS_2017 = "these are archives of PoseTrack 2017 (images/bonn_5sec, .mat or annolist labels), which are not read"
@@ -137,7 +138,7 @@ class PoseTrackSource(Source):
         require_folder(root)
         home = _find(root)
         if home is None:
-            raise SourceError("this is no PoseTrack", where=root, hint=f"looked for {CARD.tree}; {OFFLINE}")
+            raise SourceError("this is no PoseTrack", where=root, hint=_hint(root))
         if _is_2017(home):
             raise SourceError(IS_2017, where=home, hint=HINT_2017)
         if not (home / "images").is_dir():
@@ -300,6 +301,15 @@ def _find(root: Path) -> Path | None:
 
     homes = (trees.find_home(root, test) for test in (is_21, is_whole, is_part))
     return next((home for home in homes if home is not None), None)
+
+
+def _hint(root: Path) -> str:
+    """What to do about a root that is not PoseTrack."""
+    whole = "the folder that holds images/ and posetrack_data/ (or annotations/)"
+    inside = next((folder for folder in (root.resolve(), *root.resolve().parents[:2]) if folder.name in _PARTS), None)
+    if inside is not None:
+        return f"this is inside the dataset: give the folder above {inside.name}/ as ROOT, {whole}"
+    return f"give {whole} as ROOT; {OFFLINE}"
 
 
 def _is_2017(home: Path) -> bool:

@@ -222,7 +222,7 @@ def read_sequence(path: Path) -> Sequence:
 def _array(found: dict[Any, Any], *names: str) -> Floats:
     name = next((name for name in names if name in found), None)
     if name is None:
-        raise KeyError(f"without {names[0]}")
+        raise KeyError(names[0])
     return np.asarray(found[name], np.float64)
 
 

@@ -170,8 +170,14 @@ def read_json(path: Path, hint: str) -> Any:
 
 def unparsed(path: Path, why: Exception | str, hint: str, *, says: str = "does not parse") -> SourceError:
     """The error of a file that does not read, or holds something else than it should; its first line names no folder."""
-    said = (why.strerror if isinstance(why, OSError) else " ".join(str(why).split())) or type(why).__name__
-    return SourceError(f"{path.name} {says}: {said}", where=path, hint=hint)
+    return SourceError(f"{path.name} {says}: {saying(why)}", where=path, hint=hint)
+
+
+def saying(why: Exception | str) -> str:
+    """What an error says, in a line; one of a missing key gives the key alone."""
+    if isinstance(why, KeyError):
+        return f"key {why.args[0] if why.args else ''} is missing"
+    return (why.strerror if isinstance(why, OSError) else " ".join(str(why).split())) or type(why).__name__
 
 
 def misfit(path: Path, key: str, value: Any, wanted: str) -> SourceError:

@@ -549,8 +549,10 @@ def test_damaged_cameras(root: Path) -> None:
     assert (found["c01"][0]["flags"], found["c01"][0]["intrinsics"]) == (["uncalibrated"], None)
     assert found["c02"][0]["intrinsics"] is not None
     (cameras / "setting1.json").write_text('[{"name": "c01"')
-    with pytest.raises(SourceError, match="calibration does not parse"):
+    with pytest.raises(SourceError, match="calibration does not parse") as error:
         scans(root)
+    assert error.value.where.endswith("setting1.json")
+    assert "download the cameras of AIST++ again" in error.value.hint
     (cameras / "setting1.json").unlink()
     with pytest.raises(
         SourceError, match=r"names setting1, but aist_plusplus_final/cameras/setting1.json is not there"

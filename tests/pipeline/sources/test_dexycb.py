@@ -238,7 +238,17 @@ def test_a_sequence_without_meta(mine):
     (mine / LEFT.subject / LEFT.name / "meta.yml").unlink()
     found = scan(mine, LEFT)
     assert not found.frames
-    assert said(found.rejects) == [(Reason.MISSING, "meta.yml: the sequence's 8 cameras cannot be used")]
+    assert said(found.rejects) == [
+        (Reason.MISSING, "meta.yml: the sequence's 8 cameras, 16 pictures in all, cannot be used")
+    ]
+    assert found.rejects[0].count == 16
+
+
+def test_a_meta_without_a_key_says_which(mine):
+    path = mine / LEFT.subject / LEFT.name / "meta.yml"
+    path.write_text("mano_sides: [left]\nextrinsics: a\n")
+    with pytest.raises(SourceError, match="are due: key num_frames is missing"):
+        scan(mine, LEFT)
 
 
 def test_damaged_labels(mine):

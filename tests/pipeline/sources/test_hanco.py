@@ -139,6 +139,9 @@ def test_other_folders_are_not_hanco(tmp_path):
     for root in (tmp_path, tmp_path / "none"):
         with pytest.raises(SourceError):
             source().recordings(root)
+    assert "rgb/ is another download" in source().look(tmp_path)[0].hint
+    with pytest.raises(SourceError, match=r"is not here[\s\S]*rgb/ is another download"):
+        source().recordings(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"is_train": 1, "subject_id": []}', '{"is_train": [[true]]}', "\x00"])

@@ -18,7 +18,7 @@ from manifests.sample import cells_of, unpack_cells
 from manifests.types import FrameKey, Reason, Split
 from pipeline.recipes import RECIPES, BuildRecipe, ParserRecipe, SourceRecipe, SplitRecipe, dataset
 from pipeline.sources import build_source
-from pipeline.sources.base import Scan, Source
+from pipeline.sources.base import Marker, Scan, Source
 from tests.support import rejects
 from tests.support.honest import Lens, draw, write_jpeg
 from tests.support.humbi_fixture import (
@@ -203,6 +203,17 @@ def test_hands_and_bodies_are_told_apart(whole: Truth, caplog: pytest.LogCapture
         source_of().recordings(whole.root / "Hand_1_80")
 
 
+def test_vertices_are_a_marker_that_may_be_missing(own: Path) -> None:
+    def vertices() -> Marker:
+        return next(marker for marker in source_of().look(own) if marker.what == "reconstruction/smpl_vertex.txt")
+
+    assert vertices().found
+    for path in own.rglob("smpl_vertex.txt"):
+        path.unlink()
+    assert (vertices().found, vertices().needed) == (False, False)
+    assert vertices().hint == "without: silhouettes from the parser"
+
+
 def test_wrong_roots_say_what_is_missing(own: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no folder"):
         source_of().recordings(tmp_path / "nowhere")
@@ -219,6 +230,9 @@ def test_wrong_roots_say_what_is_missing(own: Path, tmp_path: Path) -> None:
         source_of().recordings(own / "Body_cloth_81_140")
     markers = source_of().look(own / "Body_cloth_81_140")
     assert [marker.found for marker in markers] == [True, False, False]
+    for inside in (BODY_82, f"{BODY_82}/00000001"):
+        with pytest.raises(SourceError, match=r"this is a part of subject_82[\s\S]*give subject_82/ as ROOT"):
+            source_of().recordings(own / inside)
     shutil.copytree(own / "Body_1_80", own / "Sample_body")
     with pytest.raises(SourceError, match="the body session of subject 7 lies twice"):
         source_of().recordings(own)

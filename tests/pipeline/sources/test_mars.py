@@ -158,6 +158,22 @@ def test_other_roots_are_refused(tmp_path: Path, made: str, hint: str) -> None:
     assert (marker.found, marker.needed) == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("gone", "other"),
+    [("train_name.txt", "tracks_train_info.mat"), ("tracks_test_info.mat", "test_name.txt")],
+)
+def test_a_table_without_its_partner_is_named(
+    root: Path, gone: str, other: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (root / "info" / gone).unlink()
+    said = f"info/{gone} missing, and {other} is of no use without it: tracks rebuilt from file names"
+    marker = SOURCE.look(root)[1]
+    assert (marker.found, marker.hint) == (False, said)
+    assert SOURCE.recordings(root)
+    assert caplog.text.count(said) == 1
+    assert "separate repository" not in caplog.text
+
+
 def test_empty_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bbox_train").mkdir()
     with pytest.raises(SourceError, match="hold no folder"):

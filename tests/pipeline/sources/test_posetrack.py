@@ -149,8 +149,15 @@ def test_markers_count_sequences_and_say_where_to_get_the_rest(tmp_path: Path) -
     with pytest.raises(SourceError, match="no label file is here"):
         source_at().recordings(tmp_path)
     assert not source_at().look(tmp_path / "images/train")[0].found
-    with pytest.raises(SourceError, match="this is no PoseTrack"):
-        source_at().recordings(tmp_path / "images/train")
+    for inside in ("images", "images/train"):
+        with pytest.raises(SourceError, match="this is no PoseTrack") as error:
+            source_at().recordings(tmp_path / inside)
+        assert "give the folder above images/ as ROOT" in error.value.hint
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        SourceError, match=r"give the folder that holds images/ and posetrack_data/ \(or annotations/\)"
+    ):
+        source_at().recordings(tmp_path / "empty")
 
 
 def test_labels_without_images_are_refused(tmp_path: Path) -> None:
