@@ -166,9 +166,9 @@ class Ingest(Stage):
             raise SourceError("the recording holds no frame", where=root / work.recording.sequence, hint="remove it")
         frames, flagged = _leave_out(frames, work.source.without)
         out.table("frames", frames)
-        out.counts["of an evaluation set, never paired"] += int(
-            tables.has_flag(frames.column("flags"), EVALUATION).sum()
-        )
+        held_back = int(tables.has_flag(frames.column("flags"), EVALUATION).sum())
+        if held_back:
+            out.counts["of an evaluation set, never paired"] += held_back
         place = f"{work.source.name}/{work.split}/{work.recording.sequence}/"
         out.reject(
             r if r.key.startswith(place) else replace(r, key=f"{work.source.name}/{r.key}") for r in scan.rejects
