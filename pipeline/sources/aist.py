@@ -617,7 +617,7 @@ def _no_video(files: Mapping[str, int]) -> str:
     """What to do where no solo video was found."""
     videos = [path for path in files if is_video(Path(path))]
     if videos:
-        return f"{len(videos)} videos are here, but none is named like {EXAMPLE} (sBM and sFM are solos)"
+        return trees.numbered(len(videos), f"videos are here, but none is named like {EXAMPLE} (sBM and sFM are solos)")
     if files:
         return (
             "these are AIST++'s annotations: get the videos from the AIST Dance DB, and give the folder that holds both"

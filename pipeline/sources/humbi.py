@@ -420,7 +420,7 @@ class _Pictures:
         pictures = (".jpg", ".jpeg", ".png")
         strange = sum(os.fsdecode(names[i]).lower().endswith(pictures) for i in np.flatnonzero(~good))
         if strange:
-            detail = f"{strange} pictures are not named like image0000033{self._session.suffix}"
+            detail = trees.numbered(strange, f"pictures are not named like image0000033{self._session.suffix}")
             self.reject(Reason.BAD_LABEL, detail, strange)
         return np.repeat(np.arange(len(counts)), counts)[good], digits[good] @ 10 ** np.arange(6, -1, -1)
 

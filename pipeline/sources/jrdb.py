@@ -166,7 +166,9 @@ class JrdbSource(Source):
         if size is None and len(names):
             return Scan([], trees.nothing_seen(recording.folder, len(names)))
         if size not in (None, due):
-            detail = f"{len(names)} images: {size[0]} x {size[1]} px, where labels are for {width} x {height}"
+            detail = trees.numbered(
+                len(names), f"images: {size[0]} x {size[1]} px, where labels are for {width} x {height}"
+            )
             return nothing(len(names), Reason.SIZE, detail)
         boxes, kept = _judge(found, path, view)
         left_out = [(count, reason, what) for (reason, what), count in sorted(found.left_out.items())]

@@ -135,15 +135,17 @@ class MarsSource(Source):
         tracks = read_tracks(*info) if info else None
         if not folder.is_dir():
             listed = len(tracks.of_person(_person_number(person))[0]) if tracks else 0
-            detail = f"{listed} images of info/ have no folder"
+            detail = trees.numbered(listed, "images of info/ have no folder")
             return Scan([], [Reject(STAGE, place, Reason.MISSING, detail, max(1, listed))])
         names, odd = trees.list_named(folder, rf"{re.escape(person)}C[1-6]T\d{{4}}F\d{{3,5}}\.jpg")
         if not _PERSON.fullmatch(person):
             num, detail = odd + len(names), "the folder is not named like a person, 0001"
-            return Scan([], [Reject(STAGE, place, Reason.BAD_LABEL, f"{num} images: {detail}", max(1, num))])
+            return Scan(
+                [], [Reject(STAGE, place, Reason.BAD_LABEL, trees.numbered(num, f"images: {detail}"), max(1, num))]
+            )
         rejects = trees.counted(place, (odd, Reason.BAD_LABEL, f"images are not named like {person}C1T0001F001.jpg"))
         if person in JUNK:
-            detail = f"{len(names)} images: {JUNK[person]}"
+            detail = trees.numbered(len(names), f"images: {JUNK[person]}")
             return Scan([], [*rejects, Reject(STAGE, place, Reason.JUNK, detail, max(1, len(names)))])
         if tracks:
             names, left_out = _agreed(names, tracks, person)

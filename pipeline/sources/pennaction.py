@@ -123,7 +123,7 @@ class PennActionSource(Source):
         clip = read_clip(root / recording.files[0][0]) if recording.files else None
         if not folder.is_dir():
             num = len(clip.joints) if clip else 0
-            detail = f"{num} frames that labels tell of: no such folder"
+            detail = trees.numbered(num, "frames that labels tell of: no such folder")
             return Scan([], [Reject(STAGE, place, Reason.MISSING, detail, max(1, num))])
         names, odd = trees.list_named(folder, IMAGE)
         rejects = trees.counted(place, (odd, Reason.BAD_LABEL, "images are not named like 000001.jpg"))

@@ -133,7 +133,7 @@ class ThreedpwSource(Source):
         told = read_sequence(root / recording.files[0][0])
         num_people, num_frames = told.keypoints.shape[:2]
         if not folder.is_dir():
-            detail = f"{num_frames} frames that labels tell of: no such folder"
+            detail = trees.numbered(num_frames, "frames that labels tell of: no such folder")
             return Scan([], [Reject(STAGE, place, Reason.MISSING, detail, max(1, num_frames))])
         names, odd = trees.list_named(folder, r"image_\d{5}\.jpg")
         rejects = trees.counted(place, (odd, Reason.BAD_LABEL, "images are not named like image_00000.jpg"))

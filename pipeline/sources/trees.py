@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -19,6 +20,8 @@ from pipeline.sources.layout import may_search, pass_over, require_folder
 MAX_FOLDERS = 64  # a folder of more holds recordings, not datasets
 MAX_PROBED = 8  # images whose headers are tried for a sequence's size
 MAX_TEXT_BYTES = 64 << 20
+_PLURAL = re.compile(r"(images|frames|pictures|videos)\b(?:([^:;,]*?) (are|have|say)\b)?")
+_SINGULAR = {"are": "is", "have": "has", "say": "says"}
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -127,7 +130,15 @@ def image_size(folder: Path, names: pa.StringArray) -> tuple[int, int] | None:
 
 def counted(place: str, *left_out: tuple[int, Reason, str]) -> list[Reject]:
     """What is left out of a place: (of how many frames, why, what to say of them), of each that there are any."""
-    return [Reject(STAGE, place, reason, f"{count} {what}", count) for count, reason, what in left_out if count > 0]
+    return [Reject(STAGE, place, reason, numbered(count, what), count) for count, reason, what in left_out if count > 0]
+
+
+def numbered(count: int, what: str) -> str:
+    """A count and what is said of its plural: `3 images are gone`, and so `1 image is gone`."""
+    if count == 1 and (plural := _PLURAL.match(what)):
+        noun, between, verb = plural.groups()
+        what = noun[:-1] + (f"{between} {_SINGULAR[verb]}" if verb else "") + what[plural.end() :]
+    return f"{count} {what}"
 
 
 def nothing_seen(place: str, num_images: int) -> list[Reject]:

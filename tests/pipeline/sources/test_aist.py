@@ -410,7 +410,7 @@ def test_protocols_that_cannot_be(root: Path) -> None:
     [
         ("", "give the folder of the AIST Dance DB's videos"),
         ("aist_plusplus_final/cameras/mapping.txt", "these are AIST\\+\\+'s annotations"),
-        ("videos/clip.mp4", "1 videos are here, but none is named like"),
+        ("videos/clip.mp4", "1 video is here, but none is named like"),
         ("videos/gPO_sGR_c01_d10_d11_d12_mPO1_ch10.mp4", "sBM and sFM are solos"),
     ],
 )
@@ -435,7 +435,7 @@ def test_strange_names_are_counted(root: Path) -> None:
     (root / "videos/._gBR_sBM_c07_d04_mBR0_ch01.mp4").write_bytes(b"of another system")
     left = scans(root)["left-out"]
     assert details(left, Reason.UNLABELLED) == {
-        "videos/holiday.mp4": "1 videos have names that are not AIST's, such as videos/holiday.mp4"
+        "videos/holiday.mp4": "1 video has names that are not AIST's, such as videos/holiday.mp4"
     }
     assert len(details(left, Reason.CROWD)) == len(CROWDS) + 2
 

@@ -86,7 +86,7 @@ def test_what_is_left_out_is_counted(dexycb, caplog):
     left_out = scan(dexycb.home, RIGHT).rejects
     told = {(r.key.split("/")[-1], r.reason): (r.detail, r.count) for r in left_out}
     assert told == {
-        (CAMERAS[3], Reason.UNLABELLED): ("1 images have no labels_*.npz", 1),
+        (CAMERAS[3], Reason.UNLABELLED): ("1 image has no labels_*.npz", 1),
         (CAMERAS[4], Reason.MISSING): ("1 of 3 frames of meta.yml have no image", 1),
         (CAMERAS[7], Reason.MISSING): ("3 frames: the camera's folder is not there", 3),
     }

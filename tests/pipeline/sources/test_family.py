@@ -13,7 +13,7 @@ import pipeline.sources
 from manifests.errors import RecipeError, SourceError
 from manifests.types import Reason, Reject, Split
 from pipeline.recipes import DATASETS, RECIPES, SourceRecipe
-from pipeline.sources import SOURCES, build_source
+from pipeline.sources import SOURCES, build_source, trees
 from pipeline.sources.base import Card, Source
 from tests.support.aist_fixture import write_aist
 from tests.support.dexycb_fixture import write_dexycb
@@ -176,6 +176,21 @@ def test_folders_that_may_not_be_read_are_passed_over(
     forbid(data, monkeypatch)
     with pytest.raises(SourceError, match="you may not read this folder"):
         source.recordings(data)
+
+
+@pytest.mark.parametrize(
+    ("count", "what", "said"),
+    [
+        (2, "images are not there", "2 images are not there"),
+        (1, "images are not there", "1 image is not there"),
+        (1, "images that info/ lists are not there", "1 image that info/ lists is not there"),
+        (1, "frames of the labels have no image", "1 frame of the labels has no image"),
+        (1, "images: of cameras that are gone", "1 image: of cameras that are gone"),
+        (1, "of 3 frames have no image", "1 of 3 frames have no image"),
+    ],
+)
+def test_one_of_a_kind_is_singular(count: int, what: str, said: str) -> None:
+    assert trees.numbered(count, what) == said
 
 
 @pytest.mark.parametrize("name", NAMES)

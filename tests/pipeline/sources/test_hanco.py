@@ -71,10 +71,10 @@ def test_what_is_left_out_is_counted(hanco):
     left_out = scan(hanco.home, TRAIN).rejects
     said(left_out)
     told = {(r.key.removeprefix("rgb/"), r.reason): r.detail for r in left_out}
-    unknown = {(f"{TRAIN}/cam{k}", Reason.UNLABELLED): "1 images: meta.json knows 3 frames" for k in range(8)}
+    unknown = {(f"{TRAIN}/cam{k}", Reason.UNLABELLED): "1 image: meta.json knows 3 frames" for k in range(8)}
     assert told == unknown | {
-        (f"{TRAIN}/cam2", Reason.MISSING): "1 frames of meta.json have no image",
-        (f"{TRAIN}/cam6", Reason.BAD_LABEL): "1 images are not named like 00000024.jpg",
+        (f"{TRAIN}/cam2", Reason.MISSING): "1 frame of meta.json has no image",
+        (f"{TRAIN}/cam6", Reason.BAD_LABEL): "1 image is not named like 00000024.jpg",
     }
     of_unknown = scan(hanco.home, UNKNOWN)
     assert not of_unknown.frames

@@ -109,7 +109,7 @@ def test_lists_decide_which_pictures_count(mine):
         "00000000/cam0/hand", "00000002/cam0/hand", "00000000/cam2/hand",
     ]  # fmt: skip
     assert Counter(said(found.rejects)) == {
-        (Reason.UNLABELLED, "1 pictures are not listed"): 1,
+        (Reason.UNLABELLED, "1 picture is not listed"): 1,
         (Reason.UNLABELLED, "2 pictures are not listed"): 1,
         (Reason.UNLABELLED, "3 pictures are not listed"): 1,
         (Reason.MISSING, "1 of 2 instants have no usable picture of this camera"): 1,

@@ -187,15 +187,15 @@ def test_faults_are_counted(tmp_path: Path) -> None:
     found = scan(tmp_path, "0003")
     assert found.frames.num_rows == 3  # the cut image is noticed when it is decoded
     assert counts(found) == {
-        Reason.BAD_LABEL: "1 images are not named like 0003C1T0001F001.jpg",
-        Reason.UNLABELLED: "1 images are in no track of info/",
+        Reason.BAD_LABEL: "1 image is not named like 0003C1T0001F001.jpg",
+        Reason.UNLABELLED: "1 image is in no track of info/",
     }
 
 
 def test_what_the_tables_list_and_is_not_there_is_counted(root: Path) -> None:
     (root / "bbox_train/0001/0001C1T0002F002.jpg").unlink()
     shutil.rmtree(root / "bbox_train/0003")
-    assert counts(scan(root, "0001")) == {Reason.MISSING: "1 images that info/ lists are not there"}
+    assert counts(scan(root, "0001")) == {Reason.MISSING: "1 image that info/ lists is not there"}
     gone = scan(root, "0003")
     assert gone.frames == []
     assert counts(gone) == {Reason.MISSING: "3 images of info/ have no folder"}
@@ -245,7 +245,7 @@ def test_damaged_tables_are_refused_by_name(root: Path) -> None:
 def test_folders_and_pictures_that_are_nobodys(root: Path) -> None:
     (root / "bbox_train/0001 (copy)").mkdir()
     shutil.copy(root / "bbox_train/0001/0001C1T0001F001.jpg", root / "bbox_train/0001 (copy)")
-    assert "1 images: the folder is not named like a person" in counts(scan(root, "0001-copy"))[Reason.BAD_LABEL]
+    assert "1 image: the folder is not named like a person" in counts(scan(root, "0001-copy"))[Reason.BAD_LABEL]
     (root / "bbox_train/@").mkdir()
     assert len({one.sequence for one in SOURCE.recordings(root) if one.split is Split.TRAIN}) == 4
     for path in (root / "bbox_train/0003").iterdir():

@@ -105,7 +105,7 @@ def test_boxes_that_are_wrong_give_way_and_none_at_all_is_counted(root: Path) ->
         1: "keypoints", 2: "keypoints", 4: "dataset", 5: "dataset", 6: "dataset",
     }  # fmt: skip
     assert rows[4]["box_xyxy_px"] == [-0.5, -0.5, 479.5, 269.5]
-    assert details(found) == [(Reason.UNLABELLED, "1 images have neither a box nor visible joints")]
+    assert details(found) == [(Reason.UNLABELLED, "1 image has neither a box nor visible joints")]
 
 
 def test_images_and_rows_that_have_no_partner_are_counted(root: Path) -> None:
@@ -116,9 +116,9 @@ def test_images_and_rows_that_have_no_partner_are_counted(root: Path) -> None:
     found = scan(root, "0001")
     assert found.frames.num_rows == 5
     assert details(found) == [
-        (Reason.BAD_LABEL, "1 images are not named like 000001.jpg"),
-        (Reason.UNLABELLED, "1 images have no row in labels/0001.mat"),
-        (Reason.MISSING, "1 frames of the labels have no image"),
+        (Reason.BAD_LABEL, "1 image is not named like 000001.jpg"),
+        (Reason.UNLABELLED, "1 image has no row in labels/0001.mat"),
+        (Reason.MISSING, "1 frame of the labels has no image"),
     ]
     shutil.rmtree(folder)
     gone = scan(root, "0001")

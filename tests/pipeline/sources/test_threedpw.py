@@ -64,7 +64,7 @@ def test_each_person_of_each_image_is_a_frame(made: tuple[Path, Truth]) -> None:
     found = scan(root)
     rows = rows_of(found)
     assert sorted(rows) == [("p0", k) for k in range(6)] + [("p1", k) for k in range(5)]
-    assert details(found) == [(Reason.UNLABELLED, "1 frames say nothing of where p1 is")]
+    assert details(found) == [(Reason.UNLABELLED, "1 frame says nothing of where p1 is")]
     row = rows["p1", 4]
     assert row["key"] == f"3dpw/train/{TRAIN}/00000004/cam/p1"
     assert row["media"] == f"imageFiles/{TRAIN}/image_00004.jpg"
@@ -152,8 +152,8 @@ def test_images_and_labels_that_have_no_partner_are_counted(root: Path) -> None:
     found = scan(root)
     assert sorted(rows_of(found)) == [(f"p{p}", k) for p in (0, 1) for k in (0, 2, 3, 4)]
     assert details(found) == [
-        (Reason.BAD_LABEL, "1 images are not named like image_00000.jpg"),
-        (Reason.UNLABELLED, "1 images have no labels: those end with frame 5"),
+        (Reason.BAD_LABEL, "1 image is not named like image_00000.jpg"),
+        (Reason.UNLABELLED, "1 image has no labels: those end with frame 5"),
         (Reason.MISSING, "2 frames of the labels have no image"),
     ]
     shutil.rmtree(folder)
@@ -172,9 +172,9 @@ def test_people_outside_of_the_image_are_hidden(root: Path) -> None:
     assert ("p0", 0) not in rows_of(found)
     assert ("p1", 4) not in rows_of(found)
     assert details(found) == [
-        (Reason.HIDDEN, "1 frames of p0, outside of the image"),
-        (Reason.UNLABELLED, "1 frames say nothing of where p1 is"),
-        (Reason.HIDDEN, "1 frames of p1, outside of the image"),
+        (Reason.HIDDEN, "1 frame of p0, outside of the image"),
+        (Reason.UNLABELLED, "1 frame says nothing of where p1 is"),
+        (Reason.HIDDEN, "1 frame of p1, outside of the image"),
     ]
 
 
