@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from manifests.errors import SyntheticError
 from manifests.seeds import rng_for
 from synthetic.body import BodyModel
 from synthetic.looks import Look
@@ -51,9 +52,19 @@ class Outfit:
 
 
 class Wardrobe:
-    """What looks need to know of one body: landmarks, the place of each texel, and neighbours of each vertex."""
+    """What looks need to know of one body: landmarks, the place of each texel, and neighbours of each vertex.
+
+    Raises:
+        SyntheticError: the body has no texture coordinates, so nothing can be painted on it.
+    """
 
     def __init__(self, body: BodyModel) -> None:
+        if not len(body.uvs_U2) or int(body.face_group_F.max()) < 2:
+            raise SyntheticError(
+                "this body cannot be dressed: it has no texture coordinates, eyes or hair (a converted SMPL has none)",
+                where="body",
+                hint="render with the free body (`python -m synthetic body`); nobody is rendered undressed",
+            )
         self._body = body
         joints = body.joints_J3
         skin = body.template_X3[body.skin_vertices]

@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manifests.errors import SyntheticError
 from synthetic.body import BodyModel
 from synthetic.looks import Look, sample_look
 from synthetic.patterns import KINDS, Pattern, noise, sample_tile, tile
@@ -26,6 +29,12 @@ def part_of_vertices(outfit: Outfit, body: BodyModel) -> np.ndarray:
     parts = np.zeros(len(body.template_X3), dtype=int)
     parts[outfit.corners_K2[:, 0]] = outfit.texture_SS4[at[:, 1], at[:, 0], 3]
     return parts
+
+
+def test_a_body_that_cannot_be_dressed_is_refused() -> None:
+    bare = SimpleNamespace(uvs_U2=np.zeros((0, 2)), face_group_F=np.zeros(4, np.int64))
+    with pytest.raises(SyntheticError, match="cannot be dressed"):
+        Wardrobe(bare)
 
 
 @given(st.integers(0, 10_000))
