@@ -38,6 +38,7 @@ RULES: dict[str, str] = {
     "leak": "no group, subject or sequence is on both sides of a split",
     "image": "every image decodes, and has the size its row tells",
     "silhouette": "every silhouette has 512 bytes",
+    "drawn": "most bodies of a source have a silhouette, and it agrees with the dataset's boxes",
     "packed": "every pair is in exactly one shard, and every sample is a pair",
     "shard_columns": "a shard holds pairs of its own split, source and domain",
     "tar": "a tar holds what its index lists, in that order",

@@ -94,7 +94,7 @@ def _silhouettes(crops: pa.Table, tight: Floats32) -> list[dict[str, Any]]:
     """How the silhouettes of each source are, by who drew them.
 
     `agreement` is the median overlap (intersection over union) of the box around a silhouette with the box that the dataset gave
-    (or that its keypoints made), `astray` the share of crops where it is below `ASTRAY`; both null where no such box is.
+    (or that its keypoints made) for `boxed` of them, `astray` the share of these where it is below `ASTRAY`; both null where no such box is.
     """
     squares, boxes = (_fixed(crops.column(name)) for name in ("square_xyxy_px", "box_xyxy_px"))
     side = squares[:, 2:] - squares[:, :2]
@@ -113,9 +113,11 @@ def _silhouettes(crops: pa.Table, tight: Floats32) -> list[dict[str, Any]]:
         found.append(
             {
                 "source": source,
+                "domain": crops.column("domain")[int(np.flatnonzero(mine)[0])].as_py(),
                 "drawn_by": by,
                 "crops": int(mine.sum()),
                 "coverage": None if empty else [round(float(q), 4) for q in np.quantile(drawn, (0.05, 0.5, 0.95))],
+                "boxed": len(held),
                 "full": int((drawn > FULL).sum()),
                 "agreement": None if empty or not len(held) else round(float(np.median(held)), 4),
                 "astray": None if empty or not len(held) else round(float((held < ASTRAY).mean()), 4),

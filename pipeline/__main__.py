@@ -136,6 +136,12 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
             [f"{recipe.render.num_scenes:,} rendered scenes (`render: null` leaves them out)"] if recipe.render else []
         )
         console.print(f"recipe {recipe.name}: {', '.join(parts)}", soft_wrap=True)
+    if arguments.gpus < 0 or (arguments.gpus > 1 and arguments.gpus % 1):
+        raise RecipeError(
+            f"{arguments.gpus:g} is neither a share of one GPU nor a whole number",
+            where="GPUS",
+            hint="such as GPUS=0.25",
+        )
     executor: Executor = (
         LocalExecutor()
         if arguments.executor == "local"

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from manifests.errors import StageError
 from pipeline.recipes import ParserRecipe
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
@@ -64,6 +65,24 @@ class OneParser(HumanParser, Protocol):
 def assets_folder(assets: str | Path | None = None) -> Path:
     """The folder of fetched files: the argument, else `$CROSSPOSE_ASSETS`, else `assets` in the working folder."""
     return Path(assets or os.environ.get(ASSETS) or "assets")
+
+
+def require_device(device: str) -> None:
+    """Insist that torch can compute on a device.
+
+    Raises:
+        StageError: it cannot.
+    """
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise StageError(
+            f"torch cannot compute on {device}: {str(error).splitlines()[0]}",
+            where=DEVICE,
+            hint="leave it out to compute on the CPU, or install torch with CUDA where there is a GPU",
+        ) from error
 
 
 def build_parser(recipe: ParserRecipe, assets: str | Path | None = None, *, device: str = "cpu") -> HumanParser | None:

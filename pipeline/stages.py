@@ -24,7 +24,7 @@ from manifests.types import EVALUATION, Reason, Reject, Split
 from pipeline.crop import crop_recording
 from pipeline.guard import guarded
 from pipeline.pairs import COLUMNS, sample_pairs
-from pipeline.parse import DEVICE, HumanParser, build_parser
+from pipeline.parse import DEVICE, HumanParser, build_parser, require_device
 from pipeline.progress import watch
 from pipeline.recipes import DATASETS, BuildRecipe, SourceRecipe
 from pipeline.render import Studio, render_scene
@@ -245,7 +245,10 @@ class Crop(Stage):
     @override
     def open(self) -> HumanParser | None:
         """Load the human parser."""
-        return build_parser(self.recipe.parser, self.assets, device=os.environ.get(DEVICE) or "cpu")
+        device = os.environ.get(DEVICE) or "cpu"
+        if device != "cpu":
+            require_device(device)
+        return build_parser(self.recipe.parser, self.assets, device=device)
 
     @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:

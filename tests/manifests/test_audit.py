@@ -87,6 +87,21 @@ def test_silhouettes_are_told_by_source_and_by_who_drew_them(honest, build):
     rows = {row["source"]: row for row in audit(build).stats["silhouettes"]}
     assert (rows["rig"]["astray"], rows["synthetic"]["astray"]) == (0.5, None)
     assert rows["rig"]["agreement"] > 0.4
+    doubted = [f for f in audit(build).findings if f.rule == "drawn"]
+    assert [(f.severity, f.where, f.count) for f in doubted] == [(Severity.WARNING, "source rig", 9)]
+    assert doubted[0].message.startswith("9 of 18 crops have a silhouette beside the dataset's box")
+
+
+def test_people_without_silhouettes_are_warned_of(build):
+    """Of bodies only: nobody draws hands where the dataset has no masks."""
+
+    def bare(rows):
+        return [row | {"silhouette": bytes(512), "silhouette_from": "none", "coverage": 0.0} for row in rows]
+
+    for unit in ("rig-rec1", "rig-rec2"):
+        change_rows(build, "crops", unit, "crops", bare)
+    doubted = [f for f in audit(build).findings if f.rule == "drawn"]
+    assert [(f.severity, f.where, f.count) for f in doubted] == [(Severity.WARNING, "source rig", 36)]
 
 
 def test_two_builds_and_two_audits_say_the_same(honest, tmp_path):
