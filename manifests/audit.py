@@ -75,8 +75,8 @@ def _doubtful(rows: list[dict[str, Any]]) -> Iterator[Finding]:
             (bare, crops, MOST_BARE, "have no silhouette: masking will treat them as if people were everywhere"),
             *(
                 (
-                    round(row["astray"] * row["crops"]),
-                    row["crops"],
+                    round(row["astray"] * row["boxed"]),
+                    row["boxed"],
                     MOST_ASTRAY,
                     "have a silhouette beside the dataset's box",
                 )
