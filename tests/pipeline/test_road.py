@@ -113,7 +113,7 @@ def test_a_changed_calibration_of_equal_size_is_noticed(built: Path, rig: Path, 
     at = text.index("intrinsic")
     digit = next(i for i in range(at, len(text)) if text[i].isdigit() and text[i] != "9")
     path.write_text(text[:digit] + "9" + text[digit + 1 :])
-    with pytest.raises(StageError, match=r"inputs\.cameras-single"):
+    with pytest.raises(StageError, match="cameras-single has changed"):
         run_road(RECIPE, changed, assets, built)
 
 
