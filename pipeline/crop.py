@@ -26,7 +26,7 @@ from pipeline.parse import HumanParser
 from pipeline.people import Follower
 from pipeline.quality import Verdict, Watch, gaps, perceptual_hash
 from pipeline.recipes import CropRecipe
-from pipeline.sight import Person, see_boxes
+from pipeline.sight import Person, Sought, see_all
 from pipeline.silhouettes import Mask, coco17_of, from_coco17, gate
 from pipeline.sources.base import Labels
 from pipeline.squares import Floats, Image, Square, carry, cut, square_within
@@ -300,7 +300,7 @@ class _Walk:
 
     def _parse(self, waiting: "list[tuple[_Boxed, Sequence[str]]]") -> None:
         assert self._parser is not None, "nobody waits for a parser that is not there"
-        seen = see_boxes(self._parser, [(one.rgb, one.box) for one, _ in waiting], threshold=self._threshold)
+        seen = see_all(self._parser, [Sought(one.rgb, one.box) for one, _ in waiting], threshold=self._threshold)
         for (one, ways), person in zip(waiting, seen, strict=True):
             mask = None if person is None else self._parsed(person, one.square)
             if mask is not None:

@@ -61,6 +61,38 @@ class Person:
         return float((self.person > threshold).sum()) * (self.square.side / GRID) ** 2
 
 
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Somebody who is expected in a box.
+
+    Attributes:
+        image: (H, W, 3) RGB.
+        box_xyxy_px: (4,) where the person is expected.
+        last: the person a moment ago; says which component of the map is meant. Without, it is what fills the box most.
+        moved_px: (2,) how far that person has moved since.
+        rivals: others near: what is nearer to them is theirs.
+    """
+
+    image: Image
+    box_xyxy_px: Floats
+    last: Person | None = None
+    moved_px: Floats | None = None
+    rivals: Sequence[Person] = ()
+
+    def expected(self, square: Square, threshold: float) -> Mask:
+        """(GRID, GRID) over a square: where the person should be."""
+        if self.last is None:
+            corners = (self.box_xyxy_px - square.xyxy_px()[[0, 1, 0, 1]]) * GRID / square.side
+            x0, y0, x1, y1 = corners.round().astype(int)
+            expected = np.zeros((GRID, GRID), bool)
+            expected[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = True
+            return expected
+        shift = np.zeros(2) if self.moved_px is None else self.moved_px
+        before = self.last.square
+        moved = before._replace(x0=before.x0 + round(shift[0]), y0=before.y0 + round(shift[1]))
+        return carry(self.last.person, moved, square, GRID) > threshold
+
+
 def see(
     parser: HumanParser,
     image: Image,
@@ -72,158 +104,110 @@ def see(
     rivals: Sequence[Person] = (),
     only_one: bool = False,
 ) -> Person | None:
-    """See the person who is expected in a box.
+    """See the person who is expected in a box; see `Sought` and `see_all`."""
+    sought = Sought(image, box_xyxy_px, last, moved_px, rivals)
+    return see_all(parser, [sought], threshold=threshold, only_one=only_one)[0]
+
+
+def see_all(
+    parser: HumanParser, sought: Sequence[Sought], *, threshold: float, only_one: bool = False
+) -> list[Person | None]:
+    """See the people who are sought, each by himself, in as few calls of the parser as can be: a GPU wants batches.
 
     Args:
         parser: sees people.
-        image: (H, W, 3) RGB.
-        box_xyxy_px: (4,) where the person is expected.
+        sought: who is expected where.
         threshold: person probability from which a pixel is the person.
-        last: the person a moment ago; says which component of the map is meant. Without, it is what fills the box most.
-        moved_px: (2,) how far that person has moved since.
-        rivals: others near: what is nearer to them is theirs.
         only_one: do without a parser's word of who is one person rather than take everybody's pixels.
-
-    Returns:
-        the person, or None when nobody is there.
-    """
-    if isinstance(parser, OneParser):
-        person, sure = _see_one(parser, image, box_xyxy_px, threshold, last, moved_px, rivals)
-        if sure or only_one:
-            return person
-    person = _see_among(parser, image, box_xyxy_px, threshold, last, moved_px, rivals)
-    if person is None or last is None or not last.alone:
-        return person
-    # Everybody's pixels pass for the one who was told apart only where they are nearly the same ones.
-    expected = _expected(person.square, box_xyxy_px, last, moved_px, threshold)
-    return replace(person, alone=True) if overlap(person.person > threshold, expected) > NEARLY else None
-
-
-def see_boxes(parser: HumanParser, seen: Sequence[tuple[Image, Floats]], *, threshold: float) -> list[Person | None]:
-    """`see` people whose boxes are given, several in one call of the parser: a GPU wants batches.
-
-    Args:
-        parser: sees people.
-        seen: for each person the image (H, W, 3) and the box (4,).
-        threshold: person probability from which a pixel is the person.
 
     Returns:
         each person, or None where nobody is there.
     """
-    found: list[Person | None] = [None] * len(seen)
-    unsure = list(range(len(seen)))
+    found: list[Person | None] = [None] * len(sought)
+    unsure = list(range(len(sought)))
     if isinstance(parser, OneParser):
-        squares = [square_of(box, margin=ONE_MARGIN) for _, box in seen]
-        maps = parser.parse_one([cut(image, square, GRID) for (image, _), square in zip(seen, squares, strict=True)])
-        unsure = []
-        for k, ((image, box), square, (person_map, sure)) in enumerate(zip(seen, squares, maps, strict=True)):
-            found[k], is_sure = _judge_one(image, box, square, person_map, sure, threshold, None, None, ())
-            if not is_sure:
-                unsure.append(k)
-    looks = [[square_of(seen[k][1], margin=margin, shift=shift) for margin, shift, _ in LOOKS] for k in unsure]
-    crops = [
-        _flipped(cut(seen[k][0], square, GRID), mirrored)
-        for k, squares in zip(unsure, looks, strict=True)
-        for square, (*_, mirrored) in zip(squares, LOOKS, strict=True)
-    ]
-    everybody = [
-        _flipped(one, mirrored)
-        for one, (*_, mirrored) in zip(parser.parse(crops) if crops else [], LOOKS * len(unsure), strict=True)
-    ]
-    for place, (k, squares) in enumerate(zip(unsure, looks, strict=True)):
-        image, box = seen[k]
-        maps_of = everybody[place * len(LOOKS) : (place + 1) * len(LOOKS)]
-        found[k] = _pick_among(image, box, squares, maps_of, threshold, None, None, ())
+        told = _see_ones(parser, sought, threshold)
+        found = [person for person, _ in told]
+        unsure = [] if only_one else [k for k, (_, sure) in enumerate(told) if not sure]
+    for k, person in zip(unsure, _see_among(parser, [sought[k] for k in unsure], threshold), strict=True):
+        found[k], last = person, sought[k].last
+        if person is not None and last is not None and last.alone:
+            # Everybody's pixels pass for the one who was told apart only where they are nearly the same ones.
+            near = overlap(person.person > threshold, sought[k].expected(person.square, threshold)) > NEARLY
+            found[k] = replace(person, alone=True) if near else None
     return found
 
 
-def _see_one(
-    parser: OneParser,
-    image: Image,
-    box: Floats,
-    threshold: float,
-    last: Person | None,
-    moved_px: Floats | None,
-    rivals: Sequence[Person],
-) -> tuple[Person | None, bool]:
-    """Let the parser tell the person from the others; and whether it is sure that somebody is in the middle."""
-    square = square_of(box, margin=ONE_MARGIN)
-    expected = _expected(square, box, last, moved_px, threshold)
-    crop = cut(image, square, GRID)
-    for rival in rivals:  # painted over, others cannot be taken for the person
-        other = mask_over(rival, square, threshold)
-        crop[other & ~expected if last is not None else other] = crop.mean(axis=(0, 1)).astype(np.uint8)
-    person_map, sure = parser.parse_one([crop])[0]
-    return _judge_one(image, box, square, person_map, sure, threshold, last, moved_px, rivals)
+def _see_ones(parser: OneParser, sought: Sequence[Sought], threshold: float) -> list[tuple[Person | None, bool]]:
+    """Let the parser tell each person from the others; and whether it is sure that somebody is in the middle."""
+    squares = [square_of(one.box_xyxy_px, margin=ONE_MARGIN) for one in sought]
+    crops = []
+    for one, square in zip(sought, squares, strict=True):
+        crop = cut(one.image, square, GRID)
+        for rival in one.rivals:  # painted over, others cannot be taken for the person
+            other = mask_over(rival, square, threshold)
+            hidden = other & ~one.expected(square, threshold) if one.last is not None else other
+            crop[hidden] = crop.mean(axis=(0, 1)).astype(np.uint8)
+        crops.append(crop)
+    answers = zip(sought, squares, parser.parse_one(crops), strict=True)
+    return [_told_apart(one, square, seen, sure, threshold) for one, square, (seen, sure) in answers]
 
 
-def _judge_one(
-    image: Image,
-    box: Floats,
-    square: Square,
-    person_map: npt.NDArray[np.float32],
-    sure: float,
-    threshold: float,
-    last: Person | None,
-    moved_px: Floats | None,
-    rivals: Sequence[Person],
+def _told_apart(
+    one: Sought, square: Square, seen: npt.NDArray[np.float32], sure: float, threshold: float
 ) -> tuple[Person | None, bool]:
-    """What the parser's word of one person is worth; and whether it is sure that somebody is in the middle."""
+    """What the parser's word of one person is worth."""
     if sure < SURE:
         return None, False
-    height, width = image.shape[:2]
-    expected = _expected(square, box, last, moved_px, threshold)
-    person_map = np.where(inside(square, GRID, width=width, height=height), person_map, 0).astype(np.float32)
-    mine = _mine(person_map > threshold, expected, ())
+    height, width = one.image.shape[:2]
+    seen = np.where(inside(square, GRID, width=width, height=height), seen, 0).astype(np.float32)
+    expected = one.expected(square, threshold)
+    mine = _mine(seen > threshold, expected, ())
     if mine is None:
         return None, True
-    if last is not None:
+    if one.last is not None:
         fit = overlap(mine, expected)
-        if fit < SAME or any(overlap(mine, mask_over(rival, square, threshold)) > fit for rival in rivals):
+        if fit < SAME or any(overlap(mine, mask_over(rival, square, threshold)) > fit for rival in one.rivals):
             return None, True
-    return _person(image, square, np.where(mine, person_map, 0), mine, agreement=sure, alone=True), True
+    return _person(one.image, square, np.where(mine, seen, 0), mine, agreement=sure, alone=True), True
 
 
-def _see_among(
-    parser: HumanParser,
-    image: Image,
-    box: Floats,
-    threshold: float,
-    last: Person | None,
-    moved_px: Floats | None,
-    rivals: Sequence[Person],
-) -> Person | None:
-    """Look for the person among everybody in two crops."""
-    squares = [square_of(box, margin=margin, shift=shift) for margin, shift, _ in LOOKS]
-    maps = parse_squares(parser, image, squares, [mirrored for *_, mirrored in LOOKS])
-    return _pick_among(image, box, squares, maps, threshold, last, moved_px, rivals)
+def _see_among(parser: HumanParser, sought: Sequence[Sought], threshold: float) -> list[Person | None]:
+    """Look for each person among everybody, in two crops."""
+    if not sought:
+        return []
+    squares = [[square_of(one.box_xyxy_px, margin=margin, shift=shift) for margin, shift, _ in LOOKS] for one in sought]
+    flips = [mirrored for *_, mirrored in LOOKS]
+    crops = [
+        _flipped(cut(one.image, square, GRID), flip)
+        for one, looks in zip(sought, squares, strict=True)
+        for square, flip in zip(looks, flips, strict=True)
+    ]
+    maps = iter(parser.parse(crops))
+    return [
+        _picked(one, looks, [_flipped(next(maps), flip) for flip in flips], threshold)
+        for one, looks in zip(sought, squares, strict=True)
+    ]
 
 
-def _pick_among(
-    image: Image,
-    box: Floats,
-    squares: Sequence[Square],
-    maps: Sequence[npt.NDArray[np.float32]],
-    threshold: float,
-    last: Person | None,
-    moved_px: Floats | None,
-    rivals: Sequence[Person],
+def _picked(
+    one: Sought, squares: Sequence[Square], maps: Sequence[npt.NDArray[np.float32]], threshold: float
 ) -> Person | None:
     """Pick the person out of everybody, from the maps of the two crops."""
-    height, width = image.shape[:2]
+    height, width = one.image.shape[:2]
     square = squares[0]
     inner = inside(square, GRID, width=width, height=height)
     looks = [np.where(inner, carry(m, s, square, GRID), 0) for m, s in zip(maps, squares, strict=True)]
     mean = np.mean(looks, axis=0, dtype=np.float32)
-    expected = _expected(square, box, last, moved_px, threshold)
+    expected = one.expected(square, threshold)
     # What was the person a moment ago is given up later than it was taken up.
-    people = mean > np.where(expected & (last is not None), FADE * threshold, threshold)
-    mine = _mine(np.asarray(people), expected, [mask_over(other, square, threshold) for other in rivals])
+    people = mean > np.where(expected & (one.last is not None), FADE * threshold, threshold)
+    mine = _mine(np.asarray(people), expected, [mask_over(rival, square, threshold) for rival in one.rivals])
     if mine is None:
         return None
     near = cv2.dilate(mine.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     agreement = overlap((looks[0] > threshold) & near, (looks[1] > threshold) & near)
-    return _person(image, square, np.where(mine, mean, 0), mine, agreement=agreement, alone=False)
+    return _person(one.image, square, np.where(mine, mean, 0), mine, agreement=agreement, alone=False)
 
 
 def _person(
@@ -260,20 +244,6 @@ def parse_squares(
 
 def _flipped(image: npt.NDArray[Any], flip: bool) -> npt.NDArray[Any]:
     return np.ascontiguousarray(image[:, ::-1]) if flip else image
-
-
-def _expected(
-    square: Square, box: Floats, last: Person | None, moved_px: Floats | None, threshold: float
-) -> npt.NDArray[np.bool_]:
-    """(GRID, GRID) over a square: where the person should be."""
-    if last is None:
-        x0, y0, x1, y1 = ((box - square.xyxy_px()[[0, 1, 0, 1]]) * GRID / square.side).round().astype(int)
-        expected = np.zeros((GRID, GRID), bool)
-        expected[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = True
-        return expected
-    shift = np.zeros(2) if moved_px is None else moved_px
-    moved = last.square._replace(x0=last.square.x0 + round(shift[0]), y0=last.square.y0 + round(shift[1]))
-    return carry(last.person, moved, square, GRID) > threshold
 
 
 def mask_over(person: Person, square: Square, threshold: float) -> Mask:

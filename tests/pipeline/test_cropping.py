@@ -16,7 +16,7 @@ from pipeline.media import read_frames
 from pipeline.parse import build_parser
 from pipeline.quality import Watch
 from pipeline.recipes import CropRecipe, ParserRecipe, SourceRecipe
-from pipeline.sight import see, see_boxes
+from pipeline.sight import Sought, see, see_all
 from pipeline.silhouettes import from_mask
 from pipeline.sources import build_source
 from pipeline.sources.base import Labels
@@ -549,9 +549,9 @@ def test_people_of_boxes_are_parsed_in_batches_and_as_if_alone(tmp_path, kind):
 
 def test_a_box_is_seen_as_the_follower_sees_it():
     images = [draw([Figure(100 + 5 * k, 120)]) for k in range(3)]
-    seen = [(image, Figure(100 + 5 * k, 120).box()) for k, image in enumerate(images)]
+    sought = [Sought(image, Figure(100 + 5 * k, 120).box()) for k, image in enumerate(images)]
     for parser in (ColourParser(), OneColourParser()):
-        for (image, box), one in zip(seen, see_boxes(parser, seen, threshold=0.4), strict=True):
-            alone = see(parser, image, box, threshold=0.4)
+        for who, one in zip(sought, see_all(parser, sought, threshold=0.4), strict=True):
+            alone = see(parser, who.image, who.box_xyxy_px, threshold=0.4)
             assert (one.person == alone.person).all()
             assert (one.box_xyxy_px == alone.box_xyxy_px).all()
