@@ -1,36 +1,31 @@
 """The stations of the road as stages: ingest, render, crop, pair, shard."""
 
-import hashlib
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from typing_extensions import override
 
 from manifests import table as tables
 from manifests.build import Build
 from manifests.commit import TEMPORARY, UnitWriter, content_hash
-from manifests.errors import SourceError, StageError
+from manifests.errors import StageError
 from manifests.files import stamp_of
-from manifests.recipes import fingerprint
-from manifests.splits import assign
-from manifests.types import EVALUATION, Reason, Reject, Split
+from manifests.types import EVALUATION
 from pipeline.crop import crop_recording
 from pipeline.guard import guarded
+from pipeline.ingest import RecordingWork, find_recordings, list_frames, states_of
 from pipeline.pairs import COLUMNS, sample_pairs
 from pipeline.parse import DEVICE, HumanParser, build_parser, require_device
-from pipeline.progress import watch
-from pipeline.recipes import DATASETS, BuildRecipe, SourceRecipe
+from pipeline.recipes import BuildRecipe, SourceRecipe
 from pipeline.render import Studio, render_scene
 from pipeline.shards import CropReader, plan_shards, shard_table, write_shard
 from pipeline.sources import build_source
-from pipeline.sources.base import STAGE, Recording, Source
+from pipeline.sources.base import Source
 from pipeline.stage import Plan, Report, Stage, Unit, require
 
 logger = logging.getLogger(__name__)
@@ -39,69 +34,6 @@ SYNTHETIC = "synthetic"
 INDEX = "_index"  # below the frames: what sources derive from very large annotation files
 
 ENOUGH_TO_JUDGE = 20  # frames; of fewer (a stray photo beside the clips) no share that is left out means anything
-
-# Clocks, calibrations and notes: a change of one number in them must not pass unseen because the size stayed.
-_READ_WHOLE = {".csv", ".dat", ".json", ".toml", ".txt", ".xml", ".yaml", ".yml"}
-
-
-@dataclass(frozen=True, slots=True)
-class _RecordingWork:
-    source: SourceRecipe
-    recording: Recording
-    split: Split
-
-
-def _listing(root: Path, recording: Recording) -> list[list[str | int]]:
-    """What tells one state of a recording from another: sizes of its media, content of its text files, names in its folder."""
-    listing: list[list[str | int]] = []
-    for name, size in recording.files:
-        path = root / name
-        whole = path.suffix.lower() in _READ_WHOLE
-        listing.append([name, _stamp(path, size, path.stat().st_mtime_ns) if whole else size])
-    if recording.folder:
-        folder = root / recording.folder
-        # A recording may be several folders of one beginning: SB10, SB11, ... for SB1.
-        folders = [folder] if folder.is_dir() else sorted(folder.parent.glob(f"{folder.name}?"))
-        names = sorted(name for one in folders for name in _names_below(str(one)))
-        listing.append(
-            [recording.folder, hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()]
-        )
-    return listing
-
-
-def _names_below(folder: str) -> Iterator[str]:
-    """Names of the files in a folder and those below it, by no more than listing them."""
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    yield from (f"{entry.name}/{name}" for name in _names_below(entry.path))
-                else:
-                    yield entry.name
-    except OSError as error:
-        logger.warning("%s cannot be listed: %s", folder, error.strerror)
-
-
-def _settled(recipe: SourceRecipe, recording: Recording, there: list[Recording]) -> Split | None:
-    """A recording's own split; None where the recipe decides, as it does of whom to hold out of a dataset without `val`."""
-    has_own = recipe.kind not in DATASETS or any(one.split is Split.VAL for one in there)
-    return recording.split if has_own or recording.split is not Split.TRAIN else None
-
-
-@lru_cache(maxsize=4096)  # annotations that thousands of recordings share are read once
-def _stamp(path: Path, _size: int, _modified_ns: int) -> str:
-    return stamp_of(path)
-
-
-def _leave_out(frames: pa.Table, flags: tuple[str, ...]) -> tuple[pa.Table, list[Reject]]:
-    """Take out the frames that carry one of the flags."""
-    rejects: list[Reject] = []
-    for flag in flags:
-        bad = tables.has_flag(frames.column("flags"), flag)
-        keys = frames.column("key").filter(pa.array(bad)).to_pylist()
-        rejects += [Reject(STAGE, key, Reason.FLAGGED, f"the recipe leaves out `{flag}`") for key in keys]
-        frames = frames.filter(pa.array(~bad))
-    return frames, rejects
 
 
 @dataclass
@@ -119,61 +51,21 @@ class Ingest(Stage):
     @override
     def plan(self) -> Plan:
         """A unit is a recording of a split that the recipe takes."""
-        found: list[tuple[SourceRecipe, Recording, Split | None]] = []
-        for recipe in self.recipe.sources:
-            source, root = self._build(recipe), self.roots[recipe.name]
-            watch(f"reading the annotations of {recipe.name}", source.prepare(root))
-            there = source.recordings(root)
-            taken = [one for one in there if one.split is None or one.split in recipe.splits]
-            if len(taken) < len(there):
-                logger.info(
-                    "%s: %d of %d recordings are of other splits than %s",
-                    recipe.name, len(there) - len(taken), len(there), ", ".join(recipe.splits),
-                )  # fmt: skip
-            if not taken:
-                raise SourceError(
-                    f"none of {len(there)} recordings is of split {', '.join(recipe.splits)}",
-                    where=root,
-                    hint="name other `splits` in the recipe, or give the folder of the other split",
-                )
-            found += [(recipe, one, _settled(recipe, one, there)) for one in taken]
-        held_out = self.recipe.split
-        free = [recording.group for _, recording, settled in found if settled is None]
-        splits = assign(free, seed=self.recipe.seed, val_groups=held_out.val_groups, val_share=held_out.val_share)
-        units, listing = list[Unit](), dict[str, str]()
-
-        def look() -> Iterator[tuple[int, int]]:
-            for number, (recipe, recording, settled) in enumerate(found, start=1):
-                split = settled or splits[recording.group]
-                # Datasets use one name again in another split of their own.
-                unit = "-".join([recipe.name, *([split] if recording.split else []), recording.sequence])
-                units.append(Unit(unit, _RecordingWork(recipe, recording, split)))
-                listing[unit] = fingerprint(_listing(self.roots[recipe.name], recording))
-                yield number, len(found)
-
-        watch("looking for what has changed", look())
+        found = find_recordings(self.recipe, self.roots, self._build)
         decides = {"sources": self.recipe.sources, "split": self.recipe.split, "seed": self.recipe.seed}
-        return Plan(recipe=decides, inputs=listing, units=tuple(units))
+        units = tuple(Unit(work.unit, work) for work in found)
+        return Plan(recipe=decides, inputs=states_of(found, self.roots), units=units)
 
     @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
         """Scan one recording."""
-        work: _RecordingWork = unit.work
-        root = self.roots[work.source.name]
-        scan = self._build(work.source).scan(root, work.recording, split=work.split)
-        frames = tables.from_rows("frames", scan.frames) if isinstance(scan.frames, list) else scan.frames
-        if not frames.num_rows and not scan.rejects:
-            raise SourceError("the recording holds no frame", where=root / work.recording.sequence, hint="remove it")
-        frames, flagged = _leave_out(frames, work.source.without)
-        out.table("frames", frames)
+        work: RecordingWork = unit.work
+        frames, rejects = list_frames(self._build(work.source), self.roots[work.source.name], work)
         held_back = int(tables.has_flag(frames.column("flags"), EVALUATION).sum())
         if held_back:
             out.counts["of an evaluation set, never paired"] += held_back
-        place = f"{work.source.name}/{work.split}/{work.recording.sequence}/"
-        out.reject(
-            r if r.key.startswith(place) else replace(r, key=f"{work.source.name}/{r.key}") for r in scan.rejects
-        )
-        out.reject(flagged)
+        out.table("frames", frames)
+        out.reject(rejects)
 
 
 @dataclass

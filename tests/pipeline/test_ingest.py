@@ -93,12 +93,12 @@ def test_some_are_held_out_of_a_dataset_without_val(ingest, monkeypatch):
     named = [(f"r{k}", Split.TRAIN) for k in range(8)] + [("x", Split.TEST)]
     recordings = [Recording(sequence=n, group=n, split=s, files=()) for n, s in named]
     monkeypatch.setattr(ToySource, "recordings", lambda self, root: recordings)
-    monkeypatch.setattr("pipeline.stages.DATASETS", ("toy",))
+    monkeypatch.setattr("pipeline.ingest.DATASETS", ("toy",))
     frames, _ = ingest(val_share=0.3, splits=(Split.TRAIN, Split.VAL, Split.TEST))
     split_of = {name.split("-")[-1]: set(rows["split"].to_pylist()) for name, rows in frames.items()}
     assert split_of["x"] == {"test"}
     assert {next(iter(s)) for name, s in split_of.items() if name != "x"} == {"train", "val"}
-    monkeypatch.setattr("pipeline.stages.DATASETS", ())
+    monkeypatch.setattr("pipeline.ingest.DATASETS", ())
     frames, _ = ingest("by-hand", val_share=0.3)
     assert {s for rows in frames.values() for s in rows["split"].to_pylist()} == {"train"}, "said by hand"
 
