@@ -38,6 +38,7 @@ class Outfit:
         smooth_X: (X,) in [0, 1], how much the body's detail is smoothed away.
         shoe_X: (X,) in [0, 1], how far a vertex is inside a shoe.
         faces_F3: (F, 3) vertex indices of the faces that this look shows.
+        face_ids_F: (F,) which of the body's faces they are.
         corners_K2: (K, 2) different pairs of (vertex, texture coordinate), which is what a GPU calls a vertex.
         triangles_F3: (F, 3) the same faces, as indices into `corners_K2`.
     """
@@ -47,6 +48,7 @@ class Outfit:
     smooth_X: Floats
     shoe_X: Floats
     faces_F3: Ints
+    face_ids_F: Ints
     corners_K2: Ints
     triangles_F3: Ints
 
@@ -109,6 +111,7 @@ class Wardrobe:
             smooth_X=smooth_X,
             shoe_X=shoe_X,
             faces_F3=body.faces_F3[shown],
+            face_ids_F=np.flatnonzero(shown),
             corners_K2=corners,
             triangles_F3=inverse.reshape(-1, 3),
         )

@@ -78,6 +78,7 @@ def test_clothes_widen_the_body_but_leave_hands_and_face(body: BodyModel, wardro
 def test_triangles_and_faces_are_the_same(body: BodyModel, wardrobe: Wardrobe) -> None:
     outfit = wardrobe.dress(look_of(4))
     assert (outfit.corners_K2[outfit.triangles_F3, 0] == outfit.faces_F3).all()
+    assert (body.faces_F3[outfit.face_ids_F] == outfit.faces_F3).all()
 
 
 def test_normals_of_an_octahedron_point_outwards() -> None:
