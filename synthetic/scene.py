@@ -8,10 +8,11 @@ cross-pose pair.
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from manifests.errors import RecipeError
+from manifests.recipes import from_mapping
 from manifests.seeds import rng_for
 from synthetic.camera import TARGET_M, Camera, sample_ring
 from synthetic.looks import Look, sample_look
@@ -183,9 +184,12 @@ class Scene:
         Raises:
             ValueError: the text is no scene.
         """
+        data = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError(f"the text is no scene but {type(data).__name__}")
         try:
-            return _scene_from(json.loads(text))
-        except (KeyError, TypeError, AttributeError) as error:
+            return from_mapping(cls, data, where="scene")
+        except RecipeError as error:
             raise ValueError(f"the text is no scene: {error}") from error
 
 
@@ -318,35 +322,4 @@ def _sample_room(rng: np.random.Generator, reach_m: float, highest_m: float) -> 
         ceiling=_muted(rng, low=0.7, high=0.95),
         boxes=tuple(boxes),
         seed=int(rng.integers(2**31)),
-    )
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _pattern_from(data: dict[str, Any]) -> Pattern:
-    return Pattern(**{key: _tuples(value) for key, value in data.items()})
-
-
-def _box_from(data: dict[str, Any]) -> Box:
-    plain = {key: _tuples(value) for key, value in data.items() if key != "pattern"}
-    return Box(pattern=_pattern_from(data["pattern"]), **plain)
-
-
-def _scene_from(data: dict[str, Any]) -> Scene:
-    plain = {key: _tuples(value) for key, value in data.items() if key not in ("look", "cameras", "light", "room")}
-    room = data["room"]
-    boxes = tuple(_box_from(box) for box in room["boxes"])
-    return Scene(
-        **plain,
-        look=Look.from_dict(data["look"]),
-        cameras=tuple(Camera(**{k: _tuples(v) for k, v in camera.items()}) for camera in data["cameras"]),
-        light=Light(**{k: _tuples(v) for k, v in data["light"].items()}),
-        room=Room(
-            **{k: _tuples(v) for k, v in room.items() if k in ("half_m", "height_m", "ceiling", "seed")},
-            floor=_pattern_from(room["floor"]),
-            walls=tuple(_pattern_from(wall) for wall in room["walls"]),
-            boxes=boxes,
-        ),
     )

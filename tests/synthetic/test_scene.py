@@ -17,10 +17,26 @@ def test_json_round_trip(scene: Scene) -> None:
     assert Scene.from_json(scene.to_json()).to_json() == scene.to_json()
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", '{"index": 1}', "nonsense"])
+@pytest.mark.parametrize("text", ["{}", "[]", "3", '{"index": 1}', "nonsense"])
 def test_other_texts_are_no_scene(text: str) -> None:
     with pytest.raises(ValueError, match=r"no scene|Expecting value"):
         Scene.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"height_m"', '"higth_m"', "did you mean `height_m`"),
+        ('"image_px": 256', '"image_px": "256"', "'256' is not a whole number"),
+        ('"skirt": ', '"skirt": "no", "was": ', "was|'no' is not true or false"),
+        ('"hair": "', '"hair": "un', "hair must be of"),
+    ],
+)
+def test_a_damaged_scene_is_refused_by_name(old: str, new: str, message: str) -> None:
+    text = sample_scene(RECIPE, 0, 0).to_json()
+    assert old in text
+    with pytest.raises(ValueError, match=message):
+        Scene.from_json(text.replace(old, new))
 
 
 def test_one_person_keeps_its_looks_and_changes_rooms() -> None:
