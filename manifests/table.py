@@ -45,22 +45,22 @@ def from_rows(table: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     return check(table, built, where=f"{table} table")
 
 
-def from_columns(table: str, columns: Mapping[str, Any], rows: int) -> pa.Table:
+def frames_from_columns(columns: Mapping[str, Any], rows: int) -> pa.Table:
     """Build a table of frames from whole columns: a million rows in a second or two, where `from_rows` takes a minute.
 
     Args:
-        table: `frames`; the key is spelled here.
-        columns: by name. One value holds for all rows; (rows, ...) arrays and sequences hold one a row. Fixed lists
-            (matrices, boxes) are null in rows with a NaN; `flags` is a tuple for all rows, or a list of lists.
+        columns: by name, without `key`, which is spelled here. One value holds for all rows; (rows, ...) arrays and
+            sequences hold one a row. Fixed lists (matrices, boxes) are null in rows with a NaN; `flags` is a tuple for all
+            rows, or a list of lists.
         rows: their number.
 
     Raises:
         ManifestError: an unknown column, or one that does not fit the schema.
     """
-    schema = SCHEMAS[table]
+    schema = SCHEMAS["frames"]
     unknown = sorted(set(columns) - set(schema.names))
     if unknown:
-        raise ManifestError(f"unknown columns {unknown}", where=f"{table} table", hint=f"known: {schema.names}")
+        raise ManifestError(f"unknown columns {unknown}", where="frames table", hint=f"known: {schema.names}")
     built = {}
     for field in schema:
         try:
@@ -68,10 +68,10 @@ def from_columns(table: str, columns: Mapping[str, Any], rows: int) -> pa.Table:
                 built[field.name] = _column(field.type, columns.get(field.name), rows)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError, TypeError) as error:
             raise ManifestError(
-                f"column {field.name} does not fit the schema: {error}", where=f"{table} table", hint="fix the source"
+                f"column {field.name} does not fit the schema: {error}", where="frames table", hint="fix the source"
             ) from error
     built["key"] = _keys(columns, built)
-    return check(table, pa.table([built[name] for name in schema.names], schema=schema), where=f"{table} table")
+    return check("frames", pa.table([built[name] for name in schema.names], schema=schema), where="frames table")
 
 
 def _keys(columns: Mapping[str, Any], built: Mapping[str, pa.Array]) -> pa.Array:
@@ -90,7 +90,7 @@ def _keys(columns: Mapping[str, Any], built: Mapping[str, pa.Array]) -> pa.Array
 
 
 def _column(kind: pa.DataType, values: Any, rows: int) -> pa.Array:
-    """One column of `from_columns`."""
+    """One column of `frames_from_columns`."""
     if values is None:
         return pa.nulls(rows, kind)
     if pa.types.is_fixed_size_list(kind):

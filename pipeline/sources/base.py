@@ -241,7 +241,7 @@ class Source(ABC):
         if self.recipe.frame_step > 1:
             kept = np.unique(instant)[:: self.recipe.frame_step]
             order = order[np.isin(instant[order], kept)]
-        table = tables.from_columns("frames", given, rows)
+        table = tables.frames_from_columns(given, rows)
         return table if np.array_equal(order, np.arange(rows)) else table.take(pa.array(order))
 
 

@@ -86,10 +86,10 @@ def test_columns_can_be_read_alone(tmp_path):
 
 def test_left_out_columns_are_null_where_they_may_be():
     row = dict.fromkeys(("key", "kind", "source", "licence", "domain", "split", "sequence", "target", "reference"), "x")
-    built = tables.from_rows("pairs", [{**row, "weight": 1.0}])
+    built = tables.from_rows("pairs", [{**row, "weight": 1.0, "further": []}])
     assert built.to_pylist()[0]["dt_s"] is None
     with pytest.raises(ManifestError, match="column weight has nulls"):
-        tables.from_rows("pairs", [row])
+        tables.from_rows("pairs", [{**row, "further": []}])
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_columns_give_the_same_table_as_rows():
         }
         for i in range(3)
     ]  # fmt: skip
-    assert tables.from_columns("frames", columns, 3).to_pylist() == tables.from_rows("frames", rows).to_pylist()
+    assert tables.frames_from_columns(columns, 3).to_pylist() == tables.from_rows("frames", rows).to_pylist()
 
 
 def test_no_rows_are_a_table_too():
@@ -236,7 +236,7 @@ def test_no_rows_are_a_table_too():
         name: value[:0] if isinstance(value, np.ndarray | list) else value for name, value in frame_columns().items()
     }
     pose = np.zeros((0, 4, 4))
-    assert tables.from_columns("frames", nothing | {"camera_from_world": pose}, 0).equals(tables.empty("frames"))
+    assert tables.frames_from_columns(nothing | {"camera_from_world": pose}, 0).equals(tables.empty("frames"))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_no_rows_are_a_table_too():
 )
 def test_columns_that_do_not_fit_are_named(changes, message):
     with pytest.raises(ManifestError, match=message):
-        tables.from_columns("frames", frame_columns(**changes), 3)
+        tables.frames_from_columns(frame_columns(**changes), 3)
 
 
 @given(st.lists(st.lists(st.sampled_from(["gray", "odd", "far"]), max_size=3), max_size=6), st.integers(0, 6))

@@ -227,8 +227,7 @@ def test_the_table_of_sources_names_each_with_its_terms(capsys):
 )
 def test_possible_pairs_equal_brute_force(rows):
     flags = [[], ["unsynchronised"], ["evaluation"]]
-    frames = tables.from_columns(
-        "frames",
+    frames = tables.frames_from_columns(
         {
             "source": "s", "licence": "l", "split": "train", "group": "g", "sequence": "q", "domain": "body",
             "instant": np.array([r[0] for r in rows], np.int64), "view": [r[1] for r in rows], "track": [r[2] for r in rows],
