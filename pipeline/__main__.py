@@ -136,17 +136,11 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
             [f"{recipe.render.num_scenes:,} rendered scenes (`render: null` leaves them out)"] if recipe.render else []
         )
         console.print(f"recipe {recipe.name}: {', '.join(parts)}", soft_wrap=True)
-    if arguments.gpus < 0 or (arguments.gpus > 1 and arguments.gpus % 1):
-        raise RecipeError(
-            f"{arguments.gpus:g} is neither a share of one GPU nor a whole number",
-            where="GPUS",
-            hint="such as GPUS=0.25",
-        )
-    executor: Executor = (
-        LocalExecutor()
-        if arguments.executor == "local"
-        else RayExecutor(address=arguments.ray_address, workers=arguments.workers, gpus=arguments.gpus)
-    )
+    try:
+        ray = RayExecutor(address=arguments.ray_address, workers=arguments.workers, gpus=arguments.gpus)
+    except ValueError as error:
+        raise RecipeError(str(error), where="GPUS", hint="such as GPUS=0.25") from error
+    executor: Executor = LocalExecutor() if arguments.executor == "local" else ray
     from pipeline.stages import stages
 
     out = arguments.out.resolve()
@@ -158,12 +152,13 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
 
 def _say(arguments: argparse.Namespace, console: Console) -> int:
     from pipeline.doctor import print_doctor, print_sources
+    from pipeline.sources.layout import require_folder
 
     if arguments.verb == "sources":
         print_sources(console)
         return 0
     for root in arguments.root:
-        _require_folder(root, "the folder")
+        require_folder(root, "the folder")
     healthy = [print_doctor(root.resolve(), console, everything=arguments.all) for root in arguments.root]
     return 0 if all(healthy) else 2
 
@@ -198,6 +193,8 @@ def find_roots(recipe: BuildRecipe, given: list[str]) -> dict[str, Path]:
         RecipeError: a name is no source of the recipe, or a source has no folder.
         SourceError: a folder is not there.
     """
+    from pipeline.sources.layout import require_folder
+
     names = [source.name for source in recipe.sources]
     roots: dict[str, Path] = {}
     for text in given:
@@ -216,18 +213,8 @@ def find_roots(recipe: BuildRecipe, given: list[str]) -> dict[str, Path]:
             f"no folder is given for {', '.join(missing)}", where="ROOT", hint="ROOT=FOLDER, or ROOT=SOURCE=FOLDER"
         )
     for name, root in roots.items():
-        _require_folder(root, f"the root of source {name}")
+        require_folder(root, f"the root of source {name}")
     return {name: root.resolve() for name, root in roots.items()}
-
-
-def _require_folder(root: Path, what: str) -> None:
-    if not root.exists():
-        hint = "check ROOT; make splits it at spaces, `python -m pipeline` takes them"
-        raise SourceError(f"{what} is not there", where=root, hint=hint)
-    if not root.is_dir():
-        raise SourceError(f"{what} is a file", where=root, hint="give the folder that holds it")
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise SourceError(f"{what} may not be read by you", where=root, hint="check its permissions")
 
 
 def _root_below(folder: Path, source: SourceRecipe, names: list[str]) -> Path:

@@ -86,16 +86,23 @@ class OwnSource(Source):
         return [Marker.of(self.card.tree, found)]
 
 
-def require_folder(root: Path) -> None:
+def require_folder(root: Path, named: str | None = None) -> None:
     """Refuse a root that is not there.
+
+    Args:
+        root: to look at.
+        named: what the user calls it, where it was just given.
 
     Raises:
         SourceError: it is missing, no folder, or may not be read.
     """
     try:
-        is_folder = root.is_dir()
+        is_there, is_folder = root.exists(), root.is_dir()
     except PermissionError:  # a folder above may not be entered
-        is_folder = True
+        is_there = is_folder = True
+    if named and not is_there:
+        hint = "check ROOT; make splits it at spaces, `python -m pipeline` takes them"
+        raise SourceError(f"{named} is not there", where=root, hint=hint)
     if not is_folder:
         raise SourceError("the root is no folder", where=root, hint="give the folder that holds the recordings as ROOT")
     if not os.access(root, os.R_OK | os.X_OK):

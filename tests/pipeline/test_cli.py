@@ -52,6 +52,13 @@ def test_an_error_is_what_where_try_and_exit_code_2(tmp_path: Path, capsys: pyte
     assert "try:   check ROOT" in told
 
 
+def test_a_share_of_gpus_that_nobody_can_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pairs", "--recipe", "cameras", "--out", str(tmp_path), "--gpus", "1.5"]) == 2
+    told = capsys.readouterr().err
+    assert "RecipeError: gpus 1.5 is neither a share of one nor a whole number" in told
+    assert "where: GPUS" in told
+
+
 def test_a_station_without_the_one_before_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pairs", "--recipe", "cameras", "--out", str(tmp_path), "--executor", "local"]) == 2
     assert "run `make crop`" in capsys.readouterr().err
