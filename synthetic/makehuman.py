@@ -106,7 +106,7 @@ def read_raw_body(root: Path) -> RawBody:
         SyntheticError: a data file is missing or of another layout.
     """
     try:
-        points_R3, uvs_U2, groups = _read_obj(root / "3dobjs" / "base.obj")
+        points_R3, uvs_U2, groups = read_obj(root / "3dobjs" / "base.obj")
         rig: dict[str, Any] = json.loads((root / "rigs/standard/rig.default.json").read_text(encoding="utf-8"))
         weights: dict[str, Any] = json.loads((root / "rigs/standard/weights.default.json").read_text(encoding="utf-8"))
         rig = rig.get("bones", rig)
@@ -144,7 +144,13 @@ def _cube_names() -> list[str]:
     return [*_JOINT_CUBE, *(f"{side}-{tip}" for side in "lr" for tip in _TIP_CUBE.values())]
 
 
-def _read_obj(path: Path) -> tuple[Floats, Floats, dict[str, list[list[tuple[int, int]]]]]:
+def read_obj(path: Path) -> tuple[Floats, Floats, dict[str, list[list[tuple[int, int]]]]]:
+    """Read the points, texture points and groups of quads of a Wavefront file.
+
+    Returns:
+        points (R, 3) in the file's unit, texture points (U, 2), and by group its faces: four (point, texture point) indices
+        each, from 0; a triangle ends where it begins.
+    """
     points: list[list[float]] = []
     uvs: list[list[float]] = []
     groups: dict[str, list[list[tuple[int, int]]]] = {}
@@ -259,7 +265,7 @@ def shape_people(
     offsets_TX3 = np.zeros((len(targets), *raw.base_X3.shape), dtype=np.float32)
     coefficients = []
     for index, (name, axes, stops) in enumerate(targets):
-        _read_target(root / "targets" / f"{name}.target.gz", compact_R, out=offsets_TX3[index])
+        read_target(root / "targets" / f"{name}.target.gz", compact_R, out=offsets_TX3[index])
         coefficients.append(np.prod([weights[axis][:, i] for axis, i in zip(axes, stops, strict=True)], axis=0))
         if on_progress is not None:
             on_progress(index + 1, len(targets))
@@ -267,7 +273,17 @@ def shape_people(
     return raw.base_X3 + shift_NX3.reshape(-1, *raw.base_X3.shape)
 
 
-def _read_target(path: Path, compact_R: Ints, *, out: npt.NDArray[np.float32]) -> None:
+def read_target(path: Path, compact_R: Ints, *, out: npt.NDArray[np.float32]) -> None:
+    """Read by how much a shape moves each vertex.
+
+    Args:
+        path: a gzipped text of lines `point dx dy dz`, decimetres.
+        compact_R: row in `out` of each of the file's points; negative where it is left out.
+        out: (X, 3) metres; vertices that the shape does not move are left as they are.
+
+    Raises:
+        SyntheticError: it does not parse.
+    """
     try:
         numbers = np.array(gzip.decompress(path.read_bytes()).split(), dtype=np.float64).reshape(-1, 4)
     except (OSError, ValueError, EOFError) as error:
