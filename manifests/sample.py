@@ -29,7 +29,7 @@ MAX_SIDE_PX = 4096
 class Sample:
     """One pair with its bytes.
 
-    `meta` holds plain JSON: kind, source, domain, split, dt_s, view_angle_rad and, per role, the crop's key, camera
+    `meta` holds plain JSON: kind, source, domain, split, dt_s, view_angle_rad, covisibility and, per role, the crop's key, camera
     (intrinsics, camera_from_world), keypoints when known, and who drew the silhouette.
     """
 

@@ -62,6 +62,7 @@ CROPS = pa.schema(
         pa.field("camera_from_world", _matrix4),
         pa.field("silhouette", pa.binary(), nullable=False),  # CELLS x CELLS bits; all zero: unknown
         pa.field("silhouette_from", pa.string(), nullable=False),
+        pa.field("surface", pa.binary()),  # of rendered people: visible pixels of each cell of the body, see surface.py
         pa.field("parser", pa.string()),  # name and version of what drew it
         pa.field("coverage", pa.float32(), nullable=False),  # share of the crop inside the silhouette
         pa.field("mean", pa.float32(), nullable=False),  # mean luma of the crop, 0..255
@@ -73,7 +74,7 @@ CROPS = pa.schema(
         pa.field("side", pa.string()),
         _flags,
     ],
-    metadata={"table": "crops", "version": "2"},
+    metadata={"table": "crops", "version": "3"},
 )
 
 PAIRS = pa.schema(
@@ -89,9 +90,11 @@ PAIRS = pa.schema(
         pa.field("reference", pa.string(), nullable=False),  # crop key
         pa.field("dt_s", pa.float64()),  # reference time minus target time; 0 for cross-view; null when unknown
         pa.field("view_angle_rad", pa.float64()),  # angle between the rays that look at the subject; null when unknown
+        pa.field("covisibility", pa.float64()),  # share of the target's visible body that the reference sees; null: unknown
         pa.field("weight", pa.float64(), nullable=False),  # of the source in the mixture
+        pa.field("further", pa.list_(pa.string()), nullable=False),  # crop keys of view2, view3, ...: mostly empty
     ],
-    metadata={"table": "pairs", "version": "2"},
+    metadata={"table": "pairs", "version": "3"},
 )
 
 _member = [pa.field("offset", pa.int64(), nullable=False), pa.field("size", pa.int64(), nullable=False)]

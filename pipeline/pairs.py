@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from manifests import table as tables
 from manifests.geometry import angle_between
 from manifests.schema import PAIRS
 from manifests.seeds import rng_for
+from manifests.surface import SURFACE_CELLS, covisibility
 from manifests.types import EVALUATION, PairKind, Reason, Reject
 from pipeline.recipes import PairRecipe
 
@@ -24,11 +26,12 @@ Bools = npt.NDArray[np.bool_]
 
 # The columns of crops that pairing reads: no pixels.
 COLUMNS = [
-    "key", "source", "licence", "domain", "split", "sequence", "instant", "time_s", "view", "track", "segment", "phash",
-    "intrinsics", "camera_from_world", "size_px", "flags",
+    "key", "source", "licence", "domain", "split", "subject", "sequence", "instant", "time_s", "view", "track", "segment",
+    "phash", "intrinsics", "camera_from_world", "size_px", "surface", "flags",
 ]  # fmt: skip
 OVERSAMPLE = 4  # candidates drawn for each pair wanted, where there are too many to look at all
 LOOK_AT_ALL = 1_000_000
+COVISIBILITY_AT_ONCE = 4096  # pairs, of 4 kB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +188,7 @@ def _pairs_table(
 ) -> pa.Table:
     keys = crops.column("key").to_numpy()
     angle = _view_angles(crops, kind, target, reference)
+    shared = _covisibility(crops, target, reference)
     count = len(target)
     same = {
         name: pa.array([crops.column(name)[0].as_py()] * count, pa.string())
@@ -201,7 +205,9 @@ def _pairs_table(
         "reference": pa.array(keys[reference], pa.string()),
         "dt_s": pa.array(dt_s, pa.float64(), mask=np.isnan(dt_s)),
         "view_angle_rad": pa.array(angle, pa.float64(), mask=np.isnan(angle)),
+        "covisibility": pa.array(shared, pa.float64(), mask=np.isnan(shared)),
         "weight": pa.array(np.full(count, weight)),
+        "further": pa.array([[]] * count, pa.list_(pa.string())),
     }
     schema = PAIRS
     return pa.table([columns[name] for name in schema.names], schema=schema).sort_by("key")
@@ -229,6 +235,24 @@ def _view_angles(crops: pa.Table, kind: PairKind, target: Ints, reference: Ints)
     angle = angle_between(sight[target], sight[reference])
     still = (poses[target] == poses[reference]).all(axis=(1, 2))
     return np.where(still & (kind is PairKind.CROSS_POSE), 0.0, angle)
+
+
+def _covisibility(crops: pa.Table, target: Ints, reference: Ints) -> Floats:
+    """Share of the target's visible body that the reference sees; NaN unless both crops are of one body and know it."""
+    share = np.full(len(target), np.nan)
+    subject, surface = (crops.column(name).combine_chunks() for name in ("subject", "surface"))
+    known = pc.and_(surface.is_valid(), subject.is_valid()).to_numpy(zero_copy_only=False)
+    person = subject.fill_null("").to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(known[target] & known[reference] & (person[target] == person[reference]))
+    for some in np.array_split(rows, 1 + len(rows) // COVISIBILITY_AT_ONCE):
+        cells = [_cells(surface.take(pa.array(of[some]))) for of in (target, reference)]
+        share[some] = covisibility(*cells)
+    return share
+
+
+def _cells(surface: pa.BinaryArray) -> npt.NDArray[np.uint8]:
+    """(n, SURFACE_CELLS) visible pixels of each cell, from the bytes of crops that know them."""
+    return np.frombuffer(b"".join(surface.to_pylist()), np.uint8).reshape(len(surface), SURFACE_CELLS)
 
 
 def _poses(crops: pa.Table) -> Floats:

@@ -21,7 +21,7 @@ CACHE_BYTES = 1 << 30
 # What of a crop goes into a sample's JSON, beside its key.
 _CROP_META = ["instant", "view", "track", "intrinsics", "camera_from_world", "silhouette_from", "keypoints_set", "keypoints_px", "side", "flags"]  # fmt: skip
 _CROP_COLUMNS = ["key", "jpeg", "silhouette", *_CROP_META]
-_PAIR_META = ["kind", "source", "licence", "domain", "split", "dt_s", "view_angle_rad"]
+_PAIR_META = ["kind", "source", "licence", "domain", "split", "dt_s", "view_angle_rad", "covisibility"]
 
 
 @dataclass(frozen=True, slots=True)

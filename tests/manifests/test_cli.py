@@ -363,7 +363,7 @@ def test_a_stage_that_only_one_build_has(honest, build):
 
 def test_diff_of_a_damaged_file_says_where(honest, build, run):
     write_raw(build, "frames", "rig-rec1", "rejects", Build(honest).table("pairs"))
-    with pytest.raises(ManifestError, match="this is pairs version 2, not rejects version 2"):
+    with pytest.raises(ManifestError, match="this is pairs version 3, not rejects version 2"):
         diff(honest, build)
     (build / "frames" / "plan.json").write_text("[]")
     assert run("diff", honest, build)[0] == 2

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests import table as tables
+from manifests.surface import SURFACE_CELLS
 from manifests.types import FrameKey, PairKind, Reason
 from pipeline.pairs import candidates_of, pair_of, sample_pairs
 from pipeline.recipes import PairRecipe
@@ -173,3 +174,17 @@ def test_an_evaluation_set_is_never_paired() -> None:
 def test_pairs_carry_the_terms_of_their_source() -> None:
     pairs, _ = sample_pairs(recording(instants=2, licence="CC BY-NC 4.0"), ALL, seed=0, weight=1.0)
     assert set(pairs.column("licence").to_pylist()) == {"CC BY-NC 4.0"}
+
+
+def test_covisibility_is_told_where_both_crops_know_their_surface() -> None:
+    rng = np.random.default_rng(3)
+    cells = rng.integers(0, 9, (5, SURFACE_CELLS), dtype=np.uint8)
+    rows = [crop_row(view=f"c{v}", subject="s1", surface=cells[v].tobytes() if v else None) for v in range(5)]
+    rows[4]["subject"] = "s2"
+    pairs = sample_pairs(tables.from_rows("crops", rows), ALL, seed=0, weight=1.0)[0].to_pylist()
+    told = {(row["target"].split("/")[4], row["reference"].split("/")[4]): row["covisibility"] for row in pairs}
+    known = {pair for pair, share in told.items() if share is not None}
+    assert known == {("c1", "c2"), ("c1", "c3"), ("c2", "c3")}
+    for one, other in known:
+        target, reference = cells[int(one[1])].astype(int), cells[int(other[1])]
+        assert told[one, other] == pytest.approx(target[reference > 0].sum() / target.sum(), abs=1e-12)

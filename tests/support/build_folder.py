@@ -131,7 +131,7 @@ def _pairs(crops: Rows) -> Rows:
                 "key": f"{place}/{'v' if across else 'p'}/{names[0]}/{names[1]}", "kind": kind, "source": one["source"],
                 "licence": "none", "domain": "body", "split": one["split"], "sequence": one["sequence"], "target": one["key"],
                 "reference": other["key"], "dt_s": 0.0 if across else other["time_s"] - one["time_s"],
-                "view_angle_rad": turn, "weight": 1.0,
+                "view_angle_rad": turn, "weight": 1.0, "further": [],
             }
         )  # fmt: skip
     return sorted(rows, key=lambda row: row["key"])
