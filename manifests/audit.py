@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,11 @@ from manifests.audit_files import Evidence, Progress, look_at_files
 from manifests.audit_images import look_at_images
 from manifests.audit_shards import look_at_shards
 from manifests.audit_tables import look_at_rows
+from manifests.audit_totals import look_at_totals
 from manifests.findings import Finding, Severity, fold
 from manifests.stats import stats_of
-from manifests.types import Domain, SilhouetteFrom
 
 logger = logging.getLogger(__name__)
-
-MOST_BARE, MOST_ASTRAY = 0.5, 0.1  # shares of a source's crops from which its silhouettes are doubtful
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,40 +59,8 @@ def audit(root: Path, *, progress: Progress | None = None, threads: int | None =
         findings += found
         findings += _guarded("shards", lambda: look_at_shards(evidence, images, tell))
     stats = stats_of(evidence, images.tight)
-    findings += _doubtful(stats["silhouettes"])
+    findings += look_at_totals(stats)
     return Audit(tuple(fold(findings)), stats)
-
-
-def _doubtful(rows: list[dict[str, Any]]) -> Iterator[Finding]:
-    """Warn of silhouettes that are missing, or of something else, for too many of a source's people."""
-    for source in sorted({row["source"] for row in rows}):
-        mine = [row for row in rows if row["source"] == source and row["domain"] == Domain.BODY]
-        crops = sum(row["crops"] for row in mine)
-        bare = sum(row["crops"] for row in mine if row["drawn_by"] == SilhouetteFrom.NONE)
-        told = [
-            (bare, crops, MOST_BARE, "have no silhouette: masking will treat them as if people were everywhere"),
-            *(
-                (
-                    round(row["astray"] * row["boxed"]),
-                    row["boxed"],
-                    MOST_ASTRAY,
-                    "have a silhouette beside the dataset's box",
-                )
-                for row in mine
-                if row["astray"] is not None
-            ),
-        ]
-        for bad, of, most, what in told:
-            if bad > most * of:
-                message = f"{bad:,} of {of:,} crops {what}"
-                yield Finding(
-                    rule="drawn",
-                    severity=Severity.WARNING,
-                    table="",
-                    where=f"source {source}",
-                    message=message,
-                    count=bad,
-                )
 
 
 def _guarded(what: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]  # what is being looked at, how many of it are done, how many there are
 
 # Looked at in the second and third part only: pixels, and what no rule about rows reads.
-HEAVY = {"crops": ("jpeg", "silhouette", "keypoints_px"), "frames": ("keypoints_px",)}
+HEAVY = {"crops": ("jpeg", "silhouette", "surface", "keypoints_px"), "frames": ("keypoints_px",)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,7 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 14px; }
 .charts figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px; }
 figcaption { font-size: 13px; color: var(--faint); } figcaption b { color: var(--ink); }
-svg { width: 100%; height: auto; display: block; } svg text { font: 10px system-ui, sans-serif; fill: var(--faint); }
+svg { width: 100%; height: auto; display: block; } svg.small { width: 120px; border-bottom: 1px solid var(--line); } svg text { font: 10px system-ui, sans-serif; fill: var(--faint); }
 img { max-width: 100%; border: 1px solid var(--line); border-radius: 8px; }
 details summary { cursor: pointer; margin-top: 8px; } .rules td:first-child { white-space: nowrap; }
 """
@@ -212,7 +212,13 @@ def page(audit: Audit, shown_root: str, sheet: bytes | None) -> str:
     return "\n".join(parts)
 
 
+class Markup(str):
+    """Text that is HTML already, made here and of numbers alone."""
+
+
 def _text(value: object) -> str:
+    if isinstance(value, Markup):
+        return value
     return html.escape(f"{value:,}" if isinstance(value, int) else str(value))
 
 
@@ -287,6 +293,7 @@ def _silhouettes(rows: list[dict[str, Any]]) -> str:
             row["source"],
             row["drawn_by"],
             row["crops"],
+            Markup(small_bars(row["histogram"])) if row["histogram"] else "",
             "" if row["coverage"] is None else " / ".join(f"{100 * share:.0f}" for share in row["coverage"]) + " %",
             per_cent(row["full"] / row["crops"]),
             per_cent(row["agreement"]),
@@ -298,7 +305,8 @@ def _silhouettes(rows: list[dict[str, Any]]) -> str:
         "source",
         "drawn by",
         "crops",
-        "person's share (5 %, median, 95 %)",
+        "person's share, 0 to 100 %",
+        "5 %, median, 95 %",
         "cover all",
         "overlap with the box",
         "astray",
@@ -366,6 +374,18 @@ def bars(counts: Sequence[int], edges: Sequence[str], *, width: int = 320, heigh
         if i % every == 0
     ]
     return f"<svg viewBox='0 0 {width} {height}' role='img'>{''.join(shapes)}</svg>"
+
+
+def small_bars(counts: Sequence[int], *, width: int = 120, height: int = 22) -> str:
+    """An inline SVG of bars alone, to stand in a row of a table."""
+    step, most = width / len(counts), max(counts) or 1
+    shapes = [
+        f"<rect x='{i * step:.1f}' y='{height - height * count / most:.1f}' width='{step - 1:.1f}' "
+        f"height='{height * count / most:.1f}' fill='var(--bar)'><title>{count:,}</title></rect>"
+        for i, count in enumerate(counts)
+        if count
+    ]
+    return f"<svg class=small viewBox='0 0 {width} {height}' role='img'>{''.join(shapes)}</svg>"
 
 
 def print_json(console: Console, audit: Audit) -> None:

@@ -117,6 +117,7 @@ def _silhouettes(crops: pa.Table, tight: Floats32) -> list[dict[str, Any]]:
                 "drawn_by": by,
                 "crops": int(mine.sum()),
                 "coverage": None if empty else [round(float(q), 4) for q in np.quantile(drawn, (0.05, 0.5, 0.95))],
+                "histogram": None if empty else np.histogram(drawn, bins=COVERAGE_EDGES)[0].tolist(),
                 "boxed": len(held),
                 "full": int((drawn > FULL).sum()),
                 "agreement": None if empty or not len(held) else round(float(np.median(held)), 4),

@@ -71,6 +71,8 @@ def test_silhouettes_are_told_by_source_and_by_who_drew_them(honest, build):
         mine = table.filter(pc.and_(pc.equal(table["source"], source), pc.equal(table["silhouette_from"], drawn_by)))
         assert row["crops"] == mine.num_rows
         assert row["coverage"][1] == pytest.approx(np.median(mine["coverage"].to_numpy()), abs=1e-4)
+        shares = mine["coverage"].to_numpy()
+        assert row["histogram"] == [((shares >= k / 20) & (shares < (k + 1) / 20)).sum() for k in range(20)]
         assert row["agreement"] is None, "no box is the dataset's here"
 
     def boxed(rows):

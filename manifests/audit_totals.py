@@ -1,0 +1,35 @@
+"""Rules about a build as a whole: what holds of most rows of a source, not of each."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from manifests.findings import Finding, Severity
+from manifests.types import Domain, SilhouetteFrom
+
+MOST_BARE, MOST_ASTRAY = 0.5, 0.1  # shares of a source's crops from which its silhouettes are doubtful
+
+
+def look_at_totals(stats: dict[str, Any]) -> Iterator[Finding]:
+    """Apply every rule about totals to the numbers of a build (see `manifests.stats`)."""
+    yield from _drawn(stats["silhouettes"])
+
+
+def _drawn(rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Warn of silhouettes that are missing, or of something else, for too many of a source's people."""
+    for source in sorted({row["source"] for row in rows}):
+        mine = [row for row in rows if row["source"] == source and row["domain"] == Domain.BODY]
+        crops = sum(row["crops"] for row in mine)
+        bare = sum(row["crops"] for row in mine if row["drawn_by"] == SilhouetteFrom.NONE)
+        told = [(bare, crops, MOST_BARE, "have no silhouette: masking will treat them as if people were everywhere")]
+        astray = "have a silhouette beside the dataset's box"
+        told += [
+            (round(row["astray"] * row["boxed"]), row["boxed"], MOST_ASTRAY, astray)
+            for row in mine
+            if row["astray"] is not None
+        ]
+        for bad, of, most, what in told:
+            if bad > most * of:
+                message = f"{bad:,} of {of:,} crops {what}"
+                yield Finding(
+                    rule="drawn", severity=Severity.WARNING, table="", where=f"source {source}", message=message, count=bad
+                )  # fmt: skip
