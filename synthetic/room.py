@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from manifests.seeds import rng_for
 from synthetic.patterns import Floats32, Pattern, sample_tile, tile
-from synthetic.scene import Box, Light, Room
+from synthetic.props import Prop
+from synthetic.scene import Light, Room
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -33,7 +34,8 @@ class Surface:
         uvs_X2: (X, 2) texture coordinates, v upwards; they may repeat.
         faces_F3: (F, 3).
         texture_HWC: (H, W, 3) uint8, row 0 is the top.
-        is_floor: whether the person's shadow falls on it.
+        is_floor: whether shadows fall on it.
+        lit: whether the scene's light falls on it; else its texture holds its light already.
     """
 
     verts_X3: Floats
@@ -42,6 +44,7 @@ class Surface:
     faces_F3: Ints
     texture_HWC: Bytes
     is_floor: bool = False
+    lit: bool = True
 
 
 def build_room(room: Room) -> list[Surface]:
@@ -64,7 +67,7 @@ def build_room(room: Room) -> list[Surface]:
         length = float(np.abs(along).sum())
         picture = _wall_picture(pattern, length, height, rng_for(room.seed, "wall", index))
         surfaces.append(_surface(_quad(corner, along, [0, height, 0]), _bytes(picture)))
-    surfaces.extend(_box(box) for box in room.boxes)
+    surfaces.extend(_box(prop) for prop in room.furniture)
     return surfaces
 
 
@@ -118,7 +121,7 @@ def _surface(quad: tuple[Floats, Floats, Floats, Ints], texture_HWC: Bytes, *, i
     )
 
 
-def _box(box: Box) -> Surface:
+def _box(box: Prop) -> Surface:
     w, h, d = np.array(box.size_m) / (2.0, 1.0, 2.0)
     sides = (
         ([-w, 0, d], [2 * w, 0, 0], [0, h, 0]),

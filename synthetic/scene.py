@@ -7,20 +7,32 @@ cross-pose pair.
 
 import dataclasses
 import json
+import typing
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from manifests.errors import RecipeError
 from manifests.recipes import from_mapping
-from manifests.seeds import rng_for
-from synthetic.camera import TARGET_M, Camera, sample_ring
+from manifests.seeds import rng_for, seed_for
+from synthetic.camera import TARGET_M, Camera, Framing, Rig, Side, sample_rig
 from synthetic.looks import Look, sample_look
 from synthetic.patterns import FLOOR_KINDS, WALL_KINDS, Colour, Pattern
+from synthetic.props import PERSON_M, Prop, muted, sample_furniture, sample_occluders, sample_surface
+from synthetic.sensor import Sensor
+
+Domain = Literal["body", "hand"]
+Background = Literal["room", "images", "panoramas", "meshes"]
 
 CLIPS = (
     "backflip", "cartwheel", "crawl", "dance_a", "dance_b", "jump", "kick", "punch", "roll", "run", "spin", "spinkick", "walk",
 )  # fmt: skip
+
+
+LABELS = ("parts", "depth", "normals", "uv")
+_DISTANCES_M: dict[Domain, tuple[float, float]] = {"body": (2.2, 10.0), "hand": (0.25, 2.0)}
+_CLOSE_UPS: tuple[tuple[Framing, float], ...] = (("full", 0.5), ("upper", 0.3), ("hands", 0.2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,18 +41,34 @@ class SceneRecipe:
 
     Attributes:
         num_identities: different people; the unit by which train and val are split.
-        scenes_per_identity: rooms, motions and camera rings for each of them.
+        scenes_per_identity: rooms, motions and sets of cameras for each of them.
         instants_per_scene: poses in each scene.
         num_views: cameras in each scene.
         image_px: side of the square images.
-        person_share_min: smallest share of the image side that the person's longer side takes.
+        domain: people, or their hands.
+        rig: where cameras stand: on a ring, evenly on a dome, at random, or as SURREAL's.
+        framing: the whole person, a close-up of the upper body or of a hand with its forearm, or "mixed": scenes of all three.
+        person_share_min: smallest share of the image side that the longer side of what is framed takes; with the distance it
+            decides the focal length.
         person_share_max: largest share.
         elevation_min_deg: lowest camera, degrees over the person's middle.
         elevation_max_deg: highest camera.
         distance_min_m: nearest camera.
-        distance_max_m: farthest camera.
+        distance_max_m: farthest camera; a room grows with it.
         clips: names of motion clips, or patterns as "ACCAD/*" of those that are there.
         motion: a folder of your own clips, read beside the free ones: BVH, ASF with AMC, AMASS in either release.
+        body: a model of your own, a clean npz as `python -m synthetic convert` writes it.
+        textures: a folder of SURREAL's textures, for an SMPL in `body`.
+        uv: the file of SMPL's texture coordinates, for `textures`.
+        background: a procedural room, or what `backgrounds` holds.
+        backgrounds: a folder of images, panoramas or meshes.
+        annotations: COCO's annotations of the images, to leave out those with people; "none" if you know that there are none.
+        num_occluders: most things that stand between cameras and person; they hide a part of it.
+        noise: largest noise of the sensor, see `Sensor`; 0 is off.
+        blur: largest blur, pixels; 0 is off.
+        jpeg: how far JPEG quality falls below 100; 0 is off.
+        white_balance: how far red and blue may be off; 0 is off.
+        labels: which maps are kept of a view, beside its silhouette: some of parts, depth, normals, uv.
     """
 
     num_identities: int = 24
@@ -48,6 +76,9 @@ class SceneRecipe:
     instants_per_scene: int = 4
     num_views: int = 4
     image_px: int = 256
+    domain: Domain = "body"
+    rig: Rig = "ring"
+    framing: Literal["full", "upper", "hands", "mixed"] = "full"
     person_share_min: float = 0.68
     person_share_max: float = 0.86
     elevation_min_deg: float = -6.0
@@ -56,6 +87,18 @@ class SceneRecipe:
     distance_max_m: float = 4.8
     clips: tuple[str, ...] = CLIPS
     motion: str | None = None
+    body: str | None = None
+    textures: str | None = None
+    uv: str | None = None
+    background: Background = "room"
+    backgrounds: str | None = None
+    annotations: str | None = None
+    num_occluders: int = 0
+    noise: float = 0.0
+    blur: float = 0.0
+    jpeg: int = 0
+    white_balance: float = 0.0
+    labels: tuple[str, ...] = LABELS
 
     def __post_init__(self) -> None:
         for name in ("num_identities", "scenes_per_identity", "instants_per_scene", "num_views"):
@@ -65,19 +108,76 @@ class SceneRecipe:
             raise ValueError(f"image_px must lie in [32, 1024], got {self.image_px}")
         if not 0.1 <= self.person_share_min <= self.person_share_max <= 0.95:
             raise ValueError("person shares must satisfy 0.1 <= min <= max <= 0.95, or the person would be cut")
-        if not -12.0 <= self.elevation_min_deg <= self.elevation_max_deg <= 75.0:
+        if not self.clips or len(set(self.clips)) != len(self.clips):
+            raise ValueError(f"clips must be different names, at least one: {self.clips}")
+        if len(set(self.labels)) != len(self.labels) or not set(self.labels) <= set(LABELS):
+            raise ValueError(f"labels must be different names of {', '.join(LABELS)}: {self.labels}")
+        self._check_words()
+        self._check_cameras()
+        self._check_surroundings()
+        for name, most in (("num_occluders", 8), ("noise", 0.3), ("blur", 16), ("jpeg", 95), ("white_balance", 0.5)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must lie in [0, {most}], got {getattr(self, name)}")
+
+    def _check_words(self) -> None:
+        for name, hint in typing.get_type_hints(type(self)).items():
+            known = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+            if known and getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+
+    def _check_cameras(self) -> None:
+        if not -75.0 <= self.elevation_min_deg <= self.elevation_max_deg <= 75.0:
+            raise ValueError("elevations must satisfy -75 <= min <= max <= 75 degrees")
+        low, high = _DISTANCES_M[self.domain]
+        if not low <= self.distance_min_m <= self.distance_max_m <= high:
             raise ValueError(
-                "elevations must satisfy -12 <= min <= max <= 75 degrees: lower cameras stand below the floor"
+                f"distances must satisfy {low:g} <= min <= max <= {high:g} metres for domain {self.domain}: "
+                "give distance_min_m and distance_max_m"
             )
-        if not 2.2 <= self.distance_min_m <= self.distance_max_m <= 6.0:
-            raise ValueError("distances must satisfy 2.2 <= min <= max <= 6 metres: the room ends there")
         lowest_m = TARGET_M[1] + self.distance_max_m * np.sin(np.deg2rad(self.elevation_min_deg))
         if lowest_m < 0.1:
             raise ValueError(
                 f"a camera at {self.elevation_min_deg} degrees and {self.distance_max_m} m stands below the floor"
             )
-        if not self.clips or len(set(self.clips)) != len(self.clips):
-            raise ValueError(f"clips must be different names, at least one: {self.clips}")
+        if self.rig == "dome" and self.elevation_max_deg < 45.0:
+            raise ValueError("a dome reaches over the person: give elevation_max_deg of 45 to 75 for rig dome")
+        if self.rig == "surreal":
+            own = ("elevation_min_deg", "elevation_max_deg", "distance_min_m", "distance_max_m")
+            plain = {field.name: field.default for field in dataclasses.fields(self)}
+            given = [name for name in own if getattr(self, name) != plain[name]]
+            if given or self.domain == "hand":
+                raise ValueError(
+                    "rig surreal has level cameras about 8 m from a body: "
+                    + (f"leave {', '.join(given)} out" if given else "choose another rig for domain hand")
+                )
+
+    def _check_surroundings(self) -> None:
+        if (self.background == "room") != (self.backgrounds is None):
+            raise ValueError(
+                "background room takes no folder: set background to what backgrounds holds, images, panoramas or meshes"
+                if self.backgrounds
+                else f"background {self.background} needs a folder: give backgrounds"
+            )
+        if self.annotations is not None and self.background != "images":
+            raise ValueError("annotations tell which images hold people: they go with background images only")
+        if self.num_occluders and self.background in ("images", "panoramas"):
+            raise ValueError(f"occluders stand on a floor, and {self.background} have none: set num_occluders to 0")
+        if (self.textures is None) != (self.uv is None) or (self.textures is not None and self.body is None):
+            raise ValueError(
+                "SURREAL's textures fit SMPL: give textures, uv and body (a converted SMPL), or none of them"
+            )
+        if self.domain == "hand":
+            given = [
+                f"{name} {value}"
+                for name, value, plain in (
+                    ("framing", self.framing, "full"),
+                    ("num_occluders", self.num_occluders, 0),
+                    ("textures", self.textures, None),
+                )
+                if value != plain
+            ]
+            if given:
+                raise ValueError(f"domain hand renders hands alone: leave {', '.join(given)} out")
 
     @property
     def num_scenes(self) -> int:
@@ -106,25 +206,8 @@ class Light:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Box:
-    """A box that stands in the room, away from the person and the cameras.
-
-    Attributes:
-        centre_m: (x, z) on the floor.
-        size_m: width, height, depth.
-        yaw_rad: turn around the vertical.
-        pattern: its surface.
-    """
-
-    centre_m: tuple[float, float]
-    size_m: tuple[float, float, float]
-    yaw_rad: float
-    pattern: Pattern
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """Floor, four walls with things on them, ceiling, boxes.
+    """Floor, four walls with things on them, ceiling, furniture.
 
     Attributes:
         half_m: half the inner width along x and z.
@@ -132,7 +215,7 @@ class Room:
         floor: pattern of the floor.
         walls: pattern of each wall.
         ceiling: colour of the ceiling.
-        boxes: furniture.
+        furniture: what stands along the walls.
         seed: of pictures, windows and skirting boards.
     """
 
@@ -141,13 +224,13 @@ class Room:
     floor: Pattern
     walls: tuple[Pattern, ...]
     ceiling: Colour
-    boxes: tuple[Box, ...]
+    furniture: tuple[Prop, ...]
     seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """One person in one room through a few instants, seen by all cameras of a ring.
+    """One person in one room through a few instants, seen by all cameras of a rig.
 
     Attributes:
         index: position in the recipe's list of scenes.
@@ -159,6 +242,10 @@ class Scene:
         cameras: the views.
         light: the lighting.
         room: the background.
+        occluders: what stands between some cameras and the person.
+        framing: what of the person the images show.
+        side: which hand, for framing "hands".
+        sensor: faults of the cameras, or none.
         image_px: side of the square images.
     """
 
@@ -171,6 +258,10 @@ class Scene:
     cameras: tuple[Camera, ...]
     light: Light
     room: Room
+    occluders: tuple[Prop, ...]
+    framing: Framing
+    side: Side | None
+    sensor: Sensor | None
     image_px: int
 
     def to_json(self) -> str:
@@ -211,29 +302,38 @@ def sample_scene(recipe: SceneRecipe, seed: int, scene: int) -> Scene:
         raise ValueError(f"scene must lie in [0, {recipe.num_scenes}), got {scene}")
     identity = scene // recipe.scenes_per_identity
     person = rng_for(seed, "identity", identity)
-    rng = rng_for(seed, "scene", identity, scene % recipe.scenes_per_identity)
+    names = (identity, scene % recipe.scenes_per_identity)
+    rng = rng_for(seed, "scene", *names)
     start = rng.random()
     steps = (
         np.arange(recipe.instants_per_scene) + rng.uniform(-0.25, 0.25, recipe.instants_per_scene)
     ) / recipe.instants_per_scene
     light = _sample_light(rng)
-    cameras = sample_ring(
+    cameras = sample_rig(
         rng,
+        recipe.rig,
         recipe.num_views,
         elevation_rad=(float(np.deg2rad(recipe.elevation_min_deg)), float(np.deg2rad(recipe.elevation_max_deg))),
         distance_m=(recipe.distance_min_m, recipe.distance_max_m),
         person_share=(recipe.person_share_min, recipe.person_share_max),
     )
+    clip = str(recipe.clips[int(rng.integers(len(recipe.clips)))])
+    room = _sample_room(rng, cameras)
+    framing, side = _sample_framing(recipe, rng_for(seed, "framing", *names))
     return Scene(
         index=scene,
         identity=f"p{identity:04d}",
         betas=tuple(np.clip(person.normal(0.0, 1.0, 10), -2.0, 2.0).round(4).tolist()),
         look=sample_look(person),
-        clip=str(recipe.clips[int(rng.integers(len(recipe.clips)))]),
+        clip=clip,
         phases=tuple(sorted(float(p) for p in (start + steps) % 1.0)),
         cameras=cameras,
         light=light,
-        room=_sample_room(rng, recipe.distance_max_m, max(float(camera.eye_m[1]) for camera in cameras)),
+        room=room,
+        occluders=sample_occluders(rng_for(seed, "occluders", *names), recipe.num_occluders, cameras, room.height_m),
+        framing=framing,
+        side=side,
+        sensor=_sensor(recipe, seed_for(seed, "sensor", *names)),
         image_px=recipe.image_px,
     )
 
@@ -276,50 +376,35 @@ def _sample_light(rng: np.random.Generator) -> Light:
     )
 
 
-def _muted(rng: np.random.Generator, *, low: float = 0.25, high: float = 0.9) -> Colour:
-    base = rng.uniform(low, high)
-    tint = rng.normal(0.0, 0.04, 3) + rng.uniform(-0.03, 0.07) * np.array((1.0, 0.2, -1.0))  # indoors are a little warm
-    return tuple(np.clip(base + tint, 0.03, 0.97).round(4).tolist())
-
-
-def _surface(rng: np.random.Generator, kinds: tuple[str, ...], tile_m: tuple[float, float]) -> Pattern:
-    ground = _muted(rng)
-    shift = rng.uniform(-0.3, 0.1)
-    figure = tuple(np.clip(np.array(ground) + shift + rng.normal(0.0, 0.05, 3), 0.02, 0.98).round(4).tolist())
-    accent = tuple(np.clip(np.array(ground) * rng.uniform(0.35, 0.75), 0.02, 0.98).round(4).tolist())
-    return Pattern(
-        kind=str(rng.choice(kinds)),
-        colours=(ground, figure, accent),
-        tile_m=float(rng.uniform(*tile_m)),
-        seed=int(rng.integers(2**31)),
+def _sample_framing(recipe: SceneRecipe, rng: np.random.Generator) -> tuple[Framing, Side | None]:
+    framing = (
+        _CLOSE_UPS[int(rng.choice(len(_CLOSE_UPS), p=[share for _, share in _CLOSE_UPS]))][0]
+        if recipe.framing == "mixed"
+        else recipe.framing
     )
+    left: bool = rng.random() < 0.5
+    side: Side = "left" if left else "right"
+    return framing, side if framing == "hands" else None
 
 
-def _sample_room(rng: np.random.Generator, reach_m: float, highest_m: float) -> Room:
+def _sensor(recipe: SceneRecipe, seed: int) -> Sensor | None:
+    if not (recipe.noise or recipe.blur or recipe.jpeg or recipe.white_balance):
+        return None
+    return Sensor(noise=recipe.noise, blur=recipe.blur, jpeg=recipe.jpeg, white_balance=recipe.white_balance, seed=seed)
+
+
+def _sample_room(rng: np.random.Generator, cameras: tuple[Camera, ...]) -> Room:
+    eyes = np.array([camera.eye_m for camera in cameras])
+    reach_m = max(float(np.linalg.norm(eyes[:, [0, 2]], axis=1).max()), 2.0 * PERSON_M)
     half = rng.uniform(reach_m + 0.7, reach_m + 2.6, 2)
-    boxes = []
-    for _ in range(int(rng.integers(4, 11))):
-        wall, along = int(rng.integers(4)), rng.uniform(-0.95, 0.95)
-        size = rng.uniform((0.3, 0.3, 0.25), (1.6, 2.1, 0.55))
-        across = half[0 if wall < 2 else 1] - size[2] / 2 - 0.02
-        x, z = (across, along * half[1]) if wall < 2 else (along * half[0], across)
-        sign = 1.0 if wall % 2 else -1.0
-        boxes.append(
-            Box(
-                centre_m=(float(x * (sign if wall < 2 else 1.0)), float(z * (1.0 if wall < 2 else sign))),
-                size_m=(float(size[0]), float(size[1]), float(size[2])),
-                yaw_rad=float(np.pi / 2 if wall < 2 else 0.0),
-                pattern=_surface(rng, (*WALL_KINDS, "check", "camo"), (0.4, 1.2)),
-            )
-        )
-    wall_pattern = _surface(rng, WALL_KINDS, (0.8, 2.0))
-    other = _surface(rng, WALL_KINDS, (0.8, 2.0))
+    half_m = (float(half[0]), float(half[1]))
+    wall, other = sample_surface(rng, WALL_KINDS, (0.8, 2.0)), sample_surface(rng, WALL_KINDS, (0.8, 2.0))
     return Room(
-        half_m=(float(half[0]), float(half[1])),
-        height_m=float(max(rng.uniform(2.9, 4.4), highest_m + 0.4)),
-        floor=_surface(rng, FLOOR_KINDS, (1.2, 3.0)),
-        walls=tuple(other if rng.random() < 0.3 else wall_pattern for _ in range(4)),
-        ceiling=_muted(rng, low=0.7, high=0.95),
-        boxes=tuple(boxes),
+        half_m=half_m,
+        height_m=float(max(rng.uniform(2.9, 4.4), eyes[:, 1].max() + 0.4)),
+        floor=sample_surface(rng, FLOOR_KINDS, (1.2, 3.0)),
+        walls=tuple(other if rng.random() < 0.3 else wall for _ in range(4)),
+        ceiling=muted(rng, low=0.7, high=0.95),
+        furniture=sample_furniture(rng, half_m),
         seed=int(rng.integers(2**31)),
     )

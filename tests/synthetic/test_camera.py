@@ -4,14 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.geometry import camera_centre, project
-from synthetic.camera import TARGET_M, Camera, crop_intrinsics, look_at, sample_ring
+from synthetic.camera import TARGET_M, Camera, crop_intrinsics, look_at, sample_rig
 
 UP = np.array([0.0, 1.0, 0.0])
 
 
 def ring(seed: int, num_views: int) -> tuple[Camera, ...]:
-    return sample_ring(
+    return sample_rig(
         np.random.default_rng(seed),
+        "ring",
         num_views,
         elevation_rad=(-0.1, 0.5),
         distance_m=(2.6, 4.8),
