@@ -61,8 +61,10 @@ def expose(rgb: Bytes, sensor: Sensor, rng: np.random.Generator) -> Bytes:
     if sensor.jpeg:
         quality = round(100.0 - float(jpeg))
         _, data = cv2.imencode(".jpg", out[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        out = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
-    return np.ascontiguousarray(out, dtype=np.uint8)
+        read = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert read is not None, "what was just encoded"
+        out = np.ascontiguousarray(read[..., ::-1], dtype=np.uint8)
+    return out
 
 
 def _kernel(blur_px: float, rng: np.random.Generator) -> Floats32:
