@@ -90,7 +90,7 @@ def _library(studio: Studio) -> ClipLibrary:
 
 @lru_cache(maxsize=1)
 def _renderer(studio: Studio) -> Renderer:
-    return Renderer(load_body(studio.assets / BODY), studio.library())
+    return Renderer.of_body(load_body(studio.assets / BODY), studio.library())
 
 
 def render_scene(

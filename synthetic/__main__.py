@@ -105,7 +105,7 @@ def _sheet(options: argparse.Namespace, progress: Progress) -> None:
         raise SyntheticError(
             str(error), where="the command line", hint="see python -m synthetic sheet --help"
         ) from error
-    renderer = Renderer(load_body(options.body), clips)
+    renderer = Renderer.of_body(load_body(options.body), clips)
     task = progress.add_task("rendering", total=recipe.num_images)
     rows = []
     for index in range(recipe.num_scenes):

@@ -268,6 +268,7 @@ class BodyModel:
         face_uvs_F3: (F, 3) indices into `uvs_U2`.
         uvs_U2: (U, 2) texture coordinates, origin at the lower left; none (U = 0) in a converted SMPL.
         skin_vertices: indices of the vertices of the skin.
+        extra_vertices: the vertex of each of `EXTRA_JOINTS`.
         sha256: hash of the file it came from.
         provenance: what it was made from.
     """
@@ -286,14 +287,14 @@ class BodyModel:
         self.face_uvs_F3 = arrays["face_uvs"].astype(np.int64)
         self.uvs_U2 = arrays["uvs"]
         self.skin_vertices: Ints = np.unique(self.faces_F3[self.face_group_F == 0])
-        vertex_ids = dict(zip(EXTRA_JOINTS, arrays["extra_vertices"].tolist(), strict=True))
+        self.extra_vertices = dict(zip(EXTRA_JOINTS, arrays["extra_vertices"].tolist(), strict=True))
         layout = {
             k: arrays[k]
             for k in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
         }
         with contextlib.redirect_stdout(io.StringIO()):  # it prints that ten shape components are few
             self._smpl = smplx.SMPL(
-                "", data_struct=Struct(**layout), vertex_ids=vertex_ids, num_betas=NUM_SHAPES, batch_size=1
+                "", data_struct=Struct(**layout), vertex_ids=self.extra_vertices, num_betas=NUM_SHAPES, batch_size=1
             ).requires_grad_(requires_grad=False)
 
     def pose(

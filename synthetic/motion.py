@@ -167,11 +167,31 @@ def place_on_ground(clip: Clip, body: BodyModel, betas_S: npt.ArrayLike, clip_in
         (3,) translation, metres.
     """
     verts_TX3, joints_TJ3 = body.pose(clip.pose_TJ3[clip_index, None], betas_S, np.zeros((1, 3)))
-    lowest = float(verts_TX3[0, body.skin_vertices, 1].min())
+    return ground_shift(clip, clip_index, body, verts_TX3[0], joints_TJ3[0])
+
+
+def ground_shift(
+    clip: Clip,
+    clip_index: int,
+    body: BodyModel,
+    verts_X3: npt.NDArray[np.floating],
+    joints_J3: npt.NDArray[np.floating],
+) -> Floats:
+    """`place_on_ground` for a body that is posed already, with its pelvis at rest where the model has it; (3,) metres."""
+    lowest = float(verts_X3[body.skin_vertices, 1].min())
     hip_m = float(body.joints_J3[1, 1] - body.template_X3[body.skin_vertices, 1].min())
     flight = float(clip.trans_T3[clip_index, 1]) * hip_m / clip.hip_m + lowest
-    middle = (joints_TJ3[0].min(axis=0) + joints_TJ3[0].max(axis=0)).astype(np.float64) / 2.0
+    middle = (joints_J3.min(axis=0) + joints_J3.max(axis=0)).astype(np.float64) / 2.0
     return np.array([-middle[0], (flight if flight > _FLIGHT_M else 0.0) - lowest, -middle[2]])
 
 
-__all__ = ["Clip", "ClipLibrary", "choose_clips", "files_of", "find_clips", "load_clip", "place_on_ground"]
+__all__ = [
+    "Clip",
+    "ClipLibrary",
+    "choose_clips",
+    "files_of",
+    "find_clips",
+    "ground_shift",
+    "load_clip",
+    "place_on_ground",
+]

@@ -1,5 +1,6 @@
 #version 330 core
-// Diffuse light from nine spherical-harmonic coefficients (Ramamoorthi and Hanrahan 2001); alpha is the part id / 255.
+// Diffuse light from nine spherical-harmonic coefficients (Ramamoorthi and Hanrahan 2001); alpha is the garment id / 255.
+// The second target says which triangle of the person is seen (0: none) and how far along the gaze the surface lies.
 struct Material {
     sampler2D base_color_texture;
 #ifdef HAS_EMISSIVE_TEX
@@ -10,12 +11,14 @@ struct Material {
 uniform Material material;
 uniform vec3 sh[9];
 uniform float shadow_size_m;
-uniform float has_parts;
+uniform float is_person;
 
 in vec3 world_m;
 in vec3 world_normal;
 in vec2 uv;
-out vec4 frag_color;
+in float depth_m;
+layout(location = 0) out vec4 frag_color;
+layout(location = 1) out vec2 frag_label;
 
 vec3 irradiance(vec3 n) {
     const float c1 = 0.429043, c2 = 0.511664, c3 = 0.743125, c4 = 0.886227, c5 = 0.247708;
@@ -31,9 +34,13 @@ void main() {
 #ifdef HAS_EMISSIVE_TEX
     light *= texture(material.emissive_texture, vec2(world_m.x, world_m.z) / shadow_size_m + 0.5).r;
 #endif
-    vec3 albedo = pow(texture(material.base_color_texture, uv).rgb, vec3(2.2));
-    vec3 colour = pow(clamp(albedo * light, 0.0, 1.0), vec3(1.0 / 2.2));
-    ivec2 size = textureSize(material.base_color_texture, 0);
-    float part = texelFetch(material.base_color_texture, clamp(ivec2(fract(uv) * vec2(size)), ivec2(0), size - 1), 0).a;
-    frag_color = vec4(colour, has_parts * part);
+    vec3 colour = texture(material.base_color_texture, uv).rgb;
+    colour = sqrt(clamp(colour * colour * light, 0.0, 1.0));  // a gamma of 2 is much cheaper than 2.2
+    float garment = 0.0;
+    if (is_person > 0.5) {
+        ivec2 size = textureSize(material.base_color_texture, 0);
+        garment = texelFetch(material.base_color_texture, clamp(ivec2(fract(uv) * vec2(size)), ivec2(0), size - 1), 0).a;
+    }
+    frag_color = vec4(colour, garment);
+    frag_label = vec2(is_person * float(gl_PrimitiveID + 1), depth_m);
 }

@@ -12,10 +12,13 @@ uniform mat4 P;
 out vec3 world_m;
 out vec3 world_normal;
 out vec2 uv;
+out float depth_m;
 
 void main() {
     vec4 world = M * inst_m * vec4(position, 1.0);
-    gl_Position = P * V * world;
+    vec4 seen = V * world;
+    gl_Position = P * seen;
+    depth_m = -seen.z;
     world_m = world.xyz;
     world_normal = mat3(M * inst_m) * normal;
     uv = texcoord_0;

@@ -32,6 +32,6 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Clip]:
 @pytest.fixture(scope="session")
 def renderer(body: BodyModel, clips: dict[str, Clip]) -> Renderer:
     try:
-        return Renderer(body, clips)
+        return Renderer.of_body(body, clips)
     except SyntheticError as error:
         pytest.skip(str(error))

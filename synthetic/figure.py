@@ -1,0 +1,202 @@
+"""Who is rendered: a posable model that wears something. Renderers draw figures and know nothing of bodies or hands.
+
+Shape letters: X vertices, F faces of the model, T triangles shown, K corners (a vertex with its texture coordinate), U texture
+coordinates, S texture side, J joints.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from manifests.errors import SyntheticError
+from synthetic.body import EXTRA_JOINTS, BodyModel
+from synthetic.motion import Clip, ground_shift
+from synthetic.scene import Scene
+from synthetic.wardrobe import PARTS, Outfit, Wardrobe
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dressed:
+    """A figure's look, ready to draw.
+
+    Attributes:
+        texture_SS4: (S, S, 4) uint8, RGB and what each texel is (`Figure.garments`); row 0 is texture coordinate v = 0.
+        faces_T: (T,) which faces of the model are shown.
+        verts_T3: (T, 3) their vertices.
+        corners_K2: (K, 2) different pairs of (vertex, texture coordinate), which is what a GPU calls a vertex.
+        triangles_T3: (T, 3) the same triangles, as indices into `corners_K2`.
+    """
+
+    texture_SS4: Bytes
+    faces_T: Ints
+    verts_T3: Ints
+    corners_K2: Ints
+    triangles_T3: Ints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posed:
+    """A figure at one instant, in the world.
+
+    Attributes:
+        verts_X3: (X, 3) metres, dressed.
+        normals_X3: (X, 3) unit.
+        framed_N3: (N, 3) the points that a camera frames, metres.
+        joints_J3: (J, 3) joints of the model, metres.
+        keypoints: (K, 3) metres, by the name of the set: "coco17", "penn13", ...
+        parameters: the model's own, world frame: "global_orient" (3,), "body_pose" or "hand_pose", "betas" (10,), "transl" (3,);
+            axis-angle in radians, metres.
+        root_3: the joint that "global_orient" turns around, before "transl".
+        time_s: seconds since the motion's start.
+    """
+
+    verts_X3: Floats
+    normals_X3: Floats
+    framed_N3: Floats
+    joints_J3: Floats
+    keypoints: Mapping[str, Floats]
+    parameters: Mapping[str, Floats]
+    root_3: Floats
+    time_s: float
+
+
+class Figure(Protocol):
+    """A model that can be dressed and posed as a scene says.
+
+    Attributes:
+        faces_F3: (F, 3) vertex indices.
+        face_uvs_F3: (F, 3) indices into `uvs_U2`.
+        uvs_U2: (U, 2) texture coordinates, origin at the lower left.
+        part_F: (F,) 1 + the joint that moves each face most.
+        template_X3: (X, 3) the model at rest, metres: canonical places on its surface.
+        group_F: (F,) which layer a face belongs to: skin, skirt, hair, ...
+        joints_set: name of the joints, as "smpl24".
+        garments: what the alpha of textures counts, from 0 "background".
+    """
+
+    faces_F3: Ints
+    face_uvs_F3: Ints
+    uvs_U2: npt.NDArray[np.float32]
+    part_F: npt.NDArray[np.uint8]
+    template_X3: Floats
+    group_F: Ints
+    joints_set: str
+    garments: tuple[str, ...]
+
+    def dress(self, scene: Scene) -> Dressed:
+        """Draw the look of a scene's person."""
+        ...
+
+    def pose(self, scene: Scene, instant: int, dressed: Dressed) -> Posed:
+        """Put the scene's person where it is at an instant."""
+        ...
+
+
+class BodyFigure:
+    """A dressed body that moves by clips.
+
+    Args:
+        body: the model.
+        clips: motions by name; must hold every clip that the scenes name.
+
+    Raises:
+        SyntheticError: the body cannot be dressed.
+    """
+
+    joints_set: str = "smpl24"
+    garments: tuple[str, ...] = PARTS
+
+    def __init__(self, body: BodyModel, clips: Mapping[str, Clip]) -> None:
+        self._body = body
+        self._clips = clips  # not copied: a library reads a clip when it is asked for
+        self._wardrobe = Wardrobe(body)
+        self._outfit: tuple[Dressed, Outfit] | None = None
+        self.faces_F3, self.face_uvs_F3, self.uvs_U2 = body.faces_F3, body.face_uvs_F3, body.uvs_U2
+        self.part_F = part_of_faces(body.weights_XJ, body.faces_F3)
+        self.template_X3, self.group_F = body.template_X3, body.face_group_F
+        self._landmarks = [body.extra_vertices[name] for name in EXTRA_JOINTS[:5]]
+
+    def dress(self, scene: Scene) -> Dressed:
+        """Draw the look of a scene's person."""
+        outfit = self._wardrobe.dress(scene.look)
+        dressed = Dressed(
+            texture_SS4=outfit.texture_SS4,
+            faces_T=outfit.face_ids_F,
+            verts_T3=outfit.faces_F3,
+            corners_K2=outfit.corners_K2,
+            triangles_T3=outfit.triangles_F3,
+        )
+        self._outfit = (dressed, outfit)
+        return dressed
+
+    def pose(self, scene: Scene, instant: int, dressed: Dressed) -> Posed:
+        """Put the scene's person on the floor as its clip has it.
+
+        Raises:
+            SyntheticError: the scene names a clip that was not given.
+            IndexError: there is no such instant.
+        """
+        assert self._outfit is not None, "poses follow dresses"
+        assert self._outfit[0] is dressed, "poses follow dresses"
+        body, clip = self._body, self._clip(scene.clip)
+        index = min(int(scene.phases[instant] * clip.num_instants), clip.num_instants - 1)
+        pose_J3 = np.asarray(clip.pose_TJ3[index], dtype=np.float64)
+        verts_TX3, joints_TJ3 = body.pose(pose_J3[None], scene.betas, np.zeros((1, 3)))
+        shift = ground_shift(clip, index, body, verts_TX3[0], joints_TJ3[0])
+        naked_X3, joints_J3 = verts_TX3[0] + shift, joints_TJ3[0] + shift
+        verts_X3, normals_X3 = self._wardrobe.clothe(naked_X3, self._outfit[1])
+        return Posed(
+            verts_X3=verts_X3,
+            normals_X3=normals_X3,
+            framed_N3=verts_X3[np.unique(dressed.verts_T3)],
+            joints_J3=joints_J3,
+            keypoints=body_keypoints(joints_J3, naked_X3[self._landmarks]),
+            parameters={
+                "global_orient": pose_J3[0],
+                "body_pose": pose_J3[1:].ravel(),
+                "betas": np.array(scene.betas),
+                "transl": shift,
+            },
+            root_3=joints_J3[0] - shift,
+            time_s=index / clip.fps,
+        )
+
+    def _clip(self, name: str) -> Clip:
+        if name not in self._clips:
+            raise SyntheticError(
+                f"the scene moves by the clip {name!r}, which was not loaded",
+                where=f"clips: {', '.join(sorted(self._clips)) or 'none'}",
+                hint="give the folder that holds it, or name other clips in the recipe",
+            )
+        return self._clips[name]
+
+
+def part_of_faces(weights_XJ: npt.NDArray[np.floating], faces_F3: Ints) -> npt.NDArray[np.uint8]:
+    """1 + the joint that moves each face most, (F,): with SMPL's 24 joints the 24 parts that SURREAL labels."""
+    return np.asarray(1 + weights_XJ[faces_F3].sum(axis=1).argmax(axis=1), dtype=np.uint8)
+
+
+def body_keypoints(joints_J3: Floats, face_53: Floats) -> dict[str, Floats]:
+    """Keypoints of other sets from SMPL's joints.
+
+    Args:
+        joints_J3: (24, 3).
+        face_53: (5, 3) nose, right eye, left eye, right ear, left ear on the surface.
+
+    Returns:
+        "coco17" (17, 3), and "penn13" (13, 3) whose head is the middle between nose and ears.
+    """
+    limbs = joints_J3[
+        [16, 17, 18, 19, 20, 21, 1, 2, 4, 5, 7, 8]
+    ]  # left and right: shoulder, elbow, wrist, hip, knee, ankle
+    return {
+        "coco17": np.concatenate([face_53[[0, 2, 1, 4, 3]], limbs]),
+        "penn13": np.concatenate([face_53[[0, 3, 4]].mean(axis=0, keepdims=True), limbs]),
+    }

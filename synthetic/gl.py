@@ -1,0 +1,255 @@
+"""OpenGL through pyrender on EGL: one context for a process, our shader, colour and labels in one pass.
+
+All who draw share one context, opened by the first and never closed: pyrender would close the display of every other one
+with it. Use it from one thread. Drawing is deterministic on one version of Mesa; it also runs on a GPU's EGL, with other pixels.
+
+Shape letters: H W image (supersampled), X vertices, F triangles, K corners (a vertex with its texture coordinate).
+"""
+
+import importlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from manifests.errors import SyntheticError
+from synthetic.room import SHADOW_SIZE_M, Surface
+
+logger = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float64]
+Floats32 = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+SUPERSAMPLING = 2
+_NEAR_M, _FAR_M = 0.05, 60.0
+_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL looks along -z with y up
+_EGL_HINT = (
+    "apt-get install -y libegl1 libgl1 libgl1-mesa-dri, and start Python anew with PYOPENGL_PLATFORM=egl or unset"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What one pass drew, at the supersampled size.
+
+    Attributes:
+        rgb: (H, W, 3) uint8; a view of `rgba`.
+        garment: (H, W) uint8, alpha of the person's texture, 0 off the person.
+        face: (H, W) float32, 1 + index of the person's triangle, 0 off the person; exact below 2**24.
+        depth_m: (H, W) float32 along the gaze; 0 where nothing was drawn.
+    """
+
+    rgb: Bytes
+    garment: Bytes
+    face: Floats32
+    depth_m: Floats32
+
+
+class Stage:
+    """Meshes that stand together, drawn from any number of cameras; uploaded once."""
+
+    def __init__(self, gl: "GL", surroundings: Sequence[Any], person: Sequence[Any]) -> None:
+        self._gl = gl
+        pr = gl.pyrender
+        self._scene = pr.Scene(bg_color=np.zeros(4))
+        for place, mesh in enumerate((*surroundings, *person)):
+            node = self._scene.add(mesh)
+            node.place, node.is_person = place, float(place >= len(surroundings))
+        self._camera = self._scene.add(pr.IntrinsicsCamera(1.0, 1.0, 0.0, 0.0, znear=_NEAR_M, zfar=_FAR_M))
+
+    def draw(
+        self, sh: tuple[tuple[float, ...], ...], intrinsics: Floats, camera_from_world: Floats, image_px: int
+    ) -> Drawing:
+        """Draw one view.
+
+        Args:
+            sh: nine spherical-harmonic coefficients of incoming light for each of R, G, B.
+            intrinsics: (3, 3) K of the final image, before supersampling.
+            camera_from_world: (4, 4).
+            image_px: side of the final image.
+        """
+        zoom, camera = float(SUPERSAMPLING), self._camera.camera
+        camera.fx, camera.fy = intrinsics[0, 0] * zoom, intrinsics[1, 1] * zoom
+        # pyrender counts pixels from the corner, K from the centre of the first pixel.
+        camera.cx, camera.cy = (intrinsics[0, 2] + 0.5) * zoom, (intrinsics[1, 2] + 0.5) * zoom
+        self._scene.set_pose(self._camera, np.linalg.inv(_FLIP @ camera_from_world))
+        return self._gl.draw(self._scene, sh, image_px * SUPERSAMPLING)
+
+
+class GL:
+    """The context. Get it with `shared_gl`.
+
+    Raises:
+        SyntheticError: OpenGL without a screen (EGL) is not there.
+    """
+
+    def __init__(self) -> None:
+        os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
+        os.environ.setdefault("LP_NUM_THREADS", "1")  # one process per core, not one thread per core in each process
+        vars(np).setdefault("infty", np.inf)  # pyrender 0.1.45 was written for numpy 1
+        try:
+            self.pyrender: Any = importlib.import_module("pyrender")
+            self._api: Any = importlib.import_module("OpenGL.GL")
+            self._offscreen = self.pyrender.OffscreenRenderer(64, 64)
+        except Exception as error:
+            raise SyntheticError(
+                f"OpenGL without a screen cannot be opened: {type(error).__name__}: {error}",
+                where=f"PYOPENGL_PLATFORM={os.environ['PYOPENGL_PLATFORM']}",
+                hint=_EGL_HINT,
+            ) from error
+        self._offscreen._platform.make_current()  # and never another
+        self._renderer = _own_renderer(self._api)
+        # Rows of textures of any width: the default of 4 shears those of odd width and reads past their end.
+        self._api.glPixelStorei(self._api.GL_UNPACK_ALIGNMENT, 1)
+        self.device = " | ".join(
+            self._api.glGetString(n).decode() for n in (self._api.GL_RENDERER, self._api.GL_VERSION)
+        )
+        logger.info("rendering on %s", self.device)
+
+    def texture(self, picture_HWC: Bytes, *, repeat: bool) -> Any:
+        """A texture to draw with, row 0 at the top: RGB, or RGB and the id of the garment."""
+        api = self._api
+        wrap = api.GL_REPEAT if repeat else api.GL_CLAMP_TO_EDGE
+        return self.pyrender.Texture(
+            source=np.ascontiguousarray(picture_HWC),
+            source_channels="RGBA" if picture_HWC.shape[2] == 4 else "RGB",
+            sampler=self.pyrender.Sampler(wrapS=wrap, wrapT=wrap),
+        )
+
+    def mesh(
+        self,
+        verts_K3: npt.ArrayLike,
+        normals_K3: npt.ArrayLike,
+        uvs_K2: npt.ArrayLike,
+        triangles_F3: Ints,
+        texture: Any,
+        *,
+        double_sided: bool = False,
+        shadow: Any = None,
+    ) -> Any:
+        """A mesh to put on a stage."""
+        pr = self.pyrender
+        material = pr.MetallicRoughnessMaterial(
+            baseColorTexture=texture, emissiveTexture=shadow, alphaMode="OPAQUE", doubleSided=double_sided
+        )
+        primitive = pr.Primitive(
+            positions=np.asarray(verts_K3, dtype=np.float32),
+            normals=np.asarray(normals_K3, dtype=np.float32),
+            texcoord_0=np.asarray(uvs_K2, dtype=np.float32),
+            indices=triangles_F3.astype(np.uint32),
+            material=material,
+            mode=4,
+        )
+        return pr.Mesh(primitives=[primitive])
+
+    def surface(self, surface: Surface, *, texture: Any = None, shadow: Any = None) -> Any:
+        """A piece of the surroundings as a mesh; `texture` if it was uploaded before."""
+        return self.mesh(
+            surface.verts_X3,
+            surface.normals_X3,
+            surface.uvs_X2,
+            surface.faces_F3,
+            self.texture(surface.texture_HWC, repeat=True) if texture is None else texture,
+            shadow=shadow,
+        )
+
+    def stage(self, surroundings: Sequence[Any], person: Sequence[Any]) -> Stage:
+        """Put meshes together. Triangles of the person are numbered from 0 in each mesh: give one."""
+        return Stage(self, surroundings, person)
+
+    def draw(self, scene: Any, sh: tuple[tuple[float, ...], ...], side_px: int) -> Drawing:
+        """Draw a pyrender scene at its full size."""
+        renderer = self._renderer
+        renderer.viewport_width = renderer.viewport_height = side_px
+        renderer.sh_93 = np.ascontiguousarray(np.array(sh, dtype=np.float32).T)
+        flags = self.pyrender.RenderFlags
+        drawing: Drawing = renderer.render(scene, flags.RGBA | flags.OFFSCREEN)
+        return drawing
+
+
+def _own_renderer(api: Any) -> Any:
+    module: Any = importlib.import_module("pyrender.renderer")
+    programs: Any = importlib.import_module("pyrender.shader_program")
+    read_pixels: Any = importlib.import_module("OpenGL.raw.GL.VERSION.GL_1_0").glReadPixels  # the other knows no GL_RG
+
+    class LabelRenderer(module.Renderer):  # type: ignore[misc]
+        """Draws into two targets without multisampling: RGBA8 colour, and (triangle, depth) as floats."""
+
+        sh_93: Floats32
+        _main_fb: Any = None
+        _main_fb_dims: Any = None
+
+        def _sorted_mesh_nodes(self, scene: Any) -> list[Any]:
+            # Theirs falls back on the order of a set, by address in memory; surfaces in one plane then win by chance.
+            return sorted(scene.mesh_nodes, key=lambda node: int(node.place))
+
+        def _bind_lighting(self, scene: Any, program: Any, node: Any, flags: int) -> None:  # noqa: ARG002
+            places = program.__dict__.setdefault("places", {})
+            for name in ("sh", "is_person", "shadow_size_m"):
+                if name not in places:
+                    places[name] = api.glGetUniformLocation(program._program_id, name)
+            assert places["sh"] >= 0
+            assert places["is_person"] >= 0
+            api.glUniform3fv(places["sh"], 9, self.sh_93)
+            api.glUniform1f(places["is_person"], node.is_person)
+            if places["shadow_size_m"] >= 0:
+                api.glUniform1f(places["shadow_size_m"], SHADOW_SIZE_M)
+
+        def _configure_main_framebuffer(self) -> None:
+            size = (self.viewport_width, self.viewport_height)
+            if self._main_fb is not None and self._main_fb_dims == size:
+                return
+            self._delete_main_framebuffer()
+            self._main_fb = self._main_fb_ms = api.glGenFramebuffers(1)
+            api.glBindFramebuffer(api.GL_FRAMEBUFFER, self._main_fb)
+            self._buffers = api.glGenRenderbuffers(3)
+            kinds = (
+                (api.GL_RGBA8, api.GL_COLOR_ATTACHMENT0),
+                (api.GL_RG32F, api.GL_COLOR_ATTACHMENT1),
+                (api.GL_DEPTH_COMPONENT24, api.GL_DEPTH_ATTACHMENT),
+            )
+            for buffer, (kind, place) in zip(self._buffers, kinds, strict=True):
+                api.glBindRenderbuffer(api.GL_RENDERBUFFER, buffer)
+                api.glRenderbufferStorage(api.GL_RENDERBUFFER, kind, *size)
+                api.glFramebufferRenderbuffer(api.GL_FRAMEBUFFER, place, api.GL_RENDERBUFFER, buffer)
+            api.glDrawBuffers(2, [api.GL_COLOR_ATTACHMENT0, api.GL_COLOR_ATTACHMENT1])
+            self._main_fb_dims = size
+
+        def _delete_main_framebuffer(self) -> None:
+            if self._main_fb is not None:
+                api.glDeleteFramebuffers(1, [self._main_fb])
+                api.glDeleteRenderbuffers(3, self._buffers)
+            self._main_fb = self._main_fb_ms = None
+
+        def _read_main_framebuffer(self, scene: Any, flags: int) -> Drawing:  # noqa: ARG002
+            width, height = self._main_fb_dims
+            api.glBindFramebuffer(api.GL_READ_FRAMEBUFFER, self._main_fb)
+
+            rgba = np.empty((height, width, 4), dtype=np.uint8)
+            labels = np.empty((height, width, 2), dtype=np.float32)
+            for place, channels, kind, into in (
+                (api.GL_COLOR_ATTACHMENT0, api.GL_RGBA, api.GL_UNSIGNED_BYTE, rgba),
+                (api.GL_COLOR_ATTACHMENT1, api.GL_RG, api.GL_FLOAT, labels),
+            ):
+                api.glReadBuffer(place)
+                read_pixels(0, 0, width, height, channels, kind, into)
+            rgba, labels = rgba[::-1], labels[::-1]  # OpenGL's first row is the lowest
+            return Drawing(rgba[..., :3], rgba[..., 3], labels[..., 0], labels[..., 1])
+
+    renderer = LabelRenderer(64, 64)
+    renderer._program_cache = programs.ShaderProgramCache(shader_dir=str(Path(__file__).with_name("shaders")))
+    return renderer
+
+
+@cache
+def shared_gl() -> GL:
+    """The one context of this process, opened by the first who asks."""
+    return GL()
