@@ -98,6 +98,8 @@ class Reason(StrEnum):
     EVALUATION = "evaluation"  # it belongs to an evaluation set: never paired
     PARSER_CRASH = "parser_crash"  # the parser died on this input
     ALIKE = "alike"  # pair: the two pictures are nearly the same
+    LOW_COVISIBILITY = "low_covisibility"  # pair: too little of the body is seen in both pictures
+    OUTSIDE_STRATA = "outside_strata"  # pair: its angle or time gap is none that the recipe asks for
     NO_PARTNER = "no_partner"  # pair: there is no second picture that may be paired with this one
 
 

@@ -1,10 +1,13 @@
 """Draw cross-view and cross-pose pairs from the crops of one sequence, by columns alone.
 
-Legend: a *candidate* is an unordered pair that the kind allows. Candidates are numbered without being listed: a group of
-g crops holds g (g - 1) / 2 of them, so a number names a group and a pair inside it. That keeps a sequence of a million
-candidates as cheap as the pairs that are drawn from it.
+Candidates (see `pipeline.candidates`) are looked at in random order and taken while there is room: in the sequence, in
+their stratum, for their person. Which order that is follows from names alone, so any worker draws the same pairs.
+
+Legend: n crops or candidates, C cells of the body's surface, K further views.
 """
 
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,262 +21,378 @@ from manifests.schema import PAIRS
 from manifests.seeds import rng_for
 from manifests.surface import SURFACE_CELLS, covisibility
 from manifests.types import EVALUATION, PairKind, Reason, Reject
-from pipeline.recipes import PairRecipe
+from pipeline.candidates import Bools, Candidates, Ints, accept, apportion, group_rows, in_random_order
+from pipeline.recipes import PairRecipe, Strata
 
-Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 # The columns of crops that pairing reads: no pixels.
 COLUMNS = [
     "key", "source", "licence", "domain", "split", "subject", "sequence", "instant", "time_s", "view", "track", "segment",
     "phash", "intrinsics", "camera_from_world", "size_px", "surface", "flags",
 ]  # fmt: skip
-OVERSAMPLE = 4  # candidates drawn for each pair wanted, where there are too many to look at all
-LOOK_AT_ALL = 1_000_000
+LOOK_AT = 1_000_000  # candidates of one kind, at most; or
+OVERSAMPLE = 4  # times the pairs wanted, where that is more
 COVISIBILITY_AT_ONCE = 4096  # pairs, of 4 kB each
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
-    """Crops in groups, and how many unordered pairs the groups hold.
+class Sequence:
+    """The crops of one sequence that may be paired, in the order of their keys.
 
     Attributes:
-        rows: crop rows, group after group.
-        starts: where each group begins in `rows`.
-        sizes: crops of each group.
-        before: pairs in all groups before this one; one longer than `sizes`, so the last is their total.
+        crops: their table.
+        place: source/split/sequence.
+        tail: what names each crop in this place: instant-view-track.
+        people: names of those who are shown: their subject where it is known, else their track.
+        person: (n,) whom each crop shows, index into `people`.
+        time_s: (n,) NaN where no clock is known.
+        phash: (n,).
+        poses: (n, 4, 4) camera_from_world; NaN where the camera is unknown.
+        sight: (n, 3) unit rays in the world through the centres of the crops; NaN where the camera is unknown.
+        cells: (n, C) visible pixels of each cell of the body, or None where no crop knows them.
+        seen: (n,) whether a crop knows them.
     """
 
-    rows: Ints
-    starts: Ints
-    sizes: Ints
-    before: Ints
+    crops: pa.Table
+    place: str
+    tail: pa.Array
+    people: list[str]
+    person: Ints
+    time_s: Floats
+    phash: npt.NDArray[np.uint64]
+    poses: Floats
+    sight: Floats
+    cells: npt.NDArray[np.uint8] | None
+    seen: Bools
 
-    @property
-    def total(self) -> int:
-        """Number of candidates."""
-        return int(self.before[-1])
+    @classmethod
+    def of(cls, crops: pa.Table) -> "Sequence":
+        """Look at crops of one sequence, with `COLUMNS` at least, sorted by key."""
+        place = _place(crops)
+        instant, view, track, subject, surface = (
+            crops.column(name).combine_chunks() for name in ("instant", "view", "track", "subject", "surface")
+        )
+        who = pc.coalesce(subject, pc.binary_join_element_wise(pa.scalar(place), track, "/")).dictionary_encode()
+        poses = _matrices(crops.column("camera_from_world"), 4)
+        seen = pc.and_(surface.is_valid(), subject.is_valid()).to_numpy(zero_copy_only=False)
+        return cls(
+            crops=crops,
+            place=place,
+            tail=pc.binary_join_element_wise(instant.cast(pa.string()), view, track, "-"),
+            people=who.dictionary.to_pylist(),
+            person=who.indices.to_numpy().astype(np.int64),
+            time_s=crops.column("time_s").cast(pa.float64()).fill_null(float("nan")).to_numpy(),
+            phash=crops.column("phash").to_numpy(),
+            poses=poses,
+            sight=_lines_of_sight(crops, poses),
+            cells=_cells(surface) if seen.any() else None,
+            seen=seen,
+        )
 
-    def rows_of(self, numbers: Ints) -> tuple[Ints, Ints]:
-        """The two crop rows of candidates by number, first in row order first; (n,) to (n,), (n,)."""
-        group = np.searchsorted(self.before, numbers, side="right") - 1
-        low, high = pair_of(numbers - self.before[group])
-        start = self.starts[group]
-        return self.rows[start + low], self.rows[start + high]
+    def seconds_between(self, first: Ints, second: Ints, kind: PairKind) -> Floats:
+        """Seconds from first to second: 0 for one instant, NaN when a clock is unknown."""
+        return np.zeros(len(first)) if kind is PairKind.CROSS_VIEW else self.time_s[second] - self.time_s[first]
+
+    def angle_between(self, first: Ints, second: Ints, kind: PairKind) -> Floats:
+        """Angle at the subject between two views, radians; NaN without calibration.
+
+        The rays through the centres of the two crops both point at the subject, so the angle between them is the angle
+        between the lines of sight, whether or not the rays meet exactly. A camera that stands still has an angle of 0 to
+        itself.
+        """
+        angle = angle_between(self.sight[first], self.sight[second])
+        if kind is PairKind.CROSS_VIEW:
+            return angle
+        still = (self.poses[first] == self.poses[second]).all(axis=(1, 2))
+        return np.where(still, 0.0, angle)
+
+    def covisibility(self, target: Ints, reference: Ints) -> Floats:
+        """Share of the target's visible body that the reference sees; NaN unless both crops are of one body and know it."""
+        share = np.full(len(target), np.nan)
+        if self.cells is None:
+            return share
+        same = self.person[target] == self.person[reference]
+        rows = np.flatnonzero(self.seen[target] & self.seen[reference] & same)
+        for some in np.array_split(rows, 1 + len(rows) // COVISIBILITY_AT_ONCE):
+            share[some] = covisibility(self.cells[target[some]], self.cells[reference[some]])
+        return share
 
 
-def pair_of(number: Ints) -> tuple[Ints, Ints]:
-    """Number to pair: 0, 1, 2, 3... name (0,1), (0,2), (1,2), (0,3)...; low < high."""
-    high = ((1 + np.sqrt(8.0 * number + 1)) / 2).astype(np.int64)
-    # The square root may land one off for large numbers; put it right with integers.
-    high -= high * (high - 1) // 2 > number
-    high += (high + 1) * high // 2 <= number
-    return number - high * (high - 1) // 2, high
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Pairs of one kind that were drawn from a sequence, in the order in which they were taken.
+
+    Attributes:
+        first: (n,) crop rows; roles are not given yet.
+        second: (n,).
+        stratum: (n,) of each.
+    """
+
+    first: Ints
+    second: Ints
+    stratum: Ints
+
+    def thinned(self, count: int) -> "Drawn":
+        """So many of them, evenly from all strata."""
+        order = np.argsort(self.stratum, kind="stable")
+        chosen = order[np.arange(count) * len(order) // max(count, 1)]
+        return Drawn(self.first[chosen], self.second[chosen], self.stratum[chosen])
 
 
-def group_rows(columns: list[npt.NDArray[np.generic]]) -> Candidates:
-    """Put rows that agree in all columns together, keeping their order inside each group."""
-    codes = [np.unique(column, return_inverse=True)[1] for column in columns]
-    order = np.lexsort(codes[::-1])
-    if not len(order):
-        return Candidates(order, np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(1, np.int64))
-    change = np.any([np.diff(code[order]) != 0 for code in codes], axis=0)
-    starts = np.concatenate([[0], np.flatnonzero(change) + 1]).astype(np.int64)
-    sizes = np.diff(np.append(starts, len(order)))
-    return Candidates(order, starts, sizes, np.concatenate([[0], np.cumsum(sizes * (sizes - 1) // 2)]))
-
-
-def sample_pairs(crops: pa.Table, recipe: PairRecipe, *, seed: int, weight: float) -> tuple[pa.Table, list[Reject]]:
+def sample_pairs(
+    crops: pa.Table, recipe: PairRecipe, *, seed: int, weight: float, quotas: Mapping[str, int] | None = None
+) -> tuple[pa.Table, list[Reject]]:
     """Draw the pairs of one sequence.
 
     Args:
         crops: the sequence's crops, with `COLUMNS` at least; any row order gives the same pairs.
-        recipe: how many of each kind, and which are too alike.
+        recipe: how many of each kind, and which.
         seed: of the build.
         weight: of the source in the training mixture.
+        quotas: by subject, the most pairs of each kind that this sequence may give of him (see `allot`); of all others
+            the recipe tells.
 
     Returns:
         pairs (PAIRS schema), sorted by kind and keys, and one reject per kind and reason that tells how many candidates
-        were left out.
+        were left out of those that were looked at.
     """
     if not crops.num_rows:
         return tables.empty("pairs"), []
-    crops = crops.sort_by("key")
-    place = _place(crops)
     held_back = tables.has_flag(crops.column("flags"), EVALUATION)
-    crops = crops.filter(pa.array(~held_back))
-    parts, rejects = [tables.empty("pairs")], []
+    rejects = []
     if held_back.any():
         detail = f"{held_back.sum()} crops belong to an evaluation set and are never paired"
-        rejects.append(Reject("pairs", place, Reason.EVALUATION, detail, int(held_back.sum())))
+        rejects.append(Reject("pairs", _place(crops), Reason.EVALUATION, detail, int(held_back.sum())))
+        crops = crops.filter(pa.array(~held_back))
         if not crops.num_rows:
-            return parts[0], rejects
-    for kind in PairKind:
-        wanted = recipe.cross_view if kind is PairKind.CROSS_VIEW else recipe.cross_pose
+            return tables.empty("pairs"), rejects
+    sequence = Sequence.of(crops.sort_by("key"))
+    drawn: dict[PairKind, Drawn] = {}
+    for kind, wanted in ((PairKind.CROSS_VIEW, recipe.cross_view), (PairKind.CROSS_POSE, recipe.cross_pose)):
         if wanted:
-            part, left_out = _sample_kind(crops, kind, wanted, recipe, seed=seed, weight=weight)
-            parts.append(part)
+            drawn[kind], left_out = _draw(sequence, kind, wanted, recipe, quotas or {}, seed=seed)
             rejects += left_out
+    if recipe.equal_kinds:
+        count = min(len(part.first) for part in drawn.values())
+        drawn = {kind: part.thinned(count) for kind, part in drawn.items()}
+    parts = [_pairs_table(sequence, kind, part, recipe, seed=seed, weight=weight) for kind, part in drawn.items()]
     return pa.concat_tables(parts), rejects
 
 
-def candidates_of(crops: pa.Table, kind: PairKind) -> Candidates:
+def allot(crops: list[Mapping[str, int]], most: int) -> list[dict[str, int]]:
+    """Share out the pairs of each subject among the sequences that show him, by the number of his crops.
+
+    Args:
+        crops: per sequence, how many crops show whom.
+        most: pairs of one subject in all sequences.
+
+    Returns:
+        per sequence, the most pairs of each subject. They add up to `most` for each.
+    """
+    total, before = Counter[str](), Counter[str]()
+    for counts in crops:
+        total.update(counts)
+    quotas = []
+    for counts in crops:
+        after = before + Counter(counts)
+        quotas.append({who: after[who] * most // total[who] - before[who] * most // total[who] for who in counts})
+        before = after
+    return quotas
+
+
+def candidates_of(sequence: Sequence, kind: PairKind) -> Candidates:
     """All unordered pairs that a kind allows: same person and instant, or same person, camera and segment.
 
     A view that fell out of step (flag `unsynchronised`) still shows poses, but no instant that another view shows.
     """
-    shared = ["track", "instant"] if kind is PairKind.CROSS_VIEW else ["track", "view", "segment"]
-    columns = [crops.column(name).to_numpy() for name in shared]
-    if kind is PairKind.CROSS_VIEW:
-        astray = tables.has_flag(crops.column("flags"), "unsynchronised")
-        columns.append(np.where(astray, 1 + np.arange(crops.num_rows), 0))  # a group of its own
-    return group_rows(columns)
+    crops = sequence.crops
+    track = _codes(crops.column("track"))
+    if kind is PairKind.CROSS_POSE:
+        return group_rows([track, _codes(crops.column("view")), crops.column("segment").to_numpy()])
+    astray = tables.has_flag(crops.column("flags"), "unsynchronised")
+    alone = np.where(astray, 1 + np.arange(crops.num_rows), 0)  # a group of its own
+    return group_rows([track, crops.column("instant").to_numpy(), alone])
 
 
-def _sample_kind(
-    crops: pa.Table, kind: PairKind, wanted: int, recipe: PairRecipe, *, seed: int, weight: float
-) -> tuple[pa.Table, list[Reject]]:
-    place = _place(crops)
-    rng = rng_for(seed, "pairs", place, kind.value)
-    candidates = candidates_of(crops, kind)
+def _draw(
+    sequence: Sequence, kind: PairKind, wanted: int, recipe: PairRecipe, quotas: Mapping[str, int], *, seed: int
+) -> tuple[Drawn, list[Reject]]:
+    """Look at candidates in random order and take those that are fit while there is room."""
+    rng = rng_for(seed, "pairs", sequence.place, kind.value)
+    candidates = candidates_of(sequence, kind)
+    parts = [Drawn(*np.zeros((3, 0), np.int64))]
     if not candidates.total:
-        return tables.empty("pairs"), [
-            Reject("pairs", place, Reason.NO_PARTNER, f"no two crops make a {kind.value} pair")
-        ]
-    if candidates.total <= max(LOOK_AT_ALL, OVERSAMPLE * wanted):
-        numbers = np.arange(candidates.total)
-    else:
-        numbers = np.sort(rng.choice(candidates.total, size=OVERSAMPLE * wanted, replace=False, shuffle=False))
-    first, second = candidates.rows_of(numbers)
-    alike = _hash_distance(crops, first, second) < recipe.min_hash_distance
-    dt_s = _time_between(crops, first, second, kind)
-    soon = (np.abs(dt_s) < recipe.min_dt_s) if kind is PairKind.CROSS_POSE else np.zeros(len(first), bool)
-    fit = np.flatnonzero(~alike & ~soon)
-    rejects = [
-        Reject(
-            "pairs", place, Reason.ALIKE, f"{bad.sum()} of {len(first)} {kind.value} candidates {why}", int(bad.sum())
-        )
-        for bad, why in ((alike, "look the same"), (soon & ~alike, f"are less than {recipe.min_dt_s} s apart"))
-        if bad.any()
+        detail = f"no two crops make a {kind.value} pair"
+        return parts[0], [Reject("pairs", sequence.place, Reason.NO_PARTNER, detail)]
+    strata = _strata(sequence, kind, recipe)
+    limit = wanted if recipe.per_subject is None else min(wanted, recipe.per_subject)
+    rooms = [
+        apportion(wanted, strata.shares if strata else (1.0,)),
+        np.array([min(wanted, quotas.get(name, limit)) for name in sequence.people]),
     ]
-    chosen = np.sort(rng.choice(len(fit), size=min(wanted, len(fit)), replace=False)) if len(fit) else fit
-    swap = rng.random(len(chosen)) < 0.5 if recipe.swap_roles else np.zeros(len(chosen), bool)
-    one, other, dt_s = first[fit[chosen]], second[fit[chosen]], dt_s[fit[chosen]]
-    target, reference = np.where(swap, other, one), np.where(swap, one, other)
-    return _pairs_table(crops, kind, target, reference, np.where(swap, -dt_s, dt_s), weight), rejects
+    left_out, looked = Counter[tuple[Reason, str]](), 0
+    most = max(LOOK_AT, OVERSAMPLE * wanted)
+    for numbers in in_random_order(rng, candidates.total, batch=2 * wanted, most=most):
+        looked += len(numbers)
+        first, second = candidates.rows_of(numbers)
+        for reason, why, is_bad in _rules(sequence, kind, recipe, strata):
+            bad = is_bad(first, second)
+            left_out[reason, why] += int(bad.sum())
+            first, second = first[~bad], second[~bad]
+        stratum = _stratum(sequence, kind, strata, first, second)
+        taken = accept([stratum, sequence.person[first]], rooms)
+        parts.append(Drawn(first[taken], second[taken], stratum[taken]))
+        if not all(room.any() for room in rooms):
+            break
+    rejects = [
+        Reject("pairs", sequence.place, reason, f"{count} of {looked} {kind.value} candidates {why}", count)
+        for (reason, why), count in left_out.items()
+        if count
+    ]
+    return Drawn(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("first", "second", "stratum"))), rejects
+
+
+def _rules(
+    sequence: Sequence, kind: PairKind, recipe: PairRecipe, strata: Strata | None
+) -> Iterator[tuple[Reason, str, Callable[[Ints, Ints], Bools]]]:
+    """Why candidates are left out: the reason, in words, and which of them; the dearest comes last."""
+    hashes, dt_s, floor = sequence.phash, recipe.min_dt_s, recipe.min_covisibility
+    yield (
+        Reason.ALIKE,
+        "look the same",
+        lambda first, second: np.bitwise_count(hashes[first] ^ hashes[second]) < recipe.min_hash_distance,
+    )
+    if kind is PairKind.CROSS_POSE:
+        yield (
+            Reason.ALIKE,
+            f"are less than {dt_s} s apart",
+            lambda first, second: _apart(sequence, kind, first, second) < dt_s,
+        )
+    if strata:
+        yield (
+            Reason.OUTSIDE_STRATA,
+            "lie in no stratum",
+            lambda first, second: _stratum(sequence, kind, strata, first, second) < 0,
+        )
+    if floor:
+        yield (
+            Reason.LOW_COVISIBILITY,
+            f"share less than {floor:.0%} of the body that one of them shows",
+            lambda first, second: (
+                (sequence.covisibility(first, second) < floor) | (sequence.covisibility(second, first) < floor)
+            ),
+        )
+
+
+def _strata(sequence: Sequence, kind: PairKind, recipe: PairRecipe) -> Strata | None:
+    """The strata of a kind; None where there are none, or where nothing is known that could tell them apart."""
+    if kind is PairKind.CROSS_VIEW:
+        return recipe.view_angle_deg if np.isfinite(sequence.sight).any() else None
+    return recipe.time_gap_s if np.isfinite(sequence.time_s).any() else None
+
+
+def _stratum(sequence: Sequence, kind: PairKind, strata: Strata | None, first: Ints, second: Ints) -> Ints:
+    """(n,) index of the stratum of each candidate, -1: in none. The last stratum holds its upper edge too."""
+    if strata is None:
+        return np.zeros(len(first), np.int64)
+    edges = np.array(strata.edges)
+    edges[-1] = np.nextafter(edges[-1], np.inf)
+    index = (
+        np.searchsorted(edges, _apart(sequence, kind, first, second), side="right") - 1
+    )  # what is not known comes after the last edge
+    return np.where(index < len(strata.shares), index, -1)
+
+
+def _apart(sequence: Sequence, kind: PairKind, first: Ints, second: Ints) -> Floats:
+    """How far two views are apart in degrees, or two times in seconds; what rounding errors add is taken off."""
+    if kind is PairKind.CROSS_VIEW:
+        return np.round(np.degrees(sequence.angle_between(first, second, kind)), 9)
+    return np.round(np.abs(sequence.seconds_between(first, second, kind)), 9)
+
+
+def _pairs_table(
+    sequence: Sequence, kind: PairKind, drawn: Drawn, recipe: PairRecipe, *, seed: int, weight: float
+) -> pa.Table:
+    """Give roles, draw further views, and tell what is known of each pair."""
+    rng = rng_for(seed, "roles", sequence.place, kind.value)
+    crops, count = sequence.crops, len(drawn.first)
+    swap = rng.random(count) < 0.5 if recipe.swap_roles else np.zeros(count, bool)
+    target, reference = np.where(swap, drawn.second, drawn.first), np.where(swap, drawn.first, drawn.second)
+    known = {
+        "dt_s": sequence.seconds_between(target, reference, kind),
+        "view_angle_rad": sequence.angle_between(target, reference, kind),
+        "covisibility": sequence.covisibility(target, reference),
+    }
+    keys = crops.column("key").combine_chunks()
+    letter = "v" if kind is PairKind.CROSS_VIEW else "p"
+    tails = [sequence.tail.take(pa.array(rows)) for rows in (target, reference)]
+    columns = {
+        "key": pc.binary_join_element_wise(pa.scalar(f"{sequence.place}/{letter}"), *tails, "/"),
+        "kind": pa.repeat(kind.value, count),
+        **{name: pa.repeat(crops.column(name)[0], count) for name in ("source", "licence", "split", "sequence")},
+        "domain": crops.column("domain").combine_chunks().take(pa.array(target)),
+        "target": keys.take(pa.array(target)),
+        "reference": keys.take(pa.array(reference)),
+        **{name: pa.array(values, mask=np.isnan(values)) for name, values in known.items()},
+        "weight": pa.repeat(weight, count),
+        "further": _further(sequence, kind, target, reference, recipe, rng, keys),
+    }
+    return pa.table([columns[name] for name in PAIRS.names], schema=PAIRS).sort_by("key")
+
+
+def _further(
+    sequence: Sequence,
+    kind: PairKind,
+    target: Ints,
+    reference: Ints,
+    recipe: PairRecipe,
+    rng: np.random.Generator,
+    keys: pa.Array,
+) -> pa.ListArray:
+    """Keys of further views of the target's instant, as many as there are up to the recipe's number."""
+    most = recipe.num_views - 2
+    if not most or (kind is PairKind.CROSS_POSE and not recipe.mixed_tuples):
+        return pa.array([[]], pa.list_(pa.string())).take(pa.array(np.zeros(len(target), np.int64)))
+    taken = [target, reference] if kind is PairKind.CROSS_VIEW else [target]
+    others, there = candidates_of(sequence, PairKind.CROSS_VIEW).others_of(taken, most, rng)
+    ends = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), keys.take(pa.array(others[there])))
 
 
 def _place(crops: pa.Table) -> str:
     return f"{crops.column('source')[0]}/{crops.column('split')[0]}/{crops.column('sequence')[0]}"
 
 
-def _hash_distance(crops: pa.Table, first: Ints, second: Ints) -> npt.NDArray[np.uint8]:
-    hashes = crops.column("phash").to_numpy()
-    bits: npt.NDArray[np.uint8] = np.bitwise_count(hashes[first] ^ hashes[second])
-    return bits
-
-
-def _time_between(crops: pa.Table, first: Ints, second: Ints, kind: PairKind) -> Floats:
-    """Seconds from first to second: 0 for one instant, NaN when a clock is unknown."""
-    if kind is PairKind.CROSS_VIEW:
-        return np.zeros(len(first))
-    times = crops.column("time_s").cast(pa.float64()).fill_null(float("nan")).to_numpy()
-    gap: Floats = times[second] - times[first]
-    return gap
-
-
-def _pairs_table(
-    crops: pa.Table, kind: PairKind, target: Ints, reference: Ints, dt_s: Floats, weight: float
-) -> pa.Table:
-    keys = crops.column("key").to_numpy()
-    angle = _view_angles(crops, kind, target, reference)
-    shared = _covisibility(crops, target, reference)
-    count = len(target)
-    same = {
-        name: pa.array([crops.column(name)[0].as_py()] * count, pa.string())
-        for name in ("source", "licence", "split", "sequence")
-    }
-    columns = {
-        "key": pa.array(
-            [pair_key(kind, keys[t], keys[r]) for t, r in zip(target, reference, strict=True)], pa.string()
-        ),
-        "kind": pa.array([kind.value] * count, pa.string()),
-        **same,
-        "domain": crops.column("domain").take(pa.array(target)).combine_chunks(),
-        "target": pa.array(keys[target], pa.string()),
-        "reference": pa.array(keys[reference], pa.string()),
-        "dt_s": pa.array(dt_s, pa.float64(), mask=np.isnan(dt_s)),
-        "view_angle_rad": pa.array(angle, pa.float64(), mask=np.isnan(angle)),
-        "covisibility": pa.array(shared, pa.float64(), mask=np.isnan(shared)),
-        "weight": pa.array(np.full(count, weight)),
-        "further": pa.array([[]] * count, pa.list_(pa.string())),
-    }
-    schema = PAIRS
-    return pa.table([columns[name] for name in schema.names], schema=schema).sort_by("key")
-
-
-def pair_key(kind: PairKind, target: str, reference: str) -> str:
-    """Name a pair by its crops: source/split/sequence/v|p/instant-view-track/instant-view-track."""
-    place, _, tail = _split_key(target)
-    return f"{place}/{'v' if kind is PairKind.CROSS_VIEW else 'p'}/{tail}/{_split_key(reference)[2]}"
-
-
-def _split_key(key: str) -> tuple[str, str, str]:
-    source, split, sequence, instant, view, track = key.split("/")
-    return f"{source}/{split}/{sequence}", sequence, f"{int(instant)}-{view}-{track}"
-
-
-def _view_angles(crops: pa.Table, kind: PairKind, target: Ints, reference: Ints) -> Floats:
-    """Angle at the subject between two views, radians; NaN without calibration.
-
-    The rays through the centres of the two crops both point at the subject, so the angle between them is the angle
-    between the lines of sight, whether or not the rays meet exactly. A camera that stands still has an angle of 0 to itself.
-    """
-    poses = _poses(crops)
-    sight = _lines_of_sight(crops, poses)
-    angle = angle_between(sight[target], sight[reference])
-    still = (poses[target] == poses[reference]).all(axis=(1, 2))
-    return np.where(still & (kind is PairKind.CROSS_POSE), 0.0, angle)
-
-
-def _covisibility(crops: pa.Table, target: Ints, reference: Ints) -> Floats:
-    """Share of the target's visible body that the reference sees; NaN unless both crops are of one body and know it."""
-    share = np.full(len(target), np.nan)
-    subject, surface = (crops.column(name).combine_chunks() for name in ("subject", "surface"))
-    known = pc.and_(surface.is_valid(), subject.is_valid()).to_numpy(zero_copy_only=False)
-    person = subject.fill_null("").to_numpy(zero_copy_only=False)
-    rows = np.flatnonzero(known[target] & known[reference] & (person[target] == person[reference]))
-    for some in np.array_split(rows, 1 + len(rows) // COVISIBILITY_AT_ONCE):
-        cells = [_cells(surface.take(pa.array(of[some]))) for of in (target, reference)]
-        share[some] = covisibility(*cells)
-    return share
+def _codes(column: pa.ChunkedArray) -> Ints:
+    """Equal numbers for equal texts; (n,)."""
+    codes: Ints = column.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    return codes
 
 
 def _cells(surface: pa.BinaryArray) -> npt.NDArray[np.uint8]:
-    """(n, SURFACE_CELLS) visible pixels of each cell, from the bytes of crops that know them."""
-    return np.frombuffer(b"".join(surface.to_pylist()), np.uint8).reshape(len(surface), SURFACE_CELLS)
-
-
-def _poses(crops: pa.Table) -> Floats:
-    """(n, 4, 4) camera_from_world; NaN where it is unknown."""
-    column = crops.column("camera_from_world").combine_chunks()
-    poses = np.full((len(column), 16), np.nan)
-    known = column.is_valid().to_numpy(zero_copy_only=False)
-    poses[known] = column.flatten().to_numpy().reshape(-1, 16)
-    return poses.reshape(-1, 4, 4)
+    """(n, C) visible pixels of each cell; zeros where they are not known."""
+    cells = np.zeros((len(surface), SURFACE_CELLS), np.uint8)
+    known = surface.is_valid().to_numpy(zero_copy_only=False)
+    joined = b"".join(surface.drop_null().to_pylist())
+    cells[known] = np.frombuffer(joined, np.uint8).reshape(-1, SURFACE_CELLS)
+    return cells
 
 
 def _lines_of_sight(crops: pa.Table, poses: Floats) -> Floats:
     """(n, 3) unit rays in the world through the centres of the crops; NaN where the camera is unknown."""
-    column = crops.column("intrinsics").combine_chunks()
-    known = column.is_valid().to_numpy(zero_copy_only=False)
-    matrices = np.full((len(column), 9), np.nan)
-    matrices[known] = column.flatten().to_numpy().reshape(-1, 9)
-    K = matrices.reshape(-1, 3, 3)  # noqa: N806
+    K = _matrices(crops.column("intrinsics"), 3)  # noqa: N806
     centre = (crops.column("size_px").to_numpy() - 1) / 2
     y = (centre - K[:, 1, 2]) / K[:, 1, 1]
     x = (centre - K[:, 0, 2] - K[:, 0, 1] * y) / K[:, 0, 0]
     directions = np.einsum("nij,ni->nj", poses[:, :3, :3], np.stack([x, y, np.ones_like(x)], axis=1))
     sight: Floats = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     return sight
+
+
+def _matrices(column: pa.ChunkedArray, side: int) -> Floats:
+    """(n, side, side); NaN where there is none."""
+    values = column.combine_chunks()
+    matrices = np.full((len(values), side * side), np.nan)
+    matrices[values.is_valid().to_numpy(zero_copy_only=False)] = values.flatten().to_numpy().reshape(-1, side * side)
+    return matrices.reshape(-1, side, side)

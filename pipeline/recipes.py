@@ -1,9 +1,11 @@
 """Build recipes: what decides the bytes of a build, and nothing about the machine it runs on."""
 
 import difflib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 from manifests.types import KEY_PART, Split
@@ -159,26 +161,88 @@ class CropRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Strata:
+    """Wished shares of classes of pairs.
+
+    Attributes:
+        edges: rising; the first class reaches from the first edge to below the second. The last holds its upper edge too.
+        shares: of each class, relative to the others. A class that has too few candidates stays small; the others do not
+            take its place. Pairs in no class are left out.
+    """
+
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.edges) != len(self.shares) + 1 or not self.shares:
+            raise ValueError(f"{len(self.edges)} edges bound {len(self.edges) - 1} strata, not {len(self.shares)}")
+        if any(low >= high for low, high in pairwise(self.edges)) or not all(map(math.isfinite, self.edges)):
+            raise ValueError(f"edges {self.edges} must rise")
+        if not all(0 <= share < math.inf for share in self.shares) or sum(self.shares) == 0:
+            raise ValueError(f"shares {self.shares} must not be negative, nor all 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PairRecipe:
     """How pairs are drawn from crops, per sequence and kind.
+
+    By default chance alone decides, as in the paper: any two cameras, back and front included, and any two times.
 
     Attributes:
         cross_view: most cross-view pairs of a sequence.
         cross_pose: most cross-pose pairs of a sequence.
+        equal_kinds: draw both kinds in equal number from each sequence.
+        per_subject: most pairs of each kind that show one person, over all sequences; of a person that the dataset does not
+            name, over the sequence. By default no limit.
         min_dt_s: least time between the two images of a cross-pose pair.
         min_hash_distance: least number of differing bits of the perceptual hashes; fewer are ALIKE.
+        min_covisibility: least share of the body shown by either image that the other shows too, where that is known
+            (rendered people); less is LOW_COVISIBILITY.
+        view_angle_deg: shares of angles between the views of cross-view pairs, degrees in [0, 180]. Sequences without
+            calibration are drawn from as chance has it.
+        time_gap_s: shares of times between the images of cross-pose pairs. Sequences without a clock are drawn from as
+            chance has it.
         swap_roles: let chance decide which image is the target.
+        num_views: images of a sample. Those beyond two are further cameras of the target's instant, as many as there are.
+        mixed_tuples: give further cameras to cross-pose pairs too: one tuple shows another time and another side.
+        temperature: of the mixture: weights of sources are raised to 1 / temperature. Above 1 evens them out.
     """
 
     cross_view: int = 2000
     cross_pose: int = 2000
+    equal_kinds: bool = False
+    per_subject: int | None = None
     min_dt_s: float = 0.1
     min_hash_distance: int = 2
+    min_covisibility: float = 0.0
+    view_angle_deg: Strata | None = None
+    time_gap_s: Strata | None = None
     swap_roles: bool = True
+    num_views: int = 2
+    mixed_tuples: bool = False
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if self.cross_view < 0 or self.cross_pose < 0 or self.cross_view + self.cross_pose == 0:
             raise ValueError("cross_view and cross_pose must not be negative, nor both 0")
+        if self.equal_kinds and not (self.cross_view and self.cross_pose):
+            raise ValueError("equal_kinds needs both cross_view and cross_pose")
+        if self.per_subject is not None and self.per_subject < 1:
+            raise ValueError(f"per_subject {self.per_subject} must be at least 1")
+        if not 0 <= self.min_covisibility <= 1:
+            raise ValueError(f"min_covisibility {self.min_covisibility} is a share, in [0, 1]")
+        for name, strata, kind, most in (
+            ("view_angle_deg", self.view_angle_deg, "cross_view", 180.0),
+            ("time_gap_s", self.time_gap_s, "cross_pose", math.inf),
+        ):
+            if strata and not 0 <= strata.edges[0] < strata.edges[-1] <= most:
+                raise ValueError(f"the edges of {name} must be in [0, {most:g}]")
+            if strata and not getattr(self, kind):
+                raise ValueError(f"{name} has nothing to sort: {kind} is 0")
+        if self.num_views < 2 or (self.mixed_tuples and self.num_views < 3):
+            raise ValueError("num_views must be at least 2, and 3 with mixed_tuples")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature {self.temperature} must be above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,354 @@
+"""What a recipe may ask of pairs: quotas, strata, floors, equal kinds, further views. Properties over made-up recordings."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifests import table as tables
+from manifests.surface import SURFACE_CELLS, covisibility
+from manifests.types import PairKind, Reason
+from pipeline.candidates import accept, apportion, group_rows, in_random_order, rank_in_class
+from pipeline.pairs import Sequence, allot, candidates_of, sample_pairs
+from pipeline.recipes import PairRecipe, Strata
+from tests.support.crops import crop_row, recording
+from tests.support.many_crops import Shape, many_crops
+
+EVERY = PairRecipe(cross_view=10**6, cross_pose=10**6, min_dt_s=0.0, min_hash_distance=0)
+
+shapes = st.builds(
+    Shape,
+    source=st.just("rig"),
+    views=st.integers(1, 6),
+    instants=st.integers(1, 25),
+    people=st.integers(1, 3),
+    calibrated=st.booleans(),
+    num_subjects=st.sampled_from([None, 1, 2, 7]),
+)
+
+
+def draw(crops: pa.Table, recipe: PairRecipe, seed: int = 0, **quotas: int) -> pa.Table:
+    return sample_pairs(crops, recipe, seed=seed, weight=1.0, quotas=quotas)[0]
+
+
+def of_kind(pairs: pa.Table, kind: PairKind) -> list[dict]:
+    return [row for row in pairs.to_pylist() if row["kind"] == kind.value]
+
+
+def person_of(crops: pa.Table) -> dict[str, str]:
+    columns = (crops.column(name).to_pylist() for name in ("key", "subject", "track"))
+    return {key: subject or track for key, subject, track in zip(*columns, strict=True)}
+
+
+@st.composite
+def recipes(draw_: st.DrawFn) -> PairRecipe:
+    """Any mixture of wishes."""
+    strata = st.none() | st.builds(
+        lambda edges, shares: Strata(edges=tuple(edges), shares=tuple(shares[: len(edges) - 1])),
+        st.lists(st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]), min_size=2, unique=True).map(sorted),
+        st.lists(st.floats(0.1, 9), min_size=4, max_size=4),
+    )
+    angles = st.none() | st.just(Strata(edges=(0.0, 61.0, 125.0, 180.0), shares=(1.0, 0.0, 3.0)))
+    num_views = draw_(st.integers(2, 5))
+    return PairRecipe(
+        cross_view=draw_(st.integers(1, 60)),
+        cross_pose=draw_(st.integers(1, 60)),
+        equal_kinds=draw_(st.booleans()),
+        per_subject=draw_(st.none() | st.integers(1, 40)),
+        view_angle_deg=draw_(angles),
+        time_gap_s=draw_(strata),
+        num_views=num_views,
+        mixed_tuples=num_views > 2 and draw_(st.booleans()),
+    )
+
+
+@given(shapes, recipes(), st.integers(0, 9), st.randoms())
+def test_whatever_is_asked_no_pair_comes_twice_and_quotas_are_kept(shape, recipe, seed, random) -> None:
+    crops = many_crops("rec7", shape, seed=seed)
+    held_back = random.sample(range(crops.num_rows), crops.num_rows // 5)
+    flags = [["evaluation"] if row in held_back else [] for row in range(crops.num_rows)]
+    crops = crops.set_column(
+        crops.schema.get_field_index("flags"), crops.schema.field("flags"), pa.array(flags, pa.list_(pa.string()))
+    )
+    pairs = tables.check("pairs", draw(crops, recipe, seed), where="pairs")
+    rows = pairs.to_pylist()
+
+    keys = crops.column("key").to_pylist()
+    never = {keys[row] for row in held_back}
+    assert not never & {key for row in rows for key in (row["target"], row["reference"], *row["further"])}
+
+    unordered = Counter(frozenset((row["target"], row["reference"])) for row in rows)
+    assert all(len(pair) == 2 for pair in unordered)
+    assert max(unordered.values(), default=1) == 1
+    assert len({row["key"] for row in rows}) == len(rows)
+
+    person = person_of(crops)
+    counts = Counter((row["kind"], person[row["target"]]) for row in rows)
+    if recipe.per_subject:
+        assert max(counts.values(), default=0) <= recipe.per_subject
+    kinds = Counter(row["kind"] for row in rows)
+    assert kinds["cross_view"] <= recipe.cross_view
+    assert kinds["cross_pose"] <= recipe.cross_pose
+    if recipe.equal_kinds:
+        assert kinds["cross_view"] == kinds["cross_pose"]
+
+    order = list(range(crops.num_rows))
+    random.shuffle(order)
+    assert draw(crops.take(pa.array(order)), recipe, seed).equals(pairs)
+
+
+@given(shapes, st.integers(1, 300), st.integers(0, 9))
+def test_as_many_are_drawn_as_there_are_up_to_the_quota(shape, wanted, seed) -> None:
+    crops = many_crops("rec7", shape, seed=seed)
+    recipe = PairRecipe(cross_view=wanted, cross_pose=wanted, min_dt_s=0.0, min_hash_distance=0)
+    pairs = draw(crops, recipe, seed)
+    for kind in PairKind:
+        assert len(of_kind(pairs, kind)) == min(wanted, candidates_of(Sequence.of(crops), kind).total)
+
+
+@given(st.integers(1, 200), st.lists(st.floats(0.05, 5), min_size=3, max_size=3), st.integers(0, 9))
+def test_strata_get_their_shares_where_candidates_suffice(wanted, shares, seed) -> None:
+    crops = many_crops("rec7", Shape(source="rig", views=2, instants=61), seed=seed)
+    edges = (0.2, 0.5, 1.0, 2.0)
+    recipe = PairRecipe(
+        cross_view=0, cross_pose=wanted, min_hash_distance=0, time_gap_s=Strata(edges=edges, shares=tuple(shares))
+    )
+    gaps = draw(crops, recipe, seed).column("dt_s").to_numpy()
+    steps = [6, 15, 30, 60]  # the edges, at 30 pictures a second
+    counts = np.histogram(np.abs(np.rint(gaps * 30)), steps)[0]
+    assert len(gaps) == wanted
+    assert np.abs(counts - wanted * np.array(shares) / sum(shares)).max() <= 1
+    apart = [abs(one - other) for one, other in itertools.combinations(range(61), 2)]
+    assert np.histogram(apart, steps)[0].min() > 200  # candidates of each class, in each of two views
+
+
+def test_angles_are_drawn_as_asked_and_others_are_left_out() -> None:
+    crops = many_crops("rec7", Shape(source="rig", views=12, instants=50))
+    recipe = PairRecipe(
+        cross_view=400, cross_pose=0, view_angle_deg=Strata(edges=(0, 45, 90, 180), shares=(0.5, 0, 0.5))
+    )
+    pairs, rejects = sample_pairs(crops, recipe, seed=0, weight=1.0)
+    angles = np.degrees(pairs.column("view_angle_rad").to_numpy())
+    assert ((angles < 45).sum(), ((angles >= 45) & (angles < 90)).sum(), (angles >= 90).sum()) == (200, 0, 200)
+    assert rejects == []
+    narrow = PairRecipe(cross_view=400, cross_pose=0, view_angle_deg=Strata(edges=(170, 180), shares=(1,)))
+    pairs, rejects = sample_pairs(crops, narrow, seed=0, weight=1.0)
+    assert np.degrees(pairs.column("view_angle_rad").to_numpy()).min() >= 170
+    assert [reject.reason for reject in rejects] == [Reason.OUTSIDE_STRATA]
+    assert pairs.num_rows + rejects[0].count == 66 * 50  # nothing is left that was not looked at
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_without_calibration_angles_do_not_decide(known) -> None:
+    crops = many_crops("rec7", Shape(source="rig", views=4, instants=30, calibrated=known))
+    strata = Strata(edges=(0, 10), shares=(1,))  # no two of these cameras are that near
+    pairs = draw(crops, PairRecipe(cross_view=50, cross_pose=0, view_angle_deg=strata))
+    assert pairs.num_rows == (0 if known else 50)
+
+
+def test_by_default_every_camera_pair_and_every_gap_has_its_chance() -> None:
+    crops = many_crops("rec7", Shape(source="rig", views=6, instants=200))
+    pairs = draw(crops, PairRecipe(cross_view=1500, cross_pose=1500))
+    views = Counter(frozenset(row[role].split("/")[4] for role in ("target", "reference")) for row in of_kind(pairs, PairKind.CROSS_VIEW))  # fmt: skip
+    assert len(views) == 15
+    assert 60 < min(views.values()) <= max(views.values()) < 145  # 100 each
+    gaps = [abs(row["dt_s"]) for row in of_kind(pairs, PairKind.CROSS_POSE)]
+    # The gap of two times drawn evenly from a length L is on average L / 3.
+    assert np.mean(gaps) == pytest.approx(200 / 30 / 3, rel=0.06)
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 9))
+def test_both_kinds_come_in_equal_number(views, instants, seed) -> None:
+    crops = many_crops("rec7", Shape(source="rig", views=views, instants=instants), seed=seed)
+    recipe = PairRecipe(cross_view=150, cross_pose=100, equal_kinds=True, min_hash_distance=0, min_dt_s=0.0)
+    pairs = draw(crops, recipe, seed)
+    possible = [candidates_of(Sequence.of(crops), kind).total for kind in PairKind]
+    assert [len(of_kind(pairs, kind)) for kind in PairKind] == [min(100, *possible)] * 2
+
+
+def test_thinning_for_equal_kinds_keeps_the_strata() -> None:
+    crops = many_crops("rec7", Shape(source="rig", views=2, instants=40))  # 40 cross-view pairs
+    strata = Strata(edges=(0, 0.5, 2.0), shares=(1, 3))
+    pairs = draw(crops, PairRecipe(cross_pose=1000, equal_kinds=True, time_gap_s=strata))
+    gaps = np.array([abs(row["dt_s"]) for row in of_kind(pairs, PairKind.CROSS_POSE)])
+    everything = draw(crops, PairRecipe(cross_pose=1000, time_gap_s=strata))
+    share = np.mean([abs(row["dt_s"]) < 0.5 for row in of_kind(everything, PairKind.CROSS_POSE)])
+    assert (len(gaps), abs((gaps < 0.5).sum() - 40 * share) <= 1) == (40, True)
+
+
+def test_quotas_of_subjects_hold_in_the_sequence_and_others_fall_back_on_the_recipe() -> None:
+    crops = many_crops("rec7", Shape(source="rig", views=3, instants=60, people=3, num_subjects=50))
+    person = person_of(crops)  # s7, s8, s9
+    pairs = draw(crops, PairRecipe(per_subject=20), s7=5, s9=0)
+    assert Counter((row["kind"], person[row["target"]]) for row in pairs.to_pylist()) == {
+        (kind.value, name): count for kind in PairKind for name, count in (("s7", 5), ("s8", 20))
+    }
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(1, 50), max_size=3), max_size=6), st.integers(1, 1000)
+)
+def test_allotted_quotas_add_up_for_each_subject(counts, most) -> None:
+    quotas = allot(counts, most)
+    assert [set(quota) for quota in quotas] == [set(count) for count in counts]
+    for who in {who for count in counts for who in count}:
+        total = sum(count.get(who, 0) for count in counts)
+        assert sum(quota.get(who, 0) for quota in quotas) == most
+        for count, quota in zip(counts, quotas, strict=True):
+            assert who not in count or abs(quota[who] - most * count[who] / total) < 1
+
+
+def test_pairs_that_share_too_little_of_the_body_are_left_out() -> None:
+    crops = many_crops("rec7", Shape(source="rig", views=8, instants=6, num_subjects=1, cells=True))
+    surface = {
+        key: np.frombuffer(cells, np.uint8)
+        for key, cells in zip(crops.column("key").to_pylist(), crops.column("surface").to_pylist(), strict=True)
+    }
+    every = of_kind(draw(crops, EVERY), PairKind.CROSS_VIEW)
+    assert len(every) == 28 * 6
+    for row in every:
+        target, reference = surface[row["target"]][None], surface[row["reference"]][None]
+        share = covisibility(target, reference)[0]
+        assert row["covisibility"] == (None if np.isnan(share) else share)
+    floor = 0.99  # a crop of these shows all cells or none
+    both = [row for row in every if row["covisibility"] is None or row["covisibility"] >= floor]
+    told = {frozenset((row["target"], row["reference"])) for row in both}
+    mirrored = {  # from the other side too: nothing of a crop that shows all is seen in one that shows nothing
+        pair for pair in told if len({surface[key].any() for key in pair}) == 1
+    }
+    recipe = PairRecipe(cross_view=10**6, cross_pose=0, min_hash_distance=0, min_covisibility=floor)
+    pairs, rejects = sample_pairs(crops, recipe, seed=0, weight=1.0)
+    assert {frozenset((row["target"], row["reference"])) for row in pairs.to_pylist()} == mirrored
+    assert [(r.reason, r.count) for r in rejects] == [(Reason.LOW_COVISIBILITY, len(every) - len(mirrored))]
+    assert 0 < len(mirrored) < len(every)
+
+
+def test_what_is_not_known_is_not_below_the_floor() -> None:
+    pairs = draw(recording(views=3, instants=2), PairRecipe(cross_pose=0, min_covisibility=1.0))
+    assert pairs.num_rows == 6
+
+
+@given(st.integers(1, 7), st.integers(3, 7), st.booleans(), st.integers(0, 9))
+def test_further_views_are_other_cameras_of_the_instant(views, num_views, mixed, seed) -> None:
+    crops = many_crops("rec7", Shape(source="rig", views=views, instants=5, people=2), seed=seed)
+    crops = crops.filter(pa.array(np.random.default_rng(seed).random(crops.num_rows) < 0.8))
+    recipe = PairRecipe(num_views=num_views, mixed_tuples=mixed, min_dt_s=0.0)
+    pairs = draw(crops, recipe, seed).to_pylist()
+    there = set(crops.column("key").to_pylist())
+    for row in pairs:
+        _, _, _, instant, view, track = row["target"].split("/")
+        peers = {key for key in there if key.split("/")[3] == instant and key.split("/")[5] == track}
+        across = row["kind"] == "cross_view"
+        possible = peers - {row["target"], row["reference"]}
+        assert set(row["further"]) <= possible
+        assert len(set(row["further"])) == len(row["further"])
+        assert len(row["further"]) == (min(num_views - 2, len(possible)) if across or mixed else 0)
+        assert view not in {key.split("/")[4] for key in row["further"]}
+
+
+def test_further_views_are_drawn_evenly_and_never_out_of_step() -> None:
+    rows = [
+        crop_row(instant=i, view=f"c{v}", flags=["unsynchronised"] if v == 5 else [], jpeg=b"")
+        for i in range(120)
+        for v in range(6)
+    ]
+    pairs = draw(tables.from_rows("crops", rows), PairRecipe(cross_pose=0, cross_view=1200, num_views=3)).to_pylist()
+    seen = Counter(key.split("/")[4] for row in pairs for key in row["further"])
+    assert set(seen) == {"c0", "c1", "c2", "c3", "c4"}
+    assert min(seen.values()) > 0.8 * len(pairs) / 5
+
+
+@given(st.integers(0, 4000), st.integers(1, 300), st.integers(1, 3000), st.integers(0, 99))
+def test_numbers_come_in_random_order_each_once(total, batch, most, seed) -> None:
+    batches = list(in_random_order(np.random.default_rng(seed), total, batch=batch, most=most))
+    numbers = np.concatenate([np.zeros(0, int), *batches])
+    assert len(np.unique(numbers)) == len(numbers)
+    assert ((numbers >= 0) & (numbers < total)).all()
+    assert len(numbers) >= min(total, most)
+
+
+def test_the_first_of_many_numbers_are_spread_evenly() -> None:
+    first = next(in_random_order(np.random.default_rng(0), 10**12, batch=20000, most=1))
+    counts = np.histogram(first, 10, (0, 10**12))[0]
+    assert 1800 < counts.min() <= counts.max() < 2200
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=60), st.data())
+def test_taking_what_fits_leaves_nothing_that_fits(pairs, data) -> None:
+    first, second = (np.array([pair[i] for pair in pairs], np.int64) for i in range(2))
+    most = [data.draw(st.lists(st.integers(0, 9), min_size=n, max_size=n)) for n in (4, 3)]
+    rooms = [np.array(room) for room in most]
+    taken = accept([first, second], rooms)
+    assert len(set(taken.tolist())) == len(taken)
+    for codes, room, limit in zip((first, second), rooms, most, strict=True):
+        assert np.array_equal(np.bincount(codes[taken], minlength=len(limit)), np.array(limit) - room)
+        assert (room >= 0).all()
+    left = np.setdiff1d(np.arange(len(pairs)), taken)
+    assert not ((rooms[0][first[left]] > 0) & (rooms[1][second[left]] > 0)).any()
+
+
+@given(st.lists(st.integers(0, 5), max_size=40))
+def test_rank_in_class_equals_a_loop(codes) -> None:
+    assert rank_in_class(np.array(codes, np.int64)).tolist() == [codes[:i].count(c) for i, c in enumerate(codes)]
+
+
+@given(st.integers(0, 10**6), st.lists(st.floats(0, 1e6), min_size=1, max_size=9).filter(any))
+def test_apportioned_numbers_are_near_their_shares(total, shares) -> None:
+    counts = apportion(total, tuple(shares))
+    assert counts.sum() == total
+    assert np.abs(counts - total * np.array(shares) / sum(shares)).max() <= 1 + 1e-6
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
+def test_groups_hold_what_agrees(rows) -> None:
+    groups = group_rows([np.array([row[i] for row in rows]) for i in range(2)])
+    ends = groups.starts + groups.sizes
+    found = [groups.rows[s:e].tolist() for s, e in zip(groups.starts, ends, strict=True)]
+    assert sorted(itertools.chain(*found)) == list(range(len(rows)))
+    assert sorted(found) == sorted([i for i, row in enumerate(rows) if row == value] for value in set(rows))
+
+
+def test_one_body_known_from_only_some_views_tells_what_it_can() -> None:
+    full = bytes([1]) * SURFACE_CELLS
+    rows = [crop_row(view=f"c{v}", subject="s1", surface=full if v else None, jpeg=b"") for v in range(3)]
+    told = {row["covisibility"] for row in draw(tables.from_rows("crops", rows), EVERY).to_pylist()}
+    assert told == {None, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cross_view": 0, "equal_kinds": True}, "equal_kinds needs both"),
+        ({"per_subject": 0}, "per_subject 0 must be at least 1"),
+        ({"min_covisibility": 1.5}, "min_covisibility 1.5 is a share"),
+        ({"view_angle_deg": Strata(edges=(0, 200), shares=(1,))}, r"edges of view_angle_deg must be in \[0, 180\]"),
+        ({"time_gap_s": Strata(edges=(-1, 2), shares=(1,))}, r"edges of time_gap_s must be in \[0, inf\]"),
+        ({"cross_pose": 0, "time_gap_s": Strata(edges=(0, 2), shares=(1,))}, "time_gap_s has nothing to sort"),
+        ({"num_views": 1}, "num_views must be at least 2"),
+        ({"mixed_tuples": True}, "and 3 with mixed_tuples"),
+        ({"temperature": 0.0}, "temperature 0.0 must be above 0"),
+    ],
+)
+def test_contradictions_are_refused(values, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        PairRecipe(**values)
+
+
+@pytest.mark.parametrize(
+    ("edges", "shares", "message"),
+    [
+        ((0, 1), (1, 1), "2 edges bound 1 strata, not 2"),
+        ((0,), (), "1 edges bound 0 strata, not 0"),
+        ((0, 0), (1,), "must rise"),
+        ((0, float("inf")), (1,), "must rise"),
+        ((0, 1, 2), (0, 0), "nor all 0"),
+        ((0, 1, 2), (2, -1), "must not be negative"),
+    ],
+)
+def test_strata_that_are_none_are_refused(edges, shares, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Strata(edges=edges, shares=shares)
