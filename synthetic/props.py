@@ -80,7 +80,7 @@ def sample_furniture(rng: np.random.Generator, half_m: tuple[float, float]) -> t
         rng: source of randomness.
         half_m: half the inner width of the room along x and z.
     """
-    woods = [sample_surface(rng, (*WALL_KINDS, "check", "camo"), (0.4, 1.2)) for _ in range(3)]
+    covers = [sample_surface(rng, (*WALL_KINDS, "check", "camo"), (0.4, 1.2)) for _ in range(2)]
     props = []
     for _ in range(int(rng.integers(4, 11))):
         kind = _choose(rng, _ALONG_WALLS)
@@ -90,7 +90,7 @@ def sample_furniture(rng: np.random.Generator, half_m: tuple[float, float]) -> t
         across, free = (half_m if wall < 2 else half_m[::-1]) - np.array([size[2], size[0]]) / 2.0 - 0.02
         inwards, beside = np.array([np.sin(turn), np.cos(turn)]), np.array([np.cos(turn), -np.sin(turn)])
         x, z = beside * along * free - inwards * across
-        props.append(_prop(rng, kind, (float(x), float(z)), size, turn, woods[int(rng.integers(3))]))
+        props.append(_prop(rng, kind, (float(x), float(z)), size, turn, covers[int(rng.integers(2))]))
     return tuple(props)
 
 
@@ -110,6 +110,7 @@ def sample_occluders(
     """
     props: list[Prop] = []
     eyes = np.array([camera.eye_m for camera in cameras])
+    covers = [sample_surface(rng, WALL_KINDS, (0.3, 0.9)) for _ in range(2)]
     for _ in range(most):
         for _ in range(_TRIALS):
             kind = _choose(rng, _IN_THE_WAY)
@@ -121,7 +122,7 @@ def sample_occluders(
             nearest, farthest = PERSON_M + radius, float(np.linalg.norm(eyes[view, [0, 2]])) - radius - 0.3
             away, aside, yaw = rng.uniform(0.0, 1.0), rng.uniform(-0.6, 0.6), float(rng.uniform(0.0, 2.0 * np.pi))
             x, z = gaze * (nearest + away * max(farthest - nearest, 0.0)) + aside * np.array([-gaze[1], gaze[0]])
-            prop = _prop(rng, kind, (float(x), float(z)), size, yaw, sample_surface(rng, WALL_KINDS, (0.3, 0.9)))
+            prop = _prop(rng, kind, (float(x), float(z)), size, yaw, covers[int(rng.integers(2))])
             clear = np.linalg.norm(eyes[:, [0, 2]] - (x, z), axis=1) > radius + 0.3
             apart = all(np.linalg.norm(np.subtract(prop.centre_m, other.centre_m)) > radius for other in props)
             hidden = [hidden_share(camera, (*props, prop)) for camera in cameras]
