@@ -57,6 +57,7 @@ class Commit:
     files: tuple[DataFile, ...]
     counts: dict[str, int]
     rejects: dict[str, int]  # by reason
+    own: str = ""  # fingerprint of what decides this unit alone; empty where the stage's says it all
 
     def file(self, table: str) -> DataFile | None:
         """The unit's file of one table, if it has one."""
@@ -92,13 +93,13 @@ def commits(folder: Path) -> list[Commit]:
     return [read_commit(path) for path in paths]
 
 
-def is_committed(folder: Path, unit: str, fingerprint: str) -> bool:
-    """Whether a unit is done for this fingerprint: its commit is there and each file has the size it tells."""
+def is_committed(folder: Path, unit: str, fingerprint: str, own: str = "") -> bool:
+    """Whether a unit is done for these fingerprints: its commit is there and each file has the size it tells."""
     path = folder / f"{unit}.json"
     if not path.exists():
         return False
     commit = read_commit(path)
-    if commit.fingerprint != fingerprint:
+    if (commit.fingerprint, commit.own) != (fingerprint, own):
         return False
     sizes = {
         file.name: (folder / file.name).stat().st_size if (folder / file.name).exists() else -1 for file in commit.files
@@ -141,10 +142,10 @@ class UnitWriter:
     ```
     """
 
-    def __init__(self, folder: Path, *, stage: str, unit: str, fingerprint: str) -> None:
+    def __init__(self, folder: Path, *, stage: str, unit: str, fingerprint: str, own: str = "") -> None:
         if not UNIT_ID.fullmatch(unit):
             raise ValueError(f"unit {unit!r} does not match [a-z0-9_-]+, or is the name of a stage's own file")
-        self.folder, self.stage, self.unit, self.fingerprint = folder, stage, unit, fingerprint
+        self.folder, self.stage, self.unit, self.fingerprint, self.own = folder, stage, unit, fingerprint, own
         self.counts: Counter[str] = Counter()
         self.rejects: list[Reject] = []
         self._files: list[tuple[Path, str, int]] = []
@@ -229,6 +230,7 @@ class UnitWriter:
             stage=self.stage,
             unit=self.unit,
             fingerprint=self.fingerprint,
+            own=self.own,
             files=tuple(files),
             counts=dict(sorted(self.counts.items())),
             rejects=dict(sorted(left_out.items())),

@@ -1,15 +1,16 @@
 """What one sample in a shard is, member by member: the pipeline writes it, the trainer reads it.
 
 A sample is five tar members, in this order: `<key>.target.jpg`, `<key>.reference.jpg`, `<key>.target.sil`,
-`<key>.reference.sil`, `<key>.json`. A `.sil` is `CELLS` x `CELLS` bits over the stored crop, packed row by row with the
+`<key>.reference.sil`, `<key>.json`; with further views, `<key>.view2.jpg`, `<key>.view2.sil`, `<key>.view3.jpg`, ... stand
+before the last. A `.sil` is `CELLS` x `CELLS` bits over the stored crop, packed row by row with the
 first cell in the highest bit (`numpy.packbits`); all zero means that no silhouette is known. Nothing is pickled.
 """
 
-import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,14 +24,17 @@ from manifests.types import SAMPLE_KEY
 SILHOUETTE_BYTES = CELLS * CELLS // 8
 MAX_MEMBER_BYTES = 4 << 20  # a 256 px JPEG takes some 16 kB; anything above this is no sample of ours
 MAX_SIDE_PX = 4096
+MAX_FURTHER = 14  # views beside target and reference
+_END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One pair with its bytes.
 
-    `meta` holds plain JSON: kind, source, domain, split, dt_s, view_angle_rad, covisibility and, per role, the crop's key, camera
-    (intrinsics, camera_from_world), keypoints when known, and who drew the silhouette.
+    `meta` holds plain JSON: kind, source, domain, split, dt_s, view_angle_rad, covisibility and, per role (target, reference,
+    view2, ...), the crop's key, camera (intrinsics, camera_from_world), keypoints when known, and who drew the silhouette. `further` holds
+    image and silhouette of view2, view3, ...
     """
 
     key: str
@@ -39,16 +43,23 @@ class Sample:
     target_sil: bytes
     reference_sil: bytes
     meta: Mapping[str, Any]
+    further: tuple[tuple[bytes, bytes], ...] = ()
 
     def members(self) -> list[tuple[str, bytes]]:
-        """Names (after the key) and bytes, in the order of `MEMBERS`.
+        """Names (after the key) and bytes, in the order of `member_names`.
 
         Raises:
             ManifestError: the key, a silhouette or the meta is not of the agreed form, or a member is too large.
         """
         if not SAMPLE_KEY.fullmatch(self.key):
             raise ManifestError("a sample key must match [a-z0-9_/-]+", where=self.key, hint="rebuild the pairs")
-        for sil in (self.target_sil, self.reference_sil):
+        if len(self.further) > MAX_FURTHER:
+            raise ManifestError(
+                f"a sample has {len(self.further)} further views, not {MAX_FURTHER} at most",
+                where=self.key,
+                hint="ask for fewer views in the recipe",
+            )
+        for sil in (self.target_sil, self.reference_sil, *(sil for _, sil in self.further)):
             if len(sil) != SILHOUETTE_BYTES:
                 raise ManifestError(
                     f"a silhouette has {len(sil)} bytes, not {SILHOUETTE_BYTES}",
@@ -61,12 +72,20 @@ class Sample:
             raise ManifestError(
                 f"the meta is no plain JSON: {error}", where=self.key, hint="leave unknown numbers out"
             ) from error
-        parts = (self.target_jpg, self.reference_jpg, self.target_sil, self.reference_sil, meta)
+        views = [part for view in self.further for part in view]
+        parts = (self.target_jpg, self.reference_jpg, self.target_sil, self.reference_sil, *views, meta)
         if max(map(len, parts)) > MAX_MEMBER_BYTES:
             raise ManifestError(
                 f"a member has more than {MAX_MEMBER_BYTES} bytes", where=self.key, hint="store smaller crops"
             )
-        return list(zip(MEMBERS, parts, strict=True))
+        return list(zip(member_names(len(self.further)), parts, strict=True))
+
+
+@lru_cache
+def member_names(num_further: int = 0) -> tuple[str, ...]:
+    """Names of a sample's members after its key, in order; without further views, `MEMBERS`."""
+    views = [f"view{number}.{kind}" for number in range(2, 2 + num_further) for kind in ("jpg", "sil")]
+    return (*MEMBERS[:-1], *views, MEMBERS[-1])
 
 
 def pack_cells(cells: npt.NDArray[np.bool_]) -> bytes:
@@ -101,26 +120,39 @@ def cells_of(silhouette: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 def write_tar(file: BinaryIO, samples: Iterable[Sample]) -> list[dict[str, Any]]:
     """Write samples as a WebDataset tar whose bytes depend on nothing but the samples.
 
+    They are the bytes that `tarfile` writes, with one call for each header: it takes that module longer to copy a member's
+    bytes than to make its header.
+
     Returns:
         The rows of the index table: key, and offset and size in bytes of every member's data.
     """
-    rows = []
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for sample in samples:
-            row: dict[str, Any] = {"key": sample.key}
-            for name, data in sample.members():
-                info = tarfile.TarInfo(f"{sample.key}.{name}")
-                info.size, info.mtime, info.mode = len(data), 0, 0o444
-                try:
-                    header = len(info.tobuf(tarfile.USTAR_FORMAT))
-                except ValueError as error:
-                    raise ManifestError(
-                        f"the key does not fit a tar: {error}", where=sample.key, hint="shorten the recording's name"
-                    ) from error
-                row[name.replace(".", "_")] = {"offset": tar.offset + header, "size": len(data)}
-                tar.addfile(info, io.BytesIO(data))
-            rows.append(row)
+    rows, offset = [], 0
+    for sample in samples:
+        places = {}
+        for name, data in sample.members():
+            header = _header(f"{sample.key}.{name}", len(data))
+            places[name] = {"offset": offset + len(header), "size": len(data)}
+            padding = bytes(-len(data) % tarfile.BLOCKSIZE)
+            file.write(b"".join((header, data, padding)))
+            offset += len(header) + len(data) + len(padding)
+        row: dict[str, Any] = {"key": sample.key, **{name.replace(".", "_"): places[name] for name in MEMBERS}}
+        views = [f"view{number}" for number in range(2, 2 + len(sample.further))]
+        row["further"] = [{kind: places[f"{view}.{kind}"] for kind in ("jpg", "sil")} for view in views]
+        rows.append(row)
+    file.write(_END + bytes(-(offset + len(_END)) % tarfile.RECORDSIZE))
     return rows
+
+
+def _header(name: str, size: int) -> bytes:
+    """The header of a member: a plain file of nobody, from the beginning of time, that all may read."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime, info.mode = size, 0, 0o444
+    try:
+        return info.tobuf(tarfile.USTAR_FORMAT)
+    except ValueError as error:
+        raise ManifestError(
+            f"the key does not fit a tar: {error}", where=name, hint="shorten the recording's name"
+        ) from error
 
 
 def read_tar(path: Path) -> Iterator[Sample]:
@@ -140,15 +172,16 @@ def read_tar(path: Path) -> Iterator[Sample]:
                     )
                 key, _, name = info.name.partition(".")
                 sample_key = sample_key if parts else key
-                if name != MEMBERS[len(parts)] or key != sample_key:
+                due = _due(len(parts))
+                if name not in due or key != sample_key:
                     raise ShardError(
-                        f"{info.name} where {sample_key}.{MEMBERS[len(parts)]} was due",
+                        f"{info.name} where {sample_key}.{due[0]} was due",
                         where=path,
                         hint="rebuild the shard",
                     )
                 member = tar.extractfile(info)
                 parts[name] = member.read() if member is not None else b""
-                if len(parts) == len(MEMBERS):
+                if name == MEMBERS[-1]:
                     yield from_members(key, parts)
                     parts = {}
             end = tar.offset
@@ -157,6 +190,17 @@ def read_tar(path: Path) -> Iterator[Sample]:
     if parts:
         raise ShardError("the last sample is incomplete", where=path, hint="the tar was cut short: rebuild the shard")
     check_end(path, end)
+
+
+def _due(read: int) -> tuple[str, ...]:
+    """Names that the next member of a sample may have, after so many."""
+    fixed = len(MEMBERS) - 1
+    if read < fixed:
+        return (MEMBERS[read],)
+    views, inside = divmod(read - fixed, 2)
+    if inside:
+        return (f"view{2 + views}.sil",)
+    return (MEMBERS[-1], f"view{2 + views}.jpg") if views < MAX_FURTHER else (MEMBERS[-1],)
 
 
 def check_end(path: Path, end: int) -> None:
@@ -178,7 +222,9 @@ def from_members(key: str, parts: Mapping[str, bytes]) -> Sample:
     Raises:
         ShardError: the key or a silhouette is not of the agreed form, or the JSON does not parse or is no mapping.
     """
-    if not SAMPLE_KEY.fullmatch(key) or any(len(parts[sil]) != SILHOUETTE_BYTES for sil in MEMBERS[2:4]):
+    further = [(parts[f"view{n}.jpg"], parts[f"view{n}.sil"]) for n in range(2, 2 + (len(parts) - len(MEMBERS)) // 2)]
+    sils = [*(parts[sil] for sil in MEMBERS[2:4]), *(sil for _, sil in further)]
+    if not SAMPLE_KEY.fullmatch(key) or any(len(sil) != SILHOUETTE_BYTES for sil in sils):
         raise ShardError("the key or a silhouette is not of the agreed form", where=key, hint="rebuild the shard")
     try:
         meta = json.loads(parts["json"])
@@ -192,5 +238,6 @@ def from_members(key: str, parts: Mapping[str, bytes]) -> Sample:
         reference_jpg=parts["reference.jpg"],
         target_sil=parts["target.sil"],
         reference_sil=parts["reference.sil"],
+        further=tuple(further),
         meta=meta,
     )

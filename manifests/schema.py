@@ -90,23 +90,27 @@ PAIRS = pa.schema(
         pa.field("reference", pa.string(), nullable=False),  # crop key
         pa.field("dt_s", pa.float64()),  # reference time minus target time; 0 for cross-view; null when unknown
         pa.field("view_angle_rad", pa.float64()),  # angle between the rays that look at the subject; null when unknown
-        pa.field("covisibility", pa.float64()),  # share of the target's visible body that the reference sees; null: unknown
+        pa.field(
+            "covisibility", pa.float64()
+        ),  # share of the target's visible body that the reference sees; null: unknown
         pa.field("weight", pa.float64(), nullable=False),  # of the source in the mixture
         pa.field("further", pa.list_(pa.string()), nullable=False),  # crop keys of view2, view3, ...: mostly empty
     ],
     metadata={"table": "pairs", "version": "3"},
 )
 
-_member = [pa.field("offset", pa.int64(), nullable=False), pa.field("size", pa.int64(), nullable=False)]
+_member = pa.struct([pa.field("offset", pa.int64(), nullable=False), pa.field("size", pa.int64(), nullable=False)])
+_view = pa.struct([pa.field("jpg", _member, nullable=False), pa.field("sil", _member, nullable=False)])
 MEMBERS = ("target.jpg", "reference.jpg", "target.sil", "reference.sil", "json")
 
 # Beside each tar: where every member of every sample begins. Row order is the order in the tar.
 INDEX = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
-        *[pa.field(name.replace(".", "_"), pa.struct(_member), nullable=False) for name in MEMBERS],
+        *[pa.field(name.replace(".", "_"), _member, nullable=False) for name in MEMBERS],
+        pa.field("further", pa.list_(_view), nullable=False),  # view2, view3, ...: mostly empty
     ],
-    metadata={"table": "index", "version": "1"},
+    metadata={"table": "index", "version": "2"},
 )
 
 SHARDS = pa.schema(

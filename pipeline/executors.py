@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -58,7 +58,7 @@ class RayExecutor:
         progress = folder / TEMPORARY / "progress"
         progress.mkdir(parents=True, exist_ok=True)
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        gpus = self.gpus if stage.pooled else 0.0
+        gpus = self.gpus if stage.pooled and stage.on_gpu else 0.0
         slots = resources.get("CPU", 1)
         if gpus:
             slots = min(slots, resources.get("GPU", 0) / gpus + 1e-9)
@@ -70,11 +70,11 @@ class RayExecutor:
                 )
         workers = min(len(units), self.workers or max(1, int(slots)))
         pool = _Pool(ray, stage, folder, stamp, workers, gpus)
-        waiting, tries, furthest = list(reversed(units)), Counter[str](), Counter[str]()
+        waiting, tries, furthest = _Waiting(units), Counter[str](), Counter[str]()
         try:
             while waiting or pool.busy:
                 while waiting and pool.free:
-                    pool.start(waiting.pop())
+                    pool.start(waiting)
                 ready, _ = ray.wait(list(pool.busy), num_returns=1, timeout=0.5)
                 _tell_steps(progress, report)
                 for reference in ready:
@@ -85,7 +85,7 @@ class RayExecutor:
                         furthest[unit.id] = max(done, furthest[unit.id])
                         if tries[unit.id] < MAX_TRIES:
                             logger.warning("the worker of unit %s died; trying again", unit.id)
-                            waiting.append(unit)
+                            waiting.add(unit)
                             continue
                         outcome = _given_up(folder, unit)
                     with suppress(FileNotFoundError):
@@ -183,12 +183,41 @@ class _Worker:
         return _run_here(self.stage, self.folder, self.stamp, unit, self.opened)
 
 
+class _Waiting:
+    """Units to be run, by group. A worker goes on with its group; then it takes one that nobody is at, or helps the longest."""
+
+    def __init__(self, units: list[Unit]) -> None:
+        self._groups: dict[str, deque[Unit]] = {}
+        self._begun: set[str] = set()
+        for unit in units:
+            self._groups.setdefault(unit.group, deque()).append(unit)
+
+    def __bool__(self) -> bool:
+        return bool(self._groups)
+
+    def add(self, unit: Unit) -> None:
+        """Put a unit back, as the next of its group."""
+        self._groups.setdefault(unit.group, deque()).appendleft(unit)
+
+    def take(self, group: str) -> Unit:
+        """The next unit for a worker that was at a group."""
+        if group not in self._groups:
+            fresh = (name for name in self._groups if name not in self._begun)
+            group = next(fresh, max(self._groups, key=lambda name: len(self._groups[name])))
+        self._begun.add(group)
+        unit = self._groups[group].popleft()
+        if not self._groups[group]:
+            del self._groups[group]
+        return unit
+
+
 class _Pool:
     """Units under way: one per free slot; a slot is an actor for pooled stages, else just leave to start a task."""
 
     def __init__(self, ray: Any, stage: Stage, folder: Path, stamp: str, size: int, gpus: float = 0.0) -> None:
         self.ray, self.stage, self.folder, self.stamp = ray, stage, folder, stamp
         self.busy: dict[Any, tuple[Unit, Any]] = {}
+        self._groups: dict[Any, str] = {}  # that each actor has read for
         # One thread per worker, whatever the library: as many workers as CPUs must not each take all CPUs.
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"), "1")
         variables |= {DEVICE: "cuda"} if gpus else {}
@@ -201,8 +230,10 @@ class _Pool:
             self._task = ray.remote(_run_task).options(max_retries=0, **options)
             self.free = [None] * size
 
-    def start(self, unit: Unit) -> None:
+    def start(self, waiting: _Waiting) -> None:
         slot = self.free.pop()
+        unit = waiting.take(self._groups.get(slot, ""))
+        self._groups[slot] = unit.group
         if slot is not None:
             reference = slot.run.remote(unit)
         else:

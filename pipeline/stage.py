@@ -10,37 +10,63 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from manifests.commit import PLAN, Commit, UnitWriter, commits, is_committed, read_commit, sweep
 from manifests.errors import CrossposeError, StageError
-from manifests.files import write_json
+from manifests.files import write_bytes, write_json
+from manifests.lineage import behind, planned_from
 from manifests.recipes import changed_keys, fingerprint, to_mapping
 
 logger = logging.getLogger(__name__)
 
 Report = Callable[[int, int], None]  # steps done, steps in all, of the unit at hand
+FAILED = "failed.jsonl"  # in a stage's folder: the units that failed, and why
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A piece of work that is committed by itself. `work` is small and picklable."""
+    """A piece of work that is committed by itself.
+
+    Attributes:
+        id: names it and its files.
+        work: what `Stage.run` needs to know; small and picklable.
+        recipe: the part of the recipe that decides this unit and not all units.
+        inputs: hashes of what only this unit reads, by name; what an earlier stage wrote is named after that stage.
+        group: units of one group read the same files: where workers live on, one that has done some goes on with the rest.
+    """
 
     id: str
     work: Any = None
+    recipe: Any = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    group: str = ""
+
+    @property
+    def own(self) -> dict[str, Any] | None:
+        """What decides this unit alone, as plain values; None where the plan says it all."""
+        return {"recipe": to_mapping(self.recipe), "inputs": dict(self.inputs)} if self.recipe or self.inputs else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What decides the bytes of a stage: the part of the recipe it reads, and hashes of its inputs by name."""
+    """What decides the bytes of all units of a stage, and the units.
+
+    Attributes:
+        recipe: the part of the recipe that decides every unit.
+        inputs: hashes of what every unit reads, by name.
+        units: with what decides each of them alone.
+        packed: of the stage that packs: hashes of the files that it packs by unit, once more for each extension.
+    """
 
     recipe: Any
     inputs: dict[str, str]
     units: tuple[Unit, ...]
+    packed: tuple[dict[str, str], ...] = ()
 
 
 class Stage(ABC):
@@ -50,11 +76,13 @@ class Stage(ABC):
         name: the stage's folder in a build.
         version: rises when the same plan would give other bytes than before.
         pooled: units need something that is dear to open (a network, a renderer), so workers live on between units.
+        on_gpu: a pooled stage's workers take the share of a GPU that the user offers.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     pooled: ClassVar[bool] = False
+    on_gpu: ClassVar[bool] = True
 
     @abstractmethod
     def plan(self) -> Plan:
@@ -124,7 +152,15 @@ class Summary:
     seconds: float = 0.0
 
 
-def run_stage(stage: Stage, root: Path, executor: Executor, watcher: Watcher) -> Summary:
+def run_stage(
+    stage: Stage,
+    root: Path,
+    executor: Executor,
+    watcher: Watcher,
+    *,
+    extend: bool = False,
+    retry_failed: bool = False,
+) -> Summary:
     """Bring a stage of a build to its end, from wherever it stands.
 
     Args:
@@ -132,6 +168,8 @@ def run_stage(stage: Stage, root: Path, executor: Executor, watcher: Watcher) ->
         root: the build's output folder.
         executor: where to run it.
         watcher: who sees it go on.
+        extend: add the units that are new; those that are there must be decided as they were.
+        retry_failed: run only the units that failed before, if there are any.
 
     Raises:
         StageError: the folder holds another recipe's work, another run is writing in it, or units failed. What is
@@ -142,22 +180,29 @@ def run_stage(stage: Stage, root: Path, executor: Executor, watcher: Watcher) ->
     _make(folder)
     with _only_one(folder):
         plan = stage.plan()
-        stamp = _settle_plan(stage, plan, folder)
+        stamp = _settle_plan(stage, plan, folder, extend=extend)
         sweep(folder)
-        todo = [unit for unit in plan.units if not is_committed(folder, unit.id, stamp)]
-        failed: list[CrossposeError] = []
+        missing = [unit for unit in plan.units if not is_committed(folder, unit.id, stamp, own_stamp(unit.own))]
+        earlier = read_failures(folder)
+        todo = [unit for unit in missing if unit.id in earlier] if retry_failed and earlier else missing
+        failed: dict[str, CrossposeError] = {}
         watcher.start(stage.name, total=len(plan.units), done=len(plan.units) - len(todo))
         try:
             if todo:
                 for outcome in executor.run(stage, folder, stamp, todo, watcher.step):
                     watcher.end(outcome)
                     if outcome.error is not None:
-                        failed.append(outcome.error)
+                        failed[outcome.unit] = outcome.error
+                        _note_failure(folder, outcome.unit, outcome.error)
         finally:
             watcher.stop()
         sweep(folder)
+        tried = {unit.id for unit in todo}
+        _settle_failures(folder, {unit.id for unit in missing if unit.id in failed or unit.id not in tried})
         if failed:
-            raise _failure(stage, failed, len(plan.units))
+            raise _failure(stage, list(failed.values()), len(plan.units), folder)
+        if len(todo) < len(missing):
+            return _sum_up(stage, folder, new=len(todo), seconds=time.monotonic() - began)
         try:
             stage.finish(folder)
         except OSError as error:
@@ -173,7 +218,7 @@ def run_unit(stage: Stage, folder: Path, stamp: str, unit: Unit, opened: Any, re
     """Run and commit one unit where we are. An error of ours, or a bug on this input, becomes part of the outcome."""
     began = time.monotonic()
     try:
-        with UnitWriter(folder, stage=stage.name, unit=unit.id, fingerprint=stamp) as out:
+        with UnitWriter(folder, stage=stage.name, unit=unit.id, fingerprint=stamp, own=own_stamp(unit.own)) as out:
             stage.run(unit, out, opened, report)
     except CrossposeError as error:
         return Outcome(unit.id, None, error, time.monotonic() - began)
@@ -190,26 +235,43 @@ def run_unit(stage: Stage, folder: Path, stamp: str, unit: Unit, opened: Any, re
 
 def finished(root: Path, stage: str) -> bool:
     """Whether every planned unit of a stage is committed."""
-    plan = read_plan(root / stage)
+    plan, folder = read_plan(root / stage), root / stage
     if plan is None:
         return False
-    return all(is_committed(root / stage, unit, plan["fingerprint"]) for unit in plan["units"])
+    return all(is_committed(folder, u, plan["fingerprint"], own_stamp(plan["own"].get(u))) for u in plan["units"])
+
+
+def own_stamp(own: dict[str, Any] | None) -> str:
+    """The fingerprint of what decides one unit alone; empty when that is nothing."""
+    return "" if own is None else fingerprint(own)
 
 
 def require(root: Path, *stages: str) -> None:
-    """Insist that earlier stages are complete.
+    """Insist that earlier stages are complete, and made from what the stages before them hold now.
 
     Raises:
         StageError: one is not; says which, and how to run it.
     """
     for stage in stages:
+        target = {"frames": "ingest", "renders": "render", "crops": "crop"}.get(stage, stage)
         if not finished(root, stage):
-            target = {"frames": "ingest", "renders": "render", "crops": "crop"}.get(stage, stage)
             raise StageError(
                 f"stage `{stage}` is not complete",
                 where=root / stage,
                 hint=f"run `make {target}` with the same RECIPE, ROOT and OUT first",
             )
+        plan = read_plan(root / stage) or {}
+        for earlier, what, units in behind(root, plan):
+            raise StageError(
+                f"stage `{stage}` is behind `{earlier}`: {_some(units)} {what}",
+                where=root / stage,
+                hint=f"run `make {target}` first; --extend adds what is new to what is there",
+            )
+        require(root, *planned_from(plan))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def read_plan(folder: Path) -> dict[str, Any] | None:
@@ -224,7 +286,8 @@ def read_plan(folder: Path) -> dict[str, Any] | None:
     try:
         plan: dict[str, Any] = json.loads(path.read_text())
         plan["fingerprint"], plan["units"]
-    except (ValueError, KeyError, TypeError) as error:
+        plan.setdefault("own", {}).items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StageError("the plan of this folder does not parse", where=path, hint="move the folder away") from error
     return plan
 
@@ -240,8 +303,8 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-def _settle_plan(stage: Stage, plan: Plan, folder: Path) -> str:
-    """Hold the plan against what the folder was started with; write it when the folder is new. Returns the fingerprint."""
+def _settle_plan(stage: Stage, plan: Plan, folder: Path, *, extend: bool) -> str:
+    """Hold the plan against what the folder was started with; write it when it is new. Returns the fingerprint."""
     decides = {
         "stage": stage.name,
         "version": stage.version,
@@ -253,18 +316,29 @@ def _settle_plan(stage: Stage, plan: Plan, folder: Path) -> str:
     if len(set(ids)) != len(ids):
         twice = [name for name, count in Counter(ids).items() if count > 1]
         raise StageError(f"units named twice: {twice[:3]}", where=folder, hint="rename one of the recordings")
+    own = {unit.id: unit.own for unit in plan.units if unit.own is not None}
+    new = {**decides, "fingerprint": stamp, "units": ids, "own": own}
+    new |= {"packed": list(plan.packed)} if plan.packed else {}
     old = read_plan(folder)
-    if old is not None and old["fingerprint"] != stamp and not commits(folder):
+    if old is not None and old != new and not commits(folder):
         old = None  # nothing was built by that plan: nothing is lost with it
-    if old is not None and old["fingerprint"] != stamp:
-        raise StageError(
-            "this folder holds the work of another recipe or other inputs: " + "; ".join(_changes(old, decides)),
-            where=folder,
-            hint="choose another OUT, or remove this folder (and those of the later stages) to build it anew",
-        )
-    if old is None:
+    if old is not None:
+        changes, added = _changes(old, new), sorted(set(ids) - set(old["units"]))
+        if changes or (added and not extend):
+            hint = "choose another OUT, or remove this folder (and those of the later stages) to build it anew"
+            if extend:
+                hint = f"--extend only adds units: what is here must be decided as it was; {hint}"
+            elif not changes:
+                hint = f"--extend keeps what is here and adds the rest; or {hint}"
+            changes += [f"{_some(added)} {'is' if len(added) == 1 else 'are'} new"] if added else []
+            raise StageError(
+                "this folder holds the work of another recipe or other inputs: " + "; ".join(changes[:8]),
+                where=folder,
+                hint=hint,
+            )
+    if old != new:
         try:
-            write_json(folder / PLAN, {**decides, "fingerprint": stamp, "units": ids})
+            write_json(folder / PLAN, new)
         except OSError as error:
             raise StageError(
                 f"the plan cannot be written: {error.strerror}", where=folder, hint="free disk space, then run again"
@@ -272,23 +346,29 @@ def _settle_plan(stage: Stage, plan: Plan, folder: Path) -> str:
     return stamp
 
 
-def _changes(old: dict[str, Any], decides: dict[str, Any]) -> list[str]:
-    """What differs between two plans, the recipe first; of the inputs only names, for their hashes mean nothing to people."""
-    changes = [
-        change for key in ("recipe", "stage", "version") for change in changed_keys(old.get(key), decides[key], key)
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """How a plan decides otherwise what is there; of the inputs only names, for their hashes mean nothing to people."""
+    changes = [change for key in ("recipe", "stage", "version") for change in changed_keys(old.get(key), new[key], key)]
+    before, now = old.get("inputs") or {}, new["inputs"]
+    changes += [
+        f"{name} {'is new' if name not in before else 'has changed' if name in now else 'is gone'}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
     ]
-    before, now = old.get("inputs") or {}, decides["inputs"]
-    for what, names in (
-        ("is new", now.keys() - before.keys()),
-        ("is gone", before.keys() - now.keys()),
-        ("has changed", {name for name in now.keys() & before.keys() if now[name] != before[name]}),
-    ):
-        shown = sorted(names)
-        changes += [f"{name} {what}" for name in shown[:3]]
-        changes += (
-            [f"{len(shown) - 3} more {what.replace('is ', 'are ').replace('has ', 'have ')}"] if len(shown) > 3 else []
-        )
-    return changes[:8]
+    units: dict[str, list[str]] = {}  # by what happened to them
+    for unit in old["units"]:
+        was, is_now = old["own"].get(unit) or {}, new["own"].get(unit) or {}
+        recipe = changed_keys(was.get("recipe"), is_now.get("recipe"), "recipe")
+        for change in recipe:
+            units.setdefault(change, []).append(unit)
+        if not recipe and was != is_now:
+            units.setdefault("changed", []).append(unit)
+    gone = sorted(set(old["units"]) - set(new["units"]))
+    changes += [f"{change} ({_some(its)})" for change, its in units.items() if change != "changed"]
+    for what, its in ((("has", "have"), units.get("changed", [])), (("is", "are"), gone)):
+        if its:
+            changes.append(f"{_some(its)} {what[len(its) > 1]} {'changed' if what[0] == 'has' else 'gone'}")
+    return changes
 
 
 @contextmanager
@@ -304,14 +384,47 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def _failure(stage: Stage, failed: list[CrossposeError], total: int) -> CrossposeError:
+def read_failures(folder: Path) -> dict[str, dict[str, str]]:
+    """The units of a stage that failed and are not committed since: what was wrong, where, and what to try.
+
+    A line that a kill cut short is passed over: its unit is run again anyhow.
+    """
+    found = {}
+    path = folder / FAILED
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with suppress(ValueError, TypeError, KeyError):
+            row = json.loads(line)
+            found[str(row["unit"])] = {name: str(row[name]) for name in ("unit", "error", "what", "where", "hint")}
+    return found
+
+
+def _note_failure(folder: Path, unit: str, error: CrossposeError) -> None:
+    """Write a failure down at once; where not even that can be written, the error that is raised tells it."""
+    row = {"unit": unit, "error": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
+    with suppress(OSError), (folder / FAILED).open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _settle_failures(folder: Path, open_units: set[str]) -> None:
+    """Keep one line for each unit that still is to be mended; the file goes with the last of them."""
+    path = folder / FAILED
+    rows = [row for unit, row in sorted(read_failures(folder).items()) if unit in open_units]
+    with suppress(OSError):
+        if rows:
+            write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _failure(stage: Stage, failed: list[CrossposeError], total: int, folder: Path) -> CrossposeError:
     if len(failed) == total == 1:
         return failed[0]
     first = "\n".join(f"  - {error.what} ({error.where}); {error.hint}" for error in failed[:5])
     return StageError(
         f"{len(failed)} of {total} units of `{stage.name}` failed:\n{first}",
         where=failed[0].where,
-        hint="mend these and run the same command: all other units are committed and stay",
+        hint="mend these and run the same command: all other units are committed and stay; "
+        f"{folder / FAILED} lists all that failed, and --retry-failed runs only them",
     )
 
 

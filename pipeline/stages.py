@@ -2,7 +2,7 @@
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,9 +12,11 @@ from typing_extensions import override
 
 from manifests import table as tables
 from manifests.build import Build
-from manifests.commit import TEMPORARY, UnitWriter, content_hash
+from manifests.commit import TEMPORARY, UnitWriter, commits
 from manifests.errors import StageError
 from manifests.files import stamp_of
+from manifests.lineage import hashes
+from manifests.recipes import fingerprint
 from manifests.types import EVALUATION
 from pipeline.crop import crop_recording
 from pipeline.guard import guarded
@@ -23,10 +25,10 @@ from pipeline.pairs import COLUMNS, sample_pairs
 from pipeline.parse import DEVICE, HumanParser, build_parser, require_device
 from pipeline.recipes import BuildRecipe, SourceRecipe
 from pipeline.render import Studio, render_scene
-from pipeline.shards import CropReader, plan_shards, shard_table, write_shard
+from pipeline.shards import BlockReader, plan_shards, shard_table, write_shard
 from pipeline.sources import build_source
 from pipeline.sources.base import Source
-from pipeline.stage import Plan, Report, Stage, Unit, require
+from pipeline.stage import Plan, Report, Stage, Unit, read_plan, require
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +54,12 @@ class Ingest(Stage):
     def plan(self) -> Plan:
         """A unit is a recording of a split that the recipe takes."""
         found = find_recordings(self.recipe, self.roots, self._build)
-        decides = {"sources": self.recipe.sources, "split": self.recipe.split, "seed": self.recipe.seed}
-        units = tuple(Unit(work.unit, work) for work in found)
-        return Plan(recipe=decides, inputs=states_of(found, self.roots), units=units)
+        states = states_of(found, self.roots)
+        units = tuple(
+            Unit(w.unit, w, recipe={"source": w.source, "split": w.split}, inputs={"files": states[w.unit]})
+            for w in found
+        )
+        return Plan(recipe=None, inputs={}, units=units)
 
     @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
@@ -85,7 +90,8 @@ class Render(Stage):
             return Plan(recipe=None, inputs={}, units=())
         files = Studio.of(recipe, self.assets).inputs(recipe.clips)
         inputs = {name: stamp_of(path) for name, path in files.items()}
-        decides = {"render": recipe, "split": self.recipe.split, "seed": self.recipe.seed, "crop": self.recipe.crop}
+        one = replace(recipe, num_identities=1)  # nothing of a scene depends on how many others there are
+        decides = {"render": one, "split": self.recipe.split, "seed": self.recipe.seed, "crop": self.recipe.crop}
         units = tuple(Unit(f"{SYNTHETIC}-s{scene:06d}", scene) for scene in range(recipe.num_scenes))
         return Plan(recipe=decides, inputs=inputs, units=units)
 
@@ -120,19 +126,15 @@ class Crop(Stage):
     def plan(self) -> Plan:
         """A unit is a recording that has frames."""
         require(self.out, "frames")
-        build = Build(self.out)
-        units = [c.unit for c in build.commits("frames") if (file := c.file("frames")) and file.rows]
+        units = [Unit(unit, inputs={"frames": stamp}) for unit, stamp in hashes(self.out, "frames").items()]
         parser = self.open()
-        inputs = {
-            "frames": content_hash(build.folder("frames"), only=["frames"]),
-            "parser": parser.name if parser else "none",
-        }
+        inputs = {"parser": parser.name if parser else "none"}
         decides = {
             "crop": self.recipe.crop,
             "parser": self.recipe.parser,
             "max_reject_share": self.recipe.max_reject_share,
         }
-        return Plan(recipe=decides, inputs=inputs, units=tuple(Unit(unit) for unit in units))
+        return Plan(recipe=decides, inputs=inputs, units=tuple(units))
 
     @override
     def open(self) -> HumanParser | None:
@@ -185,23 +187,17 @@ class Pairs(Stage):
     @override
     def plan(self) -> Plan:
         """A unit is a sequence."""
-        units, inputs = [], {}
+        units, weights = [], source_weights(self.recipe)
         for stage, needed in (("renders", self.recipe.render), ("crops", self.recipe.sources)):
             if needed:
                 require(self.out, stage)
-                folder = self.out / stage
-                inputs[stage] = content_hash(folder, only=["crops"])
-                units += [
-                    Unit(c.unit, folder / file.name)
-                    for c in Build(self.out).commits(stage)
-                    if (file := c.file("crops"))
-                ]
-        weights = source_weights(self.recipe)
-        return Plan(
-            recipe={"pair": self.recipe.pair, "seed": self.recipe.seed, "weights": weights},
-            inputs=inputs,
-            units=tuple(units),
-        )
+                for name, stamp in hashes(self.out, stage).items():
+                    # A unit is called after its source; of two that fit, both are told.
+                    own = {source: weight for source, weight in weights.items() if name.startswith(f"{source}-")}
+                    path = self.out / stage / f"{name}.crops.parquet"
+                    units.append(Unit(name, path, recipe={"weights": own}, inputs={stage: stamp}))
+        decides = {"pair": self.recipe.pair, "seed": self.recipe.seed}
+        return Plan(recipe=decides, inputs={}, units=tuple(units))
 
     @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
@@ -218,23 +214,42 @@ class Shards(Stage):
     """Pack the pairs into tars."""
 
     name: ClassVar[str] = "shards"
+    version: ClassVar[int] = 2
+    pooled: ClassVar[bool] = True  # a worker keeps the crops of the block of shards that it is at
+    on_gpu: ClassVar[bool] = False
     recipe: BuildRecipe
     out: Path
 
     @override
     def plan(self) -> Plan:
-        """A unit is a shard."""
+        """A unit is a shard. Pairs that came after the first shards are packed into shards of their own."""
         require(self.out, "pairs")
-        folder = self.out / "pairs"
-        shards = plan_shards(folder, rows=self.recipe.shard.rows, seed=self.recipe.seed)
+        parts = self._parts(hashes(self.out, "pairs"))
+        shards = plan_shards(self.out / "pairs", parts, rows=self.recipe.shard.rows, seed=self.recipe.seed)
+        stamps = [fingerprint(part) for part in parts]
+        units = (Unit(name, work, inputs={"packed": stamps[work.part]}, group=work.block) for name, work in shards)
         decides = {"shard": self.recipe.shard, "seed": self.recipe.seed}
-        inputs = {"pairs": content_hash(folder, only=["pairs"])}
-        return Plan(recipe=decides, inputs=inputs, units=tuple(Unit(name, work) for name, work in shards))
+        return Plan(recipe=decides, inputs={}, units=tuple(units), packed=tuple(parts))
+
+    def _parts(self, pairs: dict[str, str]) -> list[dict[str, str]]:
+        """The pairs by unit, as they were packed before, and what is new; all in one where nothing was, or a unit changed."""
+        folder = self.out / self.name
+        old = (read_plan(folder) or {}).get("packed", []) if commits(folder) else []
+        packed = {unit: stamp for part in old for unit, stamp in part.items()}
+        if not packed or packed.items() - pairs.items():
+            return [pairs]
+        new = {unit: stamp for unit, stamp in pairs.items() if unit not in packed}
+        return [*old, new] if new else old
+
+    @override
+    def open(self) -> BlockReader:
+        """Nothing is read before the first shard asks for its block."""
+        return BlockReader(self.out)
 
     @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
         """Write one shard."""
-        write_shard(out, unit.work, CropReader.of(self.out), self.out / "pairs")
+        write_shard(out, unit.work, opened)
 
     @override
     def finish(self, folder: Path) -> None:

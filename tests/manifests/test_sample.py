@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from manifests.errors import ManifestError, ShardError
 from manifests.sample import (
+    MAX_FURTHER,
     MAX_MEMBER_BYTES,
     SILHOUETTE_BYTES,
     Sample,
@@ -43,6 +44,7 @@ def samples(draw, keys=KEYS):
         target_sil=draw(sil),
         reference_sil=draw(sil),
         meta=draw(st.dictionaries(st.text(), PLAIN, max_size=4)),
+        further=tuple(draw(st.lists(st.tuples(st.binary(max_size=600), sil), max_size=3))),
     )
 
 
@@ -71,9 +73,12 @@ def test_what_is_written_is_read_and_the_index_points_at_it(written, tmp_path_fa
     assert list(read_tar(path)) == written
     assert [row["key"] for row in rows] == [s.key for s in written]
     for row, one in zip(rows, written, strict=True):
-        assert list(row) == ["key", *[name.replace(".", "_") for name in MEMBERS]]
+        assert list(row) == ["key", *[name.replace(".", "_") for name in MEMBERS], "further"]
+        further = {
+            f"view{n}.{kind}": place for n, view in enumerate(row["further"], start=2) for kind, place in view.items()
+        }
         for name, member in one.members():
-            place = row[name.replace(".", "_")]
+            place = further[name] if name in further else row[name.replace(".", "_")]
             assert data[place["offset"] : place["offset"] + place["size"]] == member
 
 
@@ -92,11 +97,27 @@ def test_two_writes_give_the_same_bytes_and_carry_nothing_of_the_machine():
         assert info.isreg()
 
 
+@given(written=st.lists(samples(), max_size=4))
+def test_the_bytes_are_those_of_tarfile(written):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for one in written:
+            for name, data in one.members():
+                info = tarfile.TarInfo(f"{one.key}.{name}")
+                info.size, info.mtime, info.mode = len(data), 0, 0o444
+                tar.addfile(info, io.BytesIO(data))
+    assert tar_of(written)[0] == file.getvalue()
+
+
 def test_the_members_come_in_the_agreed_order():
     data, _ = tar_of([sample("k1"), sample("k2")])
     names = [info.name for info in infos(data)]
     assert names == [f"{key}.{name}" for key in ("k1", "k2") for name in MEMBERS]
     assert MEMBERS == ("target.jpg", "reference.jpg", "target.sil", "reference.sil", "json")
+    data, _ = tar_of([sample("k1", further=((b"v", bytes(512)), (b"w", bytes(512))))])
+    assert [info.name for info in infos(data)] == [
+        f"k1.{name}" for name in (*MEMBERS[:4], "view2.jpg", "view2.sil", "view3.jpg", "view3.sil", "json")
+    ]
 
 
 def infos(data):
@@ -171,6 +192,7 @@ def link(name):
 
 
 GOOD = dict(sample("k").members())
+VIEWS = [(f"k.view{n}.{kind}", bytes(512)) for n in range(2, 2 + MAX_FURTHER + 1) for kind in ("jpg", "sil")]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +208,12 @@ GOOD = dict(sample("k").members())
         ([(f"k.{n}", d[:-1] if n == "target.sil" else d) for n, d in GOOD.items()], "silhouette is not of the agreed"),
         ([(f"../K.{n}", d) for n, d in GOOD.items()], r"was due|agreed form"),
         ([("k.target.jpg", bytes(MAX_MEMBER_BYTES + 1))], "no part of a sample"),
+        (
+            [*[(f"k.{n}", d) for n, d in GOOD.items()][:4], ("k.view2.jpg", b""), ("k.json", b"{}")],
+            "k.view2.sil was due",
+        ),
+        ([*[(f"k.{n}", d) for n, d in GOOD.items()][:4], ("k.view3.jpg", b"")], "k.view3.jpg where k.json was due"),
+        ([*[(f"k.{n}", d) for n, d in GOOD.items()][:4], *VIEWS], "k.view16.jpg where k.json was due"),
     ],
 )
 def test_a_tar_of_something_else_is_refused(tmp_path, members, match):
@@ -217,6 +245,8 @@ def test_no_tar_at_all_is_refused(tmp_path):
         ({"meta": {"dt_s": float("nan")}}, "meta is no plain JSON"),
         ({"meta": {"dt_s": np.float32(1)}}, "meta is no plain JSON"),
         ({"reference_jpg": bytes(MAX_MEMBER_BYTES + 1)}, "more than 4194304 bytes"),
+        ({"further": ((b"", bytes(511)),)}, "silhouette has 511 bytes, not 512"),
+        ({"further": ((b"", bytes(512)),) * (MAX_FURTHER + 1)}, "15 further views, not 14 at most"),
     ],
 )
 def test_what_could_not_be_read_back_is_not_written(change, match):

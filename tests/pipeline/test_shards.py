@@ -10,9 +10,10 @@ from manifests.commit import UnitWriter, commits
 from manifests.errors import StageError
 from manifests.sample import read_tar
 from manifests.types import Split
+from pipeline import shards
 from pipeline.pairs import sample_pairs
 from pipeline.recipes import PairRecipe
-from pipeline.shards import CropReader, plan_shards, shard_table, write_shard
+from pipeline.shards import BlockReader, ShardWork, plan_shards, shard_table, write_shard
 from tests.support.crops import recording
 from tests.support.folders import contents
 
@@ -30,36 +31,104 @@ def build(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def plan(build: Path, *, rows: int = 10, parts: tuple[str, ...] = ("abc",)) -> list[tuple[str, ShardWork]]:
+    named = [{f"cameras-{name}": "hash" for name in part} for part in parts]
+    return plan_shards(build / "pairs", named, rows=rows, seed=0)
+
+
 def pack(build: Path, out: Path, *, rows: int = 10) -> None:
     out.mkdir()
-    for name, work in plan_shards(build / "pairs", rows=rows, seed=0):
+    reader = BlockReader(build)
+    for name, work in plan(build, rows=rows):
         with UnitWriter(out, stage="shards", unit=name, fingerprint="f") as writer:
-            write_shard(writer, work, CropReader(build), build / "pairs")
+            write_shard(writer, work, reader)
     tables.write("shards", shard_table(out, {"cameras": 1.0}, {"cameras": "none"}), out / "shards.parquet")
 
 
 def test_every_pair_is_in_exactly_one_shard_of_its_split(build: Path, tmp_path: Path) -> None:
     pack(build, tmp_path / "shards")
-    keys, splits = [], set()
-    for path in sorted((tmp_path / "shards").glob("*.tar")):
-        for sample in read_tar(path):
-            keys.append(sample.key)
-            splits.add((path.name.split("-")[0], sample.meta["split"]))
-    wanted = [
-        k
-        for c in commits(build / "pairs")
-        for k in tables.read("pairs", build / "pairs" / c.files[0].name).column("key").to_pylist()
-    ]
-    assert sorted(keys) == sorted(wanted)
+    assert packed_keys(tmp_path / "shards") == pair_keys(build)
+    tars = (tmp_path / "shards").glob("*.tar")
+    splits = {(path.name.split("-")[0], sample.meta["split"]) for path in tars for sample in read_tar(path)}
     assert splits == {("train", "train"), ("val", "val")}
 
 
-def test_a_shard_mixes_sequences(build: Path) -> None:
-    shards = dict(plan_shards(build / "pairs", rows=10, seed=0))
-    assert [len(work.row) for work in shards.values()] == [10, 10, 10, 10, 2, 10, 10, 1]
-    assert all(
-        len(work.units) == 2 for name, work in shards.items() if name.startswith("train") and len(work.row) == 10
-    )
+def test_shards_of_a_group_are_of_one_size_and_mix_its_sequences(build: Path, tmp_path: Path) -> None:
+    works = dict(plan(build))
+    assert [work.stop - work.start for work in works.values()] == [8, 8, 9, 8, 9, 7, 7, 7]
+    assert list(works) == [f"train-cameras-body-{i:06d}" for i in range(5)] + [
+        f"val-cameras-body-{i:06d}" for i in range(3)
+    ]
+    pack(build, tmp_path / "shards")
+    for path in (tmp_path / "shards").glob("train-*.tar"):
+        assert {sample.key.split("/")[2] for sample in read_tar(path)} == {"a", "b"}
+
+
+@pytest.mark.parametrize(("portion", "block"), [(4, 10), (1, 1), (3, 100), (100, 3)])
+def test_every_pair_is_packed_once_however_blocks_are_cut(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, portion: int, block: int
+) -> None:
+    monkeypatch.setattr(shards, "PORTION_PAIRS", portion)
+    monkeypatch.setattr(shards, "BLOCK_PAIRS", block)
+    pack(build, tmp_path / "shards", rows=4)
+    assert packed_keys(tmp_path / "shards") == pair_keys(build)
+    works = [work for _, work in plan(build, rows=4)]
+    assert max(sum(p.size for p in work.portions) for work in works) < block + portion
+    assert max(work.stop - work.start for work in works) <= 4
+
+
+def test_pairs_that_come_later_get_shards_of_their_own_and_the_old_ones_stay(build: Path) -> None:
+    before, after = plan(build, parts=("a", "c")), plan(build, parts=("a", "c", "b"))
+    assert [name for name, _ in before] == [name for name, _ in after][: len(before)]
+    assert before == after[: len(before)]
+    assert [(name, work.part) for name, work in after[len(before) :]] == [
+        (f"train-cameras-body-{i:06d}", 2) for i in (3, 4, 5)
+    ]
+    assert {portion.unit for _, work in after[len(before) :] for portion in work.portions} == {"cameras-b"}
+
+
+def packed_keys(folder: Path) -> list[str]:
+    return sorted(sample.key for path in folder.glob("*.tar") for sample in read_tar(path))
+
+
+def pair_keys(build: Path) -> list[str]:
+    files = [build / "pairs" / c.files[0].name for c in commits(build / "pairs")]
+    return sorted(key for file in files for key in tables.read("pairs", file).column("key").to_pylist())
+
+
+def test_further_views_travel_with_their_pair(build: Path, tmp_path: Path) -> None:
+    path = build / "pairs/cameras-a.pairs.parquet"
+    rows = tables.read("pairs", path).to_pylist()
+    crops = {row["key"]: row for row in tables.read("crops", build / "crops/cameras-a.crops.parquet").to_pylist()}
+    named = sorted(crops)
+    for number, row in enumerate(rows):
+        row["further"] = named[number : number + number % 3]
+    tables.write("pairs", tables.from_rows("pairs", rows), path)
+    pack(build, tmp_path / "shards")
+    further = {row["key"]: row["further"] for row in rows}
+    seen = 0
+    for tar in (tmp_path / "shards").glob("*.tar"):
+        index = {row["key"]: row for row in tables.read("index", tar.with_suffix(".index.parquet")).to_pylist()}
+        data = tar.read_bytes()
+        for sample in read_tar(tar):
+            keys = further.get(sample.key, [])
+            assert [view for view in sample.meta if view.startswith("view") and view[4:].isdigit()] == [
+                f"view{n}" for n in range(2, 2 + len(keys))
+            ]
+            for number, (key, (jpeg, silhouette)) in enumerate(zip(keys, sample.further, strict=True)):
+                assert (jpeg, silhouette) == (crops[key]["jpeg"], crops[key]["silhouette"])
+                assert sample.meta[f"view{2 + number}"]["key"] == key
+                place = index[sample.key]["further"][number]["jpg"]
+                assert data[place["offset"] :][: place["size"]] == jpeg
+                seen += 1
+    assert seen == sum(map(len, further.values())) > 10
+
+
+def test_a_crop_that_is_gone_is_said(build: Path, tmp_path: Path) -> None:
+    path = build / "crops/cameras-b.crops.parquet"
+    tables.write("crops", tables.read("crops", path).slice(1), path)
+    with pytest.raises(StageError, match=r"1 crops that pairs of cameras-b name are not there"):
+        pack(build, tmp_path / "shards")
 
 
 def test_samples_hold_the_crops_of_their_pair(build: Path, tmp_path: Path) -> None:
@@ -108,4 +177,4 @@ def test_shard_table_tells_rows_bytes_and_ends(build: Path, tmp_path: Path) -> N
 def test_no_pairs_at_all_is_said(tmp_path: Path) -> None:
     (tmp_path / "pairs").mkdir()
     with pytest.raises(StageError, match="not one pair"):
-        plan_shards(tmp_path / "pairs", rows=10, seed=0)
+        plan_shards(tmp_path / "pairs", [{}], rows=10, seed=0)
