@@ -26,7 +26,7 @@ from manifests.errors import SyntheticError
 from manifests.jsonstream import iter_arrays
 from synthetic import spaces
 from synthetic.backdrop import KINDS, Backdrop
-from synthetic.camera import TARGET_M, Camera
+from synthetic.camera import Camera
 from synthetic.panorama import lamp_light, light_from_panorama, panorama_picture
 from synthetic.room import Surface
 from synthetic.scene import Light
@@ -43,6 +43,7 @@ NEAREST_M = 1.5  # a camera nearer than this distorts, and sees no whole person
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _PEOPLE = ("person", "people", "human", "pedestrian")
 _DRAWS = 16  # places and turns tried in a mesh
+_PERSON_HALF_M = 0.65  # from the middle to where the sight should be free, up and down
 _LIKE_COCO = re.compile(r"(?:COCO_\w+_)?\d{12}\.jpg")
 _BAD_PHOTO = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
@@ -147,12 +148,12 @@ class Backdrops:
         return self._sample_place(rng, cameras)
 
     def _sample_place(self, rng: np.random.Generator, cameras: Sequence[Camera]) -> Backdrop:
-        """Of the first mesh of a random order that has room, the place and turn that shortens the cameras least."""
+        """Of the first mesh of a random order that has room: where most cameras see all of a person, and shorten least."""
         tried = []
         for index in rng.permutation(len(self.names))[:4]:
             name = self.names[index]
             space = spaces.read_space(self.folder / name, self.up)
-            best, most = None, NEAREST_M
+            best, most = None, (-1, 0.0)
             for place in rng.integers(len(space.places_P2), size=_DRAWS):
                 x, z = (float(value) for value in space.places_P2[place].round(3))
                 drawn = Backdrop(
@@ -162,9 +163,13 @@ class Backdrops:
                     yaw_rad=_turn(rng),
                     place_m=(x, round(space.floor_m, 3), z),
                 )
-                nearest = min((camera.distance_m for camera in self.fit(drawn, cameras)), default=np.inf)
-                if nearest >= most and (best is None or nearest > most):
-                    best, most = drawn, nearest
+                near = self.fit(drawn, cameras)
+                if any(n.distance_m < min(c.distance_m, NEAREST_M) for n, c in zip(near, cameras, strict=True)):
+                    continue
+                share = min(n.distance_m / c.distance_m for n, c in zip(near, cameras, strict=True))
+                score = (sum(self._sees(drawn, camera) for camera in near), share)
+                if score > most:
+                    best, most = drawn, score
             if best is not None:
                 return best
             tried.append(name)
@@ -179,9 +184,23 @@ class Backdrops:
         if self.kind != "meshes":
             return tuple(cameras)
         return tuple(
-            replace(camera, distance_m=self.clear_m(backdrop, TARGET_M, _away(camera), reach_m=camera.distance_m))
+            replace(
+                camera, distance_m=self.clear_m(backdrop, camera.target_m, _away(camera), reach_m=camera.distance_m)
+            )
             for camera in cameras
         )
+
+    def _sees(self, backdrop: Backdrop, camera: Camera) -> bool:
+        """Whether furniture leaves the sight free to what is above and below the middle of a camera's picture."""
+        half_m = min(_PERSON_HALF_M, camera.distance_m / 4)
+        for offset in (-half_m, half_m):
+            origin = np.array(camera.target_m)
+            origin[1] += offset
+            distance = float(np.linalg.norm(camera.eye_m - origin))
+            direction = (camera.eye_m - origin) / distance
+            if self.clear_m(backdrop, origin, direction, reach_m=distance) < distance:
+                return False
+        return True
 
     def clear_m(
         self, backdrop: Backdrop, origin_m: npt.ArrayLike, direction: npt.ArrayLike, *, reach_m: float
@@ -257,8 +276,8 @@ def _turn(rng: np.random.Generator) -> float:
 
 
 def _away(camera: Camera) -> Floats:
-    """(3,) unit direction from the person's middle to the camera."""
-    offset = camera.eye_m - np.array(TARGET_M)
+    """(3,) unit direction from what a camera looks at to the camera."""
+    offset = camera.eye_m - np.array(camera.target_m)
     return np.asarray(offset / np.linalg.norm(offset))
 
 

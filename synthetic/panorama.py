@@ -41,22 +41,19 @@ def look_up(panorama_HWC: Bytes, directions: npt.ArrayLike, *, yaw_rad: float = 
     Returns:
         (A, B, 3) uint8, between pixels by bilinear interpolation, across the seam too.
     """
-    x, y, z = np.moveaxis(np.asarray(directions, dtype=np.float64), -1, 0)
+    x, y, z = np.moveaxis(np.asarray(directions, dtype=np.float32), -1, 0)
     height, width = panorama_HWC.shape[:2]
-    turn = np.arctan2(x, -z) / (2 * np.pi) + yaw_rad / (2 * np.pi) + 0.5  # from the left edge, in whole turns
+    turn = np.arctan2(x, -z) / (2 * np.pi) + (yaw_rad / (2 * np.pi) + 0.5)  # from the left edge, in whole turns
     column = turn % 1.0 * width - 0.5
-    row = np.arctan2(np.hypot(x, z), y) / np.pi * height - 0.5
-    wrapped = cv2.copyMakeBorder(panorama_HWC, 0, 0, 1, 1, cv2.BORDER_WRAP)
-    return np.asarray(
-        cv2.remap(
-            wrapped,
-            (column + 1).astype(np.float32),
-            row.astype(np.float32),
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        ),
-        dtype=np.uint8,
+    row = np.clip(np.arctan2(np.hypot(x, z), y) / np.pi * height - 0.5, 0, height - 1)
+    picture = cv2.remap(
+        panorama_HWC,
+        column.astype(np.float32),
+        row.astype(np.float32),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_WRAP,
     )
+    return np.asarray(picture, dtype=np.uint8)
 
 
 def panorama_picture(
@@ -91,7 +88,8 @@ def panorama_picture(
     if eye[1] <= 0 or np.linalg.norm(above) >= DOME_M:
         raise ValueError(f"a camera at {eye.round(2).tolist()} m does not stand on the floor of a dome of {DOME_M} m")
     at = (np.arange(image_px * zoom) + 0.5) / zoom - 0.5
-    gaze = rays(np.stack(np.meshgrid(at, at), axis=-1), intrinsics, camera_from_world)
+    gaze = rays(np.stack(np.meshgrid(at, at), axis=-1), intrinsics, camera_from_world).astype(np.float32)
+    above = above.astype(np.float32)
     # The space above the floor and in the sphere is convex: a ray leaves it where it first meets one of them.
     along = gaze @ above
     to_dome = -along + np.sqrt(along**2 - above @ above + DOME_M**2)
@@ -101,8 +99,8 @@ def panorama_picture(
     if shadow_SSC is None:
         return picture
     arrives = _shadow_at(shadow_SSC, met[..., 0], met[..., 2])
-    lit = (picture / 255.0) ** _GAMMA * np.where(to_floor < to_dome, arrives, 1.0)[..., None]
-    return np.asarray((lit ** (1 / _GAMMA) * 255.0 + 0.5).astype(np.uint8))
+    dimmed = np.where(to_floor < to_dome, arrives, 1.0) ** (1 / _GAMMA)  # pixels are no linear light
+    return np.asarray((picture * dimmed[..., None].astype(np.float32) + 0.5).astype(np.uint8))
 
 
 def _shadow_at(shadow_SSC: Bytes, x: Floats, z: Floats) -> Floats:

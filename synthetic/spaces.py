@@ -5,7 +5,7 @@ more area of floors and ceilings looks along. A texture or colours of vertices a
 colours of materials are lit as the person is.
 
 Convention: x right, y up, z to the viewer, as in drawn rooms. Occupied space is kept in voxels, grown by one on all sides, so
-that what passes for free is at least `VOXEL_M` from any surface.
+that what passes for free is about `VOXEL_M` from any surface, or more.
 Shape letters: X vertices, F faces, P points, G H D voxels along x, y, z.
 """
 
@@ -79,7 +79,7 @@ class Space:
         inside = ((at >= 0) & (at < self.blocked_GHD.shape)).all(axis=1)
         free = np.zeros(len(at), dtype=np.bool_)
         free[inside] = ~self.blocked_GHD[tuple(at[inside].T)]
-        return reach_m if free.all() else float(along[int(free.argmin())])
+        return reach_m if free.all() else float(along[max(int(free.argmin()) - 1, 0)])
 
 
 def check_header(path: Path) -> None:
@@ -180,21 +180,23 @@ def surfaces_around(space: Space, backdrop: Backdrop) -> list[Surface]:
         near = (corners_F33[..., [0, 2]].min(axis=1) < SHADOW_SIZE_M / 2).all(axis=1)
         near &= (corners_F33[..., [0, 2]].max(axis=1) > -SHADOW_SIZE_M / 2).all(axis=1)
         is_floor_F = near & (np.abs(normal_F3[:, 1]) > _FLAT) & (np.abs(corners_F33[..., 1]).max(axis=1) < VOXEL_M)
-        for is_floor in (False, True):
-            faces = moved.faces_F3[is_floor_F == is_floor]
-            if len(faces):
-                used, renamed = np.unique(faces, return_inverse=True)
-                found.append(
-                    replace(
-                        moved,
-                        verts_X3=moved.verts_X3[used],
-                        normals_X3=moved.normals_X3[used],
-                        uvs_X2=moved.uvs_X2[used],
-                        faces_F3=renamed.reshape(faces.shape),
-                        is_floor=is_floor,
-                    )
-                )
+        for is_floor, kept_F in ((False, ~is_floor_F), (True, is_floor_F)):
+            if kept_F.any():
+                found.append(replace(_with_faces(moved, moved.faces_F3[kept_F]), is_floor=is_floor))
     return found
+
+
+def _with_faces(piece: Surface, faces_F3: Ints) -> Surface:
+    """Some faces of a surface, with their vertices only."""
+    used_X = np.zeros(len(piece.verts_X3), dtype=np.bool_)
+    used_X[faces_F3] = True
+    return replace(
+        piece,
+        verts_X3=piece.verts_X3[used_X],
+        normals_X3=piece.normals_X3[used_X],
+        uvs_X2=piece.uvs_X2[used_X],
+        faces_F3=(np.cumsum(used_X) - 1)[faces_F3],
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- reading
@@ -273,9 +275,10 @@ def _coloured(mesh: Any, faces: Ints) -> Surface:
     texture[: len(faces)] = colours_F3
     row, column = np.divmod(np.arange(len(faces)), side)
     uvs_F2 = np.stack([(column + 0.5) / side, 1 - (row + 0.5) / side], axis=1)
+    corners_F33 = np.asarray(mesh.vertices, dtype=np.float64)[faces]
     return Surface(
-        verts_X3=np.asarray(mesh.vertices, dtype=np.float64)[faces].reshape(-1, 3),
-        normals_X3=np.asarray(mesh.vertex_normals, dtype=np.float64)[faces].reshape(-1, 3),
+        verts_X3=corners_F33.reshape(-1, 3),
+        normals_X3=np.repeat(_normals(corners_F33)[0], 3, axis=0),
         uvs_X2=np.repeat(uvs_F2, 3, axis=0),
         faces_F3=np.arange(3 * len(faces)).reshape(-1, 3),
         texture_HWC=texture.reshape(side, side, 3),
