@@ -307,8 +307,10 @@ def _stratum(sequence: Sequence, kind: PairKind, strata: Strata | None, first: I
 def _apart(sequence: Sequence, kind: PairKind, first: Ints, second: Ints) -> Floats:
     """How far two views are apart in degrees, or two times in seconds; what rounding errors add is taken off."""
     if kind is PairKind.CROSS_VIEW:
-        return np.round(np.degrees(sequence.angle_between(first, second, kind)), 9)
-    return np.round(np.abs(sequence.seconds_between(first, second, kind)), 9)
+        apart = np.degrees(sequence.angle_between(first, second, kind))
+    else:
+        apart = np.abs(sequence.seconds_between(first, second, kind))
+    return apart.round(9)
 
 
 def _pairs_table(
