@@ -73,6 +73,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         sub.add_argument("--executor", choices=("ray", "local"), default="ray")
         sub.add_argument("--ray-address", default=os.environ.get("RAY_ADDRESS") or None, help="of a running cluster")
         sub.add_argument("--workers", type=int, help="units under way at once")
+        sub.add_argument("--extend", action="store_true", help="add what is new to what is there, which stays as it is")
+        sub.add_argument(
+            "--retry-failed", action="store_true", help="run only what failed before (<stage>/failed.jsonl)"
+        )
         sub.add_argument(
             "--gpus", type=float, default=0.0, help="share of a GPU for each worker with a network, as 0.25"
         )
@@ -146,7 +150,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     out = arguments.out.resolve()
     for verb, make in stages(recipe, roots=roots, assets=arguments.assets.resolve(), out=out).items():
         if arguments.verb in (verb, "build"):
-            print_summary(console, run_stage(make(), out, executor, TerminalWatcher(console)))
+            how = {"extend": arguments.extend, "retry_failed": arguments.retry_failed}
+            print_summary(console, run_stage(make(), out, executor, TerminalWatcher(console), **how))
     return 0
 
 

@@ -402,7 +402,7 @@ def _note_failure(folder: Path, unit: str, error: CrossposeError) -> None:
     """Write a failure down at once; where not even that can be written, the error that is raised tells it."""
     row = {"unit": unit, "error": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
     with suppress(OSError), (folder / FAILED).open("a") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write("\n" + json.dumps(row) + "\n")  # a line of its own, even after one that was cut short
 
 
 def _settle_failures(folder: Path, open_units: set[str]) -> None:

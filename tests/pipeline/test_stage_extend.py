@@ -1,0 +1,204 @@
+"""Builds that grow: what is there stays byte for byte, what is new is added, and nothing in between passes for whole."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from manifests.build import Build
+from manifests.errors import StageError
+from manifests.lineage import behind
+from manifests.sample import read_tar
+from pipeline.executors import LocalExecutor
+from pipeline.recipes import (
+    BuildRecipe,
+    CropRecipe,
+    PairRecipe,
+    ParserRecipe,
+    ShardRecipe,
+    SourceRecipe,
+    SplitRecipe,
+)
+from pipeline.stage import FAILED, finished, read_failures, read_plan, run_stage
+from pipeline.stages import Render, stages
+from synthetic.scene import SceneRecipe
+from tests.support.figures import Figure, draw, write_stills
+from tests.support.folders import contents
+from tests.support.samples import asset
+from tests.support.toy_stage import SilentWatcher, Toy
+
+RECIPE = BuildRecipe(
+    name="clips",
+    sources=(SourceRecipe(kind="videos", name="videos"),),
+    parser=ParserRecipe(backend="none"),
+    crop=CropRecipe(min_track=2),
+    pair=PairRecipe(cross_pose=20, cross_view=0, min_dt_s=0.0, min_hash_distance=0),
+    shard=ShardRecipe(rows=8),
+)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """Two clips."""
+    for name in ("a", "b"):
+        add_clip(tmp_path / "clips", name)
+    return tmp_path / "clips"
+
+
+def add_clip(root: Path, name: str) -> None:
+    start = 80 + 10 * ord(name[0])  # no two alike
+    write_stills(root / name, [draw([Figure(start % 200 + 60 + 5 * i, 120)]) for i in range(9)])
+
+
+def build(root: Path, out: Path, *verbs: str, recipe: BuildRecipe = RECIPE, extend: bool = False) -> None:
+    there = stages(recipe, roots={source.name: root for source in recipe.sources}, assets=root, out=out)
+    for verb in verbs or ("ingest", "crop", "pairs", "shards"):
+        run_stage(there[verb](), out, LocalExecutor(), SilentWatcher(), extend=extend)
+
+
+def keys(out: Path) -> list[str]:
+    return sorted(sample.key for path in (out / "shards").glob("*.tar") for sample in read_tar(path))
+
+
+def test_an_extended_build_has_the_tables_of_a_new_one_and_the_shards_it_had(clips: Path, tmp_path: Path) -> None:
+    build(clips, tmp_path / "grown")
+    before = contents(tmp_path / "grown")
+    for name in ("c", "d"):  # twice
+        add_clip(clips, name)
+        build(clips, tmp_path / "grown", extend=True)
+    build(clips, tmp_path / "new")
+    for stage in ("frames", "crops", "pairs"):
+        assert contents(tmp_path / "grown" / stage) == contents(tmp_path / "new" / stage)
+    after = contents(tmp_path / "grown")
+    shards = {name for name in before if name.startswith("shards/train")}
+    assert {name: after[name] for name in shards} == {name: before[name] for name in shards}
+    assert len(shards) < len({name for name in after if name.startswith("shards/train")})
+    pairs = Build(tmp_path / "grown").table("pairs", columns=["key"]).column("key").to_pylist()
+    assert keys(tmp_path / "grown") == sorted(pairs) == keys(tmp_path / "new")
+    assert Build(tmp_path / "grown").table("shards").num_rows == len(list((tmp_path / "grown/shards").glob("*.tar")))
+    build(clips, tmp_path / "grown")  # goes on without the flag: nothing is left to do
+    assert contents(tmp_path / "grown") == after
+
+
+def test_an_extension_that_was_stopped_goes_on_to_the_same_bytes(clips: Path, tmp_path: Path) -> None:
+    build(clips, tmp_path / "out")
+    add_clip(clips, "c")
+    build(clips, tmp_path / "out", extend=True)
+    whole = contents(tmp_path / "out")
+    for stage in ("frames", "crops", "pairs", "shards"):
+        last = max(
+            path for path in (tmp_path / "out" / stage).glob("*.json") if path.name not in ("plan.json", "stats.json")
+        )
+        last.unlink()
+        build(clips, tmp_path / "out")
+        assert contents(tmp_path / "out") == whole
+
+
+def test_what_is_new_is_refused_without_the_flag(clips: Path, tmp_path: Path) -> None:
+    build(clips, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    add_clip(clips, "c")
+    with pytest.raises(StageError, match=r"(?s)other inputs: videos-c is new.*--extend keeps what is here"):
+        build(clips, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_stage_that_was_not_extended_is_behind_and_so_are_those_after_it(clips: Path, tmp_path: Path) -> None:
+    build(clips, tmp_path / "out")
+    add_clip(clips, "c")
+    build(clips, tmp_path / "out", "ingest", extend=True)
+    plan = read_plan(tmp_path / "out/crops")
+    assert list(behind(tmp_path / "out", plan)) == [("frames", "not used yet", ["videos-c"])]
+    with pytest.raises(StageError, match=r"(?s)`crops` is behind `frames`: videos-c not used yet.*`make crop`"):
+        build(clips, tmp_path / "out", "pairs", extend=True)
+    with pytest.raises(StageError, match="`crops` is behind `frames`"):
+        build(clips, tmp_path / "out", "shards", extend=True)
+    build(clips, tmp_path / "out", "crop", "pairs", extend=True)
+    assert list(behind(tmp_path / "out", read_plan(tmp_path / "out/shards"))) == [
+        ("pairs", "not used yet", ["videos-c"])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        (replace(RECIPE, sources=(replace(RECIPE.sources[0], frame_step=2),)), r"recipe\.source\.frame_step: 1 -> 2 \(videos-a"),
+        (replace(RECIPE, crop=CropRecipe(min_track=2, margin=1.5)), r"recipe\.crop\.margin: 1\.25 -> 1\.5"),
+        (replace(RECIPE, pair=PairRecipe(cross_pose=21, cross_view=0)), r"recipe\.pair\.cross_pose: 20 -> 21"),
+        (replace(RECIPE, sources=(replace(RECIPE.sources[0], weight=2.0),)), r"recipe\.source\.weight: 1\.0 -> 2\.0"),
+        (replace(RECIPE, shard=ShardRecipe(rows=9)), r"recipe\.shard\.rows: 8 -> 9"),
+        (replace(RECIPE, split=SplitRecipe(val_groups=("b",))), r'recipe\.split: "train" -> "val" \(videos-b\)'),
+    ],
+)  # fmt: skip
+def test_nothing_that_is_there_may_be_decided_otherwise(
+    clips: Path, tmp_path: Path, recipe: BuildRecipe, told: str
+) -> None:
+    build(clips, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    for extend in (False, True):
+        with pytest.raises(StageError, match=told):
+            build(clips, tmp_path / "out", recipe=recipe, extend=extend)
+    assert contents(tmp_path / "out") == before
+
+
+def test_nothing_that_is_there_may_go(clips: Path, tmp_path: Path) -> None:
+    build(clips, tmp_path / "out")
+    (clips / "b").rename(tmp_path / "b")
+    with pytest.raises(StageError, match=r"(?s)videos-b is gone.*only adds"):
+        build(clips, tmp_path / "out", extend=True)
+
+
+def test_another_source_may_come(clips: Path, tmp_path: Path) -> None:
+    build(clips, tmp_path / "out")
+    before = contents(tmp_path / "out/pairs")
+    more = replace(RECIPE, sources=(*RECIPE.sources, SourceRecipe(kind="videos", name="others", weight=3.0)))
+    build(clips, tmp_path / "out", recipe=more, extend=True)
+    after = contents(tmp_path / "out/pairs")
+    assert before.items() - after.items() == {("plan.json", before["plan.json"])}
+    weights = Build(tmp_path / "out").table("shards", columns=["source", "weight"]).to_pylist()
+    assert {(row["source"], row["weight"]) for row in weights} == {("videos", 1.0), ("others", 3.0)}
+
+
+def test_more_people_to_render_leave_the_first_as_they_are() -> None:
+    assets = asset("body.npz").parent
+    plans = {}
+    for people in (2, 3):
+        render = SceneRecipe(num_identities=people, scenes_per_identity=1)
+        plans[people] = Render(BuildRecipe(name="r", render=render), assets).plan()
+    assert plans[2].units == plans[3].units[:2]
+    assert (plans[2].recipe, plans[2].inputs) == (plans[3].recipe, plans[3].inputs)
+
+
+# --- what failed ---
+
+
+def run(out: Path, toy: Toy, *, retry_failed: bool = False) -> list[str]:
+    watcher = SilentWatcher()
+    run_stage(toy, out, LocalExecutor(), watcher, retry_failed=retry_failed)
+    return [outcome.unit for outcome in watcher.outcomes]
+
+
+def test_failures_are_listed_with_their_reasons_until_they_are_mended(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"toys/failed\.jsonl lists all that failed"):
+        run(tmp_path, Toy(broken=(2, 5)))
+    due = {"error": "SourceError", "what": "this toy is broken", "hint": "glue it"}
+    assert read_failures(tmp_path / "toys") == {u: {"unit": u, "where": u, **due} for u in ("u002", "u005")}
+    with pytest.raises(StageError):
+        run(tmp_path, Toy(broken=(5,)))
+    assert list(read_failures(tmp_path / "toys")) == ["u005"]
+    run(tmp_path, Toy())
+    assert not (tmp_path / "toys" / FAILED).exists()
+
+
+def test_only_what_failed_is_run_again(tmp_path: Path) -> None:
+    with pytest.raises(StageError):
+        run(tmp_path / "out", Toy(broken=(2, 5)))
+    (tmp_path / "out/toys/u000.json").unlink()  # as if the first run had been killed before it came to this
+    with (tmp_path / "out/toys" / FAILED).open("a") as file:
+        file.write('{"unit": "u007", "err')  # the kill cut a line
+    assert run(tmp_path / "out", Toy(), retry_failed=True) == ["u002", "u005"]
+    assert not finished(tmp_path / "out", "toys")
+    assert not (tmp_path / "out/toys" / FAILED).exists()
+    assert run(tmp_path / "out", Toy(), retry_failed=True) == ["u000"], "nothing failed: it is a run like any other"
+    run(tmp_path / "calm", Toy())
+    assert contents(tmp_path / "calm") == contents(tmp_path / "out")
