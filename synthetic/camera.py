@@ -5,7 +5,7 @@ pixel. The world has y up and its floor at y = 0. A view's place and gaze are fi
 of a square crop around the person, so they change from instant to instant as crops of a real camera do. So a focal length
 is not drawn: it follows from the distance and from how large the person is framed.
 
-Shape letters: X points, J joints (24), N framed joints.
+Shape letters: X points, J joints (24), N framed joints, B points of a ball.
 """
 
 from dataclasses import dataclass
@@ -26,11 +26,14 @@ TARGET_M = (0.0, 0.9, 0.0)
 _SURREAL_M = (8.0, 1.0)  # mean and deviation of SURREAL's distance; its lens was 60 mm on a film of 32 mm
 _GOLDEN_RAD = float(np.pi * (3.0 - np.sqrt(5.0)))
 # Of SMPL's 24 joints, those that a close-up shows, and how far the body reaches around each, metres.
-_UPPER = {0: 0.14, 3: 0.14, 6: 0.14, 9: 0.14, 12: 0.1, 13: 0.1, 14: 0.1, 15: 0.24, 16: 0.1, 17: 0.1, 18: 0.07, 19: 0.07}
+_UPPER = {0: 0.16, 3: 0.21, 6: 0.2, 9: 0.17, 12: 0.1, 15: 0.24, 16: 0.12, 17: 0.12, 18: 0.07, 19: 0.07}
 _HANDS: dict[Side, dict[int, float]] = {
-    "left": {18: 0.06, 20: 0.06, 22: 0.15},
-    "right": {19: 0.06, 21: 0.06, 23: 0.15},
+    "left": {20: 0.15, 22: 0.13},
+    "right": {21: 0.15, 23: 0.13},
 }
+_BALL_B3 = np.concatenate(
+    [np.eye(3), -np.eye(3), np.stack(np.meshgrid(*[[-1, 1]] * 3), axis=-1).reshape(-1, 3) / 3**0.5]
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +165,7 @@ def framed_joints(framing: Framing, side: Side | None = None) -> tuple[npt.NDArr
     """Tell what a close-up of a body shows.
 
     Args:
-        framing: "upper" is from the hips to the crown and to both elbows; "hands" is one hand with its forearm.
+        framing: "upper" is from the hips to the crown and to both elbows; "hands" is one hand and the forearm near it.
         side: which hand.
 
     Returns:
@@ -186,11 +189,10 @@ def framed_points(joints_J3: npt.ArrayLike, framing: Framing, side: Side | None 
         side: which hand.
 
     Returns:
-        (6 N, 3) metres: what a close-up shows lies within their box.
+        (14 N, 3) metres: what a close-up shows lies within their box.
     """
     index, reach_m = framed_joints(framing, side)
-    axes_63 = np.concatenate([np.eye(3), -np.eye(3)])
-    around = np.asarray(joints_J3, dtype=np.float64)[index, None] + reach_m[:, None, None] * axes_63
+    around = np.asarray(joints_J3, dtype=np.float64)[index, None] + reach_m[:, None, None] * _BALL_B3
     return np.asarray(around.reshape(-1, 3))
 
 
