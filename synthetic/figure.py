@@ -21,6 +21,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
+_OPEN_GROUPS = 3  # skirt and long hair, see `makehuman.GROUPS`
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dressed:
@@ -28,7 +30,8 @@ class Dressed:
 
     Attributes:
         texture_SS4: (S, S, 4) uint8, RGB and what each texel is (`Figure.garments`); row 0 is texture coordinate v = 0.
-        faces_T: (T,) which faces of the model are shown.
+        faces_T: (T,) which faces of the model are shown: first those of closed surfaces, then skirts and hair.
+        num_closed: how many are of closed surfaces, whose backs nobody sees.
         verts_T3: (T, 3) their vertices.
         corners_K2: (K, 2) different pairs of (vertex, texture coordinate), which is what a GPU calls a vertex.
         triangles_T3: (T, 3) the same triangles, as indices into `corners_K2`.
@@ -36,6 +39,7 @@ class Dressed:
 
     texture_SS4: Bytes
     faces_T: Ints
+    num_closed: int
     verts_T3: Ints
     corners_K2: Ints
     triangles_T3: Ints
@@ -126,12 +130,15 @@ class BodyFigure:
     def dress(self, scene: Scene) -> Dressed:
         """Draw the look of a scene's person."""
         outfit = self._wardrobe.dress(scene.look)
+        is_open = self.group_F[outfit.face_ids_F] >= _OPEN_GROUPS
+        order = np.argsort(is_open, kind="stable")
         dressed = Dressed(
             texture_SS4=outfit.texture_SS4,
-            faces_T=outfit.face_ids_F,
-            verts_T3=outfit.faces_F3,
+            faces_T=outfit.face_ids_F[order],
+            num_closed=int((~is_open).sum()),
+            verts_T3=outfit.faces_F3[order],
             corners_K2=outfit.corners_K2,
-            triangles_T3=outfit.triangles_F3,
+            triangles_T3=outfit.triangles_F3[order],
         )
         self._outfit = (dressed, outfit)
         return dressed

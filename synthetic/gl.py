@@ -38,31 +38,30 @@ _EGL_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What one pass drew, at the supersampled size.
+    """What one pass drew, at the supersampled size, the lowest row first as OpenGL has it.
 
     Attributes:
-        rgb: (H, W, 3) uint8; a view of `rgba`.
-        garment: (H, W) uint8, alpha of the person's texture, 0 off the person.
-        face: (H, W) float32, 1 + index of the person's triangle, 0 off the person; exact below 2**24.
-        depth_m: (H, W) float32 along the gaze; 0 where nothing was drawn.
+        rgba: (H, W, 4) uint8; the alpha is that of the person's texture, which names garments, and 0 off the person.
+        labels: (H, W, 2) float32: 1 + index of the person's triangle (exact below 2**24) or 0 off the person; metres along the
+            gaze or 0 where nothing was drawn.
     """
 
-    rgb: Bytes
-    garment: Bytes
-    face: Floats32
-    depth_m: Floats32
+    rgba: Bytes
+    labels: Floats32
 
 
 class Stage:
     """Meshes that stand together, drawn from any number of cameras; uploaded once."""
 
-    def __init__(self, gl: "GL", surroundings: Sequence[Any], person: Sequence[Any]) -> None:
+    def __init__(self, gl: "GL", person: Sequence[Any], surroundings: Sequence[Any]) -> None:
         self._gl = gl
         pr = gl.pyrender
         self._scene = pr.Scene(bg_color=np.zeros(4))
-        for place, mesh in enumerate((*surroundings, *person)):
+        first = 1
+        for place, mesh in enumerate((*person, *surroundings)):  # the person first: what it hides need not be shaded
             node = self._scene.add(mesh)
-            node.place, node.is_person = place, float(place >= len(surroundings))
+            node.place, node.first_triangle = place, first if place < len(person) else 0
+            first += mesh.primitives[0].indices.size // 3
         self._camera = self._scene.add(pr.IntrinsicsCamera(1.0, 1.0, 0.0, 0.0, znear=_NEAR_M, zfar=_FAR_M))
 
     def draw(
@@ -114,14 +113,20 @@ class GL:
         )
         logger.info("rendering on %s", self.device)
 
-    def texture(self, picture_HWC: Bytes, *, repeat: bool) -> Any:
-        """A texture to draw with, row 0 at the top: RGB, or RGB and the id of the garment."""
+    def texture(self, picture_HWC: Bytes, *, tiles: bool) -> Any:
+        """A texture to draw with, row 0 at the top: RGB, or RGB and the id of the garment.
+
+        Args:
+            picture_HWC: (H, W, C) uint8.
+            tiles: whether it goes on beyond its edge, and is seen from afar, so that it must be filtered.
+        """
         api = self._api
-        wrap = api.GL_REPEAT if repeat else api.GL_CLAMP_TO_EDGE
+        wrap = api.GL_REPEAT if tiles else api.GL_CLAMP_TO_EDGE
+        fine = api.GL_LINEAR_MIPMAP_NEAREST if tiles else api.GL_LINEAR
         return self.pyrender.Texture(
             source=np.ascontiguousarray(picture_HWC),
             source_channels="RGBA" if picture_HWC.shape[2] == 4 else "RGB",
-            sampler=self.pyrender.Sampler(wrapS=wrap, wrapT=wrap),
+            sampler=self.pyrender.Sampler(magFilter=api.GL_LINEAR, minFilter=fine, wrapS=wrap, wrapT=wrap),
         )
 
     def mesh(
@@ -157,13 +162,13 @@ class GL:
             surface.normals_X3,
             surface.uvs_X2,
             surface.faces_F3,
-            self.texture(surface.texture_HWC, repeat=True) if texture is None else texture,
+            self.texture(surface.texture_HWC, tiles=True) if texture is None else texture,
             shadow=shadow,
         )
 
-    def stage(self, surroundings: Sequence[Any], person: Sequence[Any]) -> Stage:
-        """Put meshes together. Triangles of the person are numbered from 0 in each mesh: give one."""
-        return Stage(self, surroundings, person)
+    def stage(self, person: Sequence[Any], surroundings: Sequence[Any]) -> Stage:
+        """Put meshes together; the person's triangles are numbered on from mesh to mesh."""
+        return Stage(self, person, surroundings)
 
     def draw(self, scene: Any, sh: tuple[tuple[float, ...], ...], side_px: int) -> Drawing:
         """Draw a pyrender scene at its full size."""
@@ -191,17 +196,41 @@ def _own_renderer(api: Any) -> Any:
             # Theirs falls back on the order of a set, by address in memory; surfaces in one plane then win by chance.
             return sorted(scene.mesh_nodes, key=lambda node: int(node.place))
 
-        def _bind_lighting(self, scene: Any, program: Any, node: Any, flags: int) -> None:  # noqa: ARG002
-            places = program.__dict__.setdefault("places", {})
-            for name in ("sh", "is_person", "shadow_size_m"):
-                if name not in places:
-                    places[name] = api.glGetUniformLocation(program._program_id, name)
-            assert places["sh"] >= 0
-            assert places["is_person"] >= 0
-            api.glUniform3fv(places["sh"], 9, self.sh_93)
-            api.glUniform1f(places["is_person"], node.is_person)
-            if places["shadow_size_m"] >= 0:
-                api.glUniform1f(places["shadow_size_m"], SHADOW_SIZE_M)
+        def _forward_pass(self, scene: Any, flags: int, seg_node_map: Any = None) -> Drawing:  # noqa: ARG002
+            """One program's state is set once, and only what our shader reads: theirs asks OpenGL for names at every mesh."""
+            self._configure_forward_pass_viewport(flags)
+            api.glDisable(api.GL_BLEND)
+            api.glCullFace(api.GL_BACK)
+            api.glClearColor(0.0, 0.0, 0.0, 0.0)
+            api.glClear(api.GL_COLOR_BUFFER_BIT | api.GL_DEPTH_BUFFER_BIT)
+            view, projection = self._get_camera_matrices(scene)
+            camera = (projection @ view).astype(np.float32)
+            gaze = -view[2].astype(np.float32)
+            bound = None
+            for node in self._sorted_mesh_nodes(scene):
+                for primitive in node.mesh.primitives:
+                    material = primitive.material
+                    program = self._get_primitive_program(primitive, flags, module.ProgramFlags.USE_MATERIAL)
+                    if program is not bound:
+                        program._bind()
+                        at, bound = _places(api, program), program
+                        api.glUniformMatrix4fv(at["camera"], 1, api.GL_TRUE, camera)
+                        api.glUniform4fv(at["gaze"], 1, gaze)
+                        api.glUniform3fv(at["sh"], 9, self.sh_93)
+                        api.glUniform1i(at["picture"], 0)
+                        if at["shadow"] >= 0:
+                            api.glUniform1i(at["shadow"], 1)
+                            api.glUniform1f(at["shadow_size_m"], SHADOW_SIZE_M)
+                    api.glUniform1i(at["first_triangle"], node.first_triangle)
+                    for unit, texture in enumerate((material.baseColorTexture, material.emissiveTexture)):
+                        if texture is not None:
+                            api.glActiveTexture(api.GL_TEXTURE0 + unit)
+                            texture._bind()
+                    (api.glDisable if material.doubleSided else api.glEnable)(api.GL_CULL_FACE)
+                    primitive._bind()
+                    api.glDrawElementsInstanced(primitive.mode, primitive.indices.size, api.GL_UNSIGNED_INT, None, 1)
+                    primitive._unbind()
+            return self._read_main_framebuffer(scene, flags)
 
         def _configure_main_framebuffer(self) -> None:
             size = (self.viewport_width, self.viewport_height)
@@ -241,12 +270,24 @@ def _own_renderer(api: Any) -> Any:
             ):
                 api.glReadBuffer(place)
                 read_pixels(0, 0, width, height, channels, kind, into)
-            rgba, labels = rgba[::-1], labels[::-1]  # OpenGL's first row is the lowest
-            return Drawing(rgba[..., :3], rgba[..., 3], labels[..., 0], labels[..., 1])
+            if error := api.glGetError():  # looked at once a picture, not after every call
+                raise SyntheticError(f"OpenGL failed with error {error}", where="drawing", hint=_EGL_HINT)
+            return Drawing(rgba, labels)
 
     renderer = LabelRenderer(64, 64)
     renderer._program_cache = programs.ShaderProgramCache(shader_dir=str(Path(__file__).with_name("shaders")))
     return renderer
+
+
+def _places(api: Any, program: Any) -> dict[str, int]:
+    """Where a program keeps what the shader reads; asked for once."""
+    known: dict[str, int] = program.__dict__.setdefault("places", {})
+    if not known:
+        names = {"picture": "material.base_color_texture", "shadow": "material.emissive_texture"}
+        for name in ("camera", "gaze", "sh", "first_triangle", "shadow_size_m", "picture", "shadow"):
+            known[name] = api.glGetUniformLocation(program._program_id, names.get(name, name))
+        assert min(known[name] for name in ("camera", "gaze", "sh", "first_triangle", "picture")) >= 0
+    return known
 
 
 @cache

@@ -8,6 +8,7 @@ Shape letters: H W image, X vertices, T triangles shown, J joints, P pixels of t
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -147,11 +148,12 @@ class Renderer:
         seen = seen_surface(triangle, sample, posed.verts_X3, dressed.verts_T3, intrinsics @ pose[:3])
         at = (seen.rows, seen.columns)
         turn, move = pose[:3, :3], pose[:3, 3]
-        points = seen.carry(posed.verts_X3, dressed.verts_T3)
-        depth_m[at] = points @ turn[2] + move[2]
-        normals_P3 = seen.carry(posed.normals_X3, dressed.verts_T3) @ turn.T
-        normals_P3 /= np.maximum(np.linalg.norm(normals_P3, axis=1, keepdims=True), 1e-9)
+        depth_X1 = (posed.verts_X3 @ turn[2] + move[2])[:, None]
+        carried_P4 = seen.carry(np.concatenate([posed.normals_X3 @ turn.T, depth_X1], axis=1), dressed.verts_T3)
+        depth_m[at] = carried_P4[:, 3]
+        normals_P3 = carried_P4[:, :3] / np.maximum(np.linalg.norm(carried_P4[:, :3], axis=1, keepdims=True), 1e-9)
         faces_P = dressed.faces_T[seen.triangles]
+        uv_P2 = seen.carry(self.figure.uvs_U2, self.figure.face_uvs_F3[dressed.faces_T])
         joints_xy_px, joint_depth_m = joints_in_image(posed.joints_J3, intrinsics, pose)
         return View(
             rgb=rgb,
@@ -161,7 +163,7 @@ class Renderer:
             parts=_spread(at, silhouette, self.figure.part_F[faces_P], 0),
             depth_m=depth_m,
             normals=_spread(at, silhouette, normals_P3.astype(np.float32), 0),
-            uv=_spread(at, silhouette, self._uv(seen, faces_P), -1),
+            uv=_spread(at, silhouette, uv_P2.astype(np.float32), -1),
             seen=seen,
             intrinsics=intrinsics,
             camera_from_world=pose,
@@ -179,37 +181,39 @@ class Renderer:
             dressed=dressed,
         )
 
-    def _uv(self, seen: Seen, faces_P: npt.NDArray[np.int64]) -> Floats32:
-        corners = self.figure.uvs_U2[self.figure.face_uvs_F3[faces_P]]
-        return np.asarray(np.einsum("pk,pkc->pc", seen.weights_P3, corners), dtype=np.float32)
-
     def _set(self, scene: Scene, instant: int) -> tuple[Dressed, Posed, Stage]:
         """Dress, pose and light what the view before did not have."""
         now = self._now
         if now.dressed is None or now.look != scene.look:
             now.dressed, now.look, now.moment = self.figure.dress(scene), scene.look, None
-            now.person_texture = self._gl.texture(now.dressed.texture_SS4[::-1], repeat=False)
+            now.person_texture = self._gl.texture(now.dressed.texture_SS4[::-1], tiles=False)
         if now.walls is None or now.room != scene.room:
             surfaces = build_room(scene.room)
             now.walls = [self._gl.surface(surface) for surface in surfaces if not surface.is_floor]
             now.floor = next(surface for surface in surfaces if surface.is_floor)
-            now.floor_texture = self._gl.texture(now.floor.texture_HWC, repeat=True)
+            now.floor_texture = self._gl.texture(now.floor.texture_HWC, tiles=True)
             now.room = scene.room
         if now.posed is None or now.stage is None or now.moment != (scene, instant):
             posed = self.figure.pose(scene, instant, now.dressed)
-            corners = now.dressed.corners_K2
-            person = self._gl.mesh(
-                posed.verts_X3[corners[:, 0]],
-                posed.normals_X3[corners[:, 0]],
-                self.figure.uvs_U2[corners[:, 1]],
-                now.dressed.triangles_T3,
-                now.person_texture,
-                double_sided=True,
-            )
-            shadow = self._gl.texture(floor_shadow(posed.framed_N3, scene.light), repeat=False)
+            person = self._person(posed, now.dressed)
+            shadow = self._gl.texture(floor_shadow(posed.framed_N3, scene.light), tiles=False)
             floor = self._gl.surface(now.floor, texture=now.floor_texture, shadow=shadow)
-            now.posed, now.stage, now.moment = posed, self._gl.stage([*now.walls, floor], [person]), (scene, instant)
+            now.posed, now.stage, now.moment = posed, self._gl.stage(person, [*now.walls, floor]), (scene, instant)
         return now.dressed, now.posed, now.stage
+
+    def _person(self, posed: Posed, dressed: Dressed) -> list[Any]:
+        """The closed surfaces, whose backs are not drawn, and the open ones, whose are."""
+        corners, closed = dressed.corners_K2, dressed.num_closed
+        verts, normals = posed.verts_X3[corners[:, 0]], posed.normals_X3[corners[:, 0]]
+        uvs = self.figure.uvs_U2[corners[:, 1]]
+        return [
+            self._gl.mesh(verts, normals, uvs, triangles, self._now.person_texture, double_sided=double_sided)
+            for triangles, double_sided in (
+                (dressed.triangles_T3[:closed], False),
+                (dressed.triangles_T3[closed:], True),
+            )
+            if len(triangles)
+        ]
 
 
 def _downsample(drawing: Drawing) -> tuple[Bytes, Bytes, npt.NDArray[np.int32], Bytes, Bytes, Floats32]:
@@ -219,24 +223,30 @@ def _downsample(drawing: Drawing) -> tuple[Bytes, Bytes, npt.NDArray[np.int32], 
         rgb (H, W, 3), alpha (H, W), the triangle of each pixel of the silhouette or -1, the sample (0 to 3) that
         saw it, its garment or 0, depth (H, W).
     """
-    side = drawing.face.shape[0] // 2
-    rgb = cv2.resize(np.ascontiguousarray(drawing.rgb), (side, side), interpolation=cv2.INTER_AREA)
-    corners = [(slice(y, None, 2), slice(x, None, 2)) for y in (0, 1) for x in (0, 1)]
-    faces = [drawing.face[corner] for corner in corners]
-    count = sum(((face > 0).astype(np.uint8) for face in faces), start=np.zeros((side, side), np.uint8))
+    side = drawing.rgba.shape[0] // 2
+    rgb = cv2.resize(drawing.rgba, (side, side), interpolation=cv2.INTER_AREA)[::-1, :, :3]
+    triangles = drawing.labels[..., 0]
+    # The four samples of each pixel; they were drawn upside down, so the upper two stand in odd rows.
+    hit = [triangles[y::-2, x::2] > 0 for y in (-1, -2) for x in (0, 1)]
+    count = hit[0].astype(np.uint8) + hit[1] + hit[2] + hit[3]
     silhouette = count >= 2
-    triangle, garment, depth_m = faces[3].copy(), drawing.garment[corners[3]].copy(), drawing.depth_m[corners[3]].copy()
-    sample = np.full((side, side), 3, dtype=np.uint8)
-    for number in (2, 1, 0):  # the first sample that is as its pixel wins
-        corner, face = corners[number], faces[number]
-        alike = (face > 0) == silhouette
-        sample[alike] = number
-        np.copyto(triangle, face, where=alike)
-        np.copyto(garment, drawing.garment[corner], where=alike)
-        np.copyto(depth_m, drawing.depth_m[corner], where=alike)
-    triangle[~silhouette], garment[~silhouette] = 0, 0
-    alpha = np.asarray((count.astype(np.uint16) * 255 + 2) // 4, dtype=np.uint8)
-    return np.asarray(rgb, dtype=np.uint8), alpha, triangle.astype(np.int32) - 1, sample, garment, depth_m
+    # The first sample that is as its pixel speaks for it: of the person in the silhouette, else of what is around.
+    alike = [part == silhouette for part in hit]
+    sample = np.where(alike[0], 0, np.where(alike[1], 1, np.where(alike[2], 2, 3))).astype(np.uint8)
+    at = _first_samples(side) + np.array([0, 1, -2 * side, 1 - 2 * side])[sample]
+    triangle, depth_m = drawing.labels.reshape(-1, 2)[at].transpose(2, 0, 1)
+    garment = drawing.rgba.reshape(-1, 4)[:, 3][at]
+    off = ~silhouette
+    triangle[off], garment[off] = 0, 0
+    alpha = np.array([0, 64, 128, 191, 255], dtype=np.uint8)[count]
+    return np.ascontiguousarray(rgb), alpha, triangle.astype(np.int32) - 1, sample, garment, depth_m.copy()
+
+
+@lru_cache(maxsize=4)
+def _first_samples(side: int) -> npt.NDArray[np.int64]:
+    """Where the first sample of each pixel lies in a drawing of twice the side, row after row, the lowest row first."""
+    row, column = np.mgrid[:side, :side]
+    return np.asarray((2 * side - 1 - 2 * row) * 2 * side + 2 * column)
 
 
 def _spread(

@@ -1,25 +1,28 @@
 #version 330 core
+// Diffuse light from nine spherical-harmonic coefficients (Ramamoorthi and Hanrahan 2001), at the vertices: triangles are small.
 // The attribute locations are given by pyrender.
 layout(location = 0) in vec3 position;
 layout(location = NORMAL_LOC) in vec3 normal;
 layout(location = TEXCOORD_0_LOC) in vec2 texcoord_0;
-layout(location = INST_M_LOC) in mat4 inst_m;
 
-uniform mat4 M;
-uniform mat4 V;
-uniform mat4 P;
+uniform mat4 camera;  // clip space from world
+uniform vec4 gaze;    // depth along the gaze from world
+uniform vec3 sh[9];
 
-out vec3 world_m;
-out vec3 world_normal;
+out vec2 floor_m;
+out vec3 light_even;  // a surface seen from behind has the opposite normal: even - odd
+out vec3 light_odd;
 out vec2 uv;
 out float depth_m;
 
 void main() {
-    vec4 world = M * inst_m * vec4(position, 1.0);
-    vec4 seen = V * world;
-    gl_Position = P * seen;
-    depth_m = -seen.z;
-    world_m = world.xyz;
-    world_normal = mat3(M * inst_m) * normal;
+    gl_Position = camera * vec4(position, 1.0);
+    depth_m = dot(gaze, vec4(position, 1.0));
+    floor_m = position.xz;
     uv = texcoord_0;
+    vec3 n = normalize(normal);
+    const float c1 = 0.429043, c2 = 0.511664, c3 = 0.743125, c4 = 0.886227, c5 = 0.247708;
+    light_even = c1 * sh[8] * (n.x * n.x - n.y * n.y) + c3 * sh[6] * n.z * n.z + c4 * sh[0] - c5 * sh[6]
+        + 2.0 * c1 * (sh[4] * n.x * n.y + sh[7] * n.x * n.z + sh[5] * n.y * n.z);
+    light_odd = 2.0 * c2 * (sh[3] * n.x + sh[1] * n.y + sh[2] * n.z);
 }
