@@ -10,6 +10,7 @@ Shape letters: X vertices, F faces, P points, G H D voxels along x, y, z.
 """
 
 import json
+import logging
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from scipy import ndimage
 from manifests.errors import SyntheticError
 from synthetic.backdrop import Backdrop
 from synthetic.room import SHADOW_SIZE_M, Surface
+
+logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -215,9 +218,25 @@ def _pieces(path: Path) -> list[Surface]:
         ) from error
     if not pieces:
         raise SyntheticError("the mesh has no faces", where=path, hint=_HINT)
-    if not all(np.isfinite(piece.verts_X3).all() for piece in pieces):
-        raise SyntheticError("the mesh has vertices that are no numbers", where=path, hint=_HINT)
+    if not all(_is_whole(piece) for piece in pieces):
+        raise SyntheticError(
+            "the mesh has vertices that are no numbers, or faces without vertices", where=path, hint=_HINT
+        )
+    if all(piece.lit for piece in pieces):
+        logger.warning("%s: no texture or colour of vertices was found, it is drawn in plain colours", path)
     return pieces
+
+
+def _is_whole(piece: Surface) -> bool:
+    """Whether arrays that a stranger's file gave fit each other."""
+    num = len(piece.verts_X3)
+    return (
+        piece.verts_X3.shape == piece.normals_X3.shape == (num, 3)
+        and piece.uvs_X2.shape == (num, 2)
+        and all(bool(np.isfinite(array).all()) for array in (piece.verts_X3, piece.normals_X3, piece.uvs_X2))
+        and int(piece.faces_F3.min()) >= 0
+        and int(piece.faces_F3.max()) < num
+    )
 
 
 def _piece(mesh: Any, path: Path) -> Surface | None:
@@ -233,7 +252,7 @@ def _piece(mesh: Any, path: Path) -> Surface | None:
             return None
         colour = colour ** (1 / 2.2)  # glTF's factors are linear
     if picture is not None and getattr(visual, "uv", None) is not None:
-        uvs, texture, is_photo = np.asarray(visual.uv), _texture(picture, colour[:3], path), True
+        uvs, texture, is_photo = np.asarray(visual.uv)[:, :2], _texture(picture, colour[:3], path), True
     elif getattr(visual, "kind", None) in ("vertex", "face"):
         return _coloured(mesh, faces)
     else:

@@ -12,6 +12,9 @@ from PIL import Image
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
+from manifests.geometry import camera_centre, rays
+from synthetic.room import Surface
+
 # The room, before it is moved to `SHIFT_M`: its inner size, and a table.
 HALF_M, HEIGHT_M = (4.0, 3.0), 2.8
 TABLE_M = ((1.9, 3.1), (0.0, 0.75), (-2.0, -1.0))
@@ -127,6 +130,29 @@ def write_room(path: Path, **how: object) -> Path:
     else:
         scene.export(path)
     return path
+
+
+def cast(surfaces: list[Surface], intrinsics: np.ndarray, camera_from_world: np.ndarray, side_px: int) -> np.ndarray:
+    """What a camera sees of surfaces, (S, S, 3), ray by ray and triangle by triangle: slow, and without OpenGL."""
+    at = np.arange(side_px, dtype=float)
+    gaze = rays(np.stack(np.meshgrid(at, at), axis=-1).reshape(-1, 2), intrinsics, camera_from_world)
+    eye = camera_centre(camera_from_world)
+    nearest, picture = np.full(len(gaze), np.inf), np.zeros((len(gaze), 3), np.uint8)
+    for surface in surfaces:
+        height, width = surface.texture_HWC.shape[:2]
+        for face in surface.faces_F3:
+            a, b, c = surface.verts_X3[face]
+            # eye + t gaze = a + u (b - a) + v (c - a)
+            system = np.stack(np.broadcast_arrays(gaze, a - b, a - c), axis=-1)
+            sound = np.abs(np.linalg.det(system)) > 1e-12
+            t, u, v = np.full((3, len(gaze)), -1.0)
+            t[sound], u[sound], v[sound] = np.linalg.solve(system[sound], (a - eye)[:, None])[..., 0].T
+            hit = (t > 1e-6) & (t < nearest) & (u >= 0) & (v >= 0) & (u + v <= 1)
+            uv = np.stack([1 - u - v, u, v], axis=-1)[hit] @ surface.uvs_X2[face]
+            column = np.minimum((uv[:, 0] * width).astype(int), width - 1)
+            row = np.minimum(((1 - uv[:, 1]) * height).astype(int), height - 1)
+            nearest[hit], picture[hit] = t[hit], surface.texture_HWC[row, column]
+    return picture.reshape(side_px, side_px, 3)
 
 
 def _quad(corner: list[float], along: list[float], rise: list[float]) -> trimesh.Trimesh:
