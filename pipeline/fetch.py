@@ -305,12 +305,13 @@ def fetch_demo(assets: Path, progress: Callable[[str], None], *, wheels: tuple[W
 
 
 BODY = "body.npz"
+HANDS = {"right": "hand_right.npz", "left": "hand_left.npz"}
 
 
 def fetch_all(assets: Path, console: Console) -> None:
     """Bring everything the demo and the tests read into a folder, and say so; see `fetch_demo`.
 
-    The synthetic body is built there too: about ten seconds, once.
+    The synthetic body and hands are built there too: about twenty seconds, once.
     """
     num_new = fetch_demo(assets, lambda text: console.print(text, markup=False, soft_wrap=True))
     if not (assets / BODY).is_file():
@@ -318,6 +319,12 @@ def fetch_all(assets: Path, console: Console) -> None:
 
         with console.status("building the synthetic body"):
             build_body(assets / BODY)
+    hands = {side: assets / name for side, name in HANDS.items()}
+    if not all(path.is_file() for path in hands.values()):
+        from synthetic.hand import build_hands
+
+        with console.status("building the synthetic hands"):
+            build_hands(**hands)
     num_files = sum(len(wheel.files) for wheel in WHEELS) + len(written_files())
     console.print(f"[green]✓[/] [bold]fetch[/]    {num_files} files ({num_new} new) in {assets}", soft_wrap=True)
 

@@ -110,6 +110,12 @@ def build_hand(path: Path, side: Side, *, on_progress: Progress | None = None) -
     return path
 
 
+def build_hands(right: Path, left: Path) -> None:
+    """Build both hands of one person; the left is the right's mirror image, byte for byte what `build_hand` writes."""
+    build_hand(right, "right")
+    write_npz(left, mirror_hand(read_npz(right, HAND_FORMAT, hint="build it again")[0]))
+
+
 def _read_raw_hand(root: Path) -> tuple[RawBody, Any]:
     """Read the right hand with a piece of forearm, cut along a plane and closed there.
 
@@ -571,6 +577,10 @@ class HandModel:
         """Draw plausible poses (N, 16, 3), see `sample_hand_poses`."""
         return sample_hand_poses(rng, self.joints_J3, self.template_X3[self.tip_vertices], num_poses)
 
+    def collides(self, poses_NJ3: Floats) -> npt.NDArray[np.bool_]:
+        """Which poses (N, 16, 3) push a finger into another or into the palm, (N,)."""
+        return _collides(poses_NJ3, np.concatenate([self.joints_J3, self.template_X3[self.tip_vertices]]))
+
 
 def load_hand(path: Path) -> HandModel:
     """Read a hand that `build_hand` wrote, or a MANO that `convert_model` wrote.
@@ -590,6 +600,7 @@ __all__ = [
     "TIPS",
     "HandModel",
     "build_hand",
+    "build_hands",
     "load_hand",
     "mirror_hand",
     "sample_hand_poses",

@@ -17,6 +17,7 @@ from synthetic.hand import (
     TIPS,
     HandModel,
     build_hand,
+    build_hands,
     load_hand,
     mirror_hand,
 )
@@ -239,6 +240,16 @@ def test_no_finger_enters_another_or_the_palm(right: HandModel, poses: np.ndarra
     assert points[over][:, 1].max() < palm_y + 0.01
 
 
+def test_poses_that_pierce_are_told(right: HandModel, poses: np.ndarray) -> None:
+    assert not right.collides(poses).any()
+    folded = np.zeros((2, 16, 3))
+    hinge = poses[np.linalg.norm(poses[:, 5], axis=1).argmax(), 5]
+    folded[1, 4:7] = (
+        np.array([[1.45], [1.9], [1.4]]) * hinge / np.linalg.norm(hinge)
+    )  # the middle finger, through the palm
+    assert right.collides(folded).tolist() == [False, True]
+
+
 def test_hands_open_when_every_draw_pierces_the_palm(right: HandModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("synthetic.hand._BEND_RAD", ((1.45, 1.45), (1.9, 1.9), (1.4, 1.4)))
     poses = right.sample_poses(np.random.default_rng(0), 5)
@@ -290,8 +301,11 @@ def test_other_data_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 @pytest.mark.slow
-def test_building_again_gives_the_same_bytes(left_file: Path, tmp_path: Path) -> None:
+def test_building_again_gives_the_same_bytes(right_file: Path, left_file: Path, tmp_path: Path) -> None:
     steps = []
     again = build_hand(tmp_path / "hand.npz", "left", on_progress=lambda *step: steps.append(step))
     assert steps[-1] == ("reading shapes", 192, 192)
     assert again.read_bytes() == left_file.read_bytes()
+    build_hands(tmp_path / "right.npz", tmp_path / "left.npz")
+    assert (tmp_path / "right.npz").read_bytes() == right_file.read_bytes()
+    assert (tmp_path / "left.npz").read_bytes() == left_file.read_bytes()
