@@ -31,6 +31,7 @@ COLUMNS = [
     "key", "source", "licence", "domain", "split", "subject", "sequence", "instant", "time_s", "view", "track", "segment",
     "phash", "intrinsics", "camera_from_world", "size_px", "surface", "flags",
 ]  # fmt: skip
+PEOPLE = ["source", "subject", "flags"]  # those that tell who may be paired
 LOOK_AT = 1_000_000  # candidates of one kind, at most; or
 OVERSAMPLE = 4  # times the pairs wanted, where that is more
 COVISIBILITY_AT_ONCE = 4096  # pairs, of 4 kB each
@@ -44,7 +45,7 @@ class Sequence:
         crops: their table.
         place: source/split/sequence.
         tail: what names each crop in this place: instant-view-track.
-        people: names of those who are shown: their subject where it is known, else their track.
+        people: those who are shown: source/subject where the subject is known, else place/track.
         person: (n,) whom each crop shows, index into `people`.
         time_s: (n,) NaN where no clock is known.
         phash: (n,).
@@ -73,7 +74,8 @@ class Sequence:
         instant, view, track, subject, surface = (
             crops.column(name).combine_chunks() for name in ("instant", "view", "track", "subject", "surface")
         )
-        who = pc.coalesce(subject, pc.binary_join_element_wise(pa.scalar(place), track, "/")).dictionary_encode()
+        named = pc.binary_join_element_wise(crops.column("source").combine_chunks(), subject, "/")
+        who = pc.coalesce(named, pc.binary_join_element_wise(pa.scalar(place), track, "/")).dictionary_encode()
         poses = _matrices(crops.column("camera_from_world"), 4)
         seen = pc.and_(surface.is_valid(), subject.is_valid()).to_numpy(zero_copy_only=False)
         return cls(
@@ -150,8 +152,8 @@ def sample_pairs(
         recipe: how many of each kind, and which.
         seed: of the build.
         weight: of the source in the training mixture.
-        quotas: by subject, the most pairs of each kind that this sequence may give of him (see `allot`); of all others
-            the recipe tells.
+        quotas: by source/subject, the most pairs of each kind that this sequence may give of a person (see `allot`); of all
+            others the recipe tells.
 
     Returns:
         pairs (PAIRS schema), sorted by kind and keys, and one reject per kind and reason that tells how many candidates
@@ -180,24 +182,34 @@ def sample_pairs(
     return pa.concat_tables(parts), rejects
 
 
-def allot(crops: list[Mapping[str, int]], most: int) -> list[dict[str, int]]:
-    """Share out the pairs of each subject among the sequences that show him, by the number of his crops.
+def count_people(crops: pa.Table) -> Counter[str]:
+    """How many crops of a sequence may be paired, by source/subject of those whose subject is known."""
+    crops = crops.filter(pa.array(~tables.has_flag(crops.column("flags"), EVALUATION)))
+    named = pc.binary_join_element_wise(crops.column("source"), crops.column("subject"), "/")
+    return Counter({row["values"]: row["counts"] for row in named.drop_null().value_counts().to_pylist()})
+
+
+def allot(crops: list[Counter[str]], most: int) -> list[dict[str, int]]:
+    """Share out the pairs of each person among the sequences that show him, by the number of his crops.
 
     Args:
         crops: per sequence, how many crops show whom.
-        most: pairs of one subject in all sequences.
+        most: pairs of one person in all sequences.
 
     Returns:
-        per sequence, the most pairs of each subject. They add up to `most` for each.
+        per sequence, the most pairs of each person. They add up to `most` for each.
     """
     total, before = Counter[str](), Counter[str]()
     for counts in crops:
         total.update(counts)
     quotas = []
     for counts in crops:
-        after = before + Counter(counts)
-        quotas.append({who: after[who] * most // total[who] - before[who] * most // total[who] for who in counts})
-        before = after
+        quota = {}
+        for who, count in counts.items():
+            after = before[who] + count
+            quota[who] = after * most // total[who] - before[who] * most // total[who]
+            before[who] = after
+        quotas.append(quota)
     return quotas
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Literal
 
+from manifests.sample import MAX_FURTHER
 from manifests.types import KEY_PART, Split
 from pipeline.parsers.label_maps import LABEL_MAPS
 from synthetic.scene import SceneRecipe
@@ -241,6 +242,8 @@ class PairRecipe:
                 raise ValueError(f"{name} has nothing to sort: {kind} is 0")
         if self.num_views < 2 or (self.mixed_tuples and self.num_views < 3):
             raise ValueError("num_views must be at least 2, and 3 with mixed_tuples")
+        if self.num_views > 2 + MAX_FURTHER:
+            raise ValueError(f"num_views {self.num_views} must be at most {2 + MAX_FURTHER}")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature {self.temperature} must be above 0")
 
@@ -372,7 +375,7 @@ def body() -> BuildRecipe:
 
 def hand() -> BuildRecipe:
     """The data of CroCo-Hand: InterHand2.6M, cross-view and cross-pose in equal number (paper, section 3)."""
-    return replace(dataset("interhand"), name="hand")
+    return replace(dataset("interhand"), name="hand", pair=PairRecipe(equal_kinds=True))
 
 
 def hand_plus() -> BuildRecipe:

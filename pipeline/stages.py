@@ -21,7 +21,7 @@ from manifests.types import EVALUATION
 from pipeline.crop import crop_recording
 from pipeline.guard import guarded
 from pipeline.ingest import RecordingWork, find_recordings, list_frames, states_of
-from pipeline.pairs import COLUMNS, sample_pairs
+from pipeline.pairs import COLUMNS, PEOPLE, allot, count_people, sample_pairs
 from pipeline.parse import DEVICE, HumanParser, build_parser, require_device
 from pipeline.recipes import BuildRecipe, SourceRecipe
 from pipeline.render import Studio, render_scene
@@ -181,12 +181,13 @@ class Pairs(Stage):
     """Draw pairs from the tables alone."""
 
     name: ClassVar[str] = "pairs"
+    version: ClassVar[int] = 2
     recipe: BuildRecipe
     out: Path
 
     @override
     def plan(self) -> Plan:
-        """A unit is a sequence."""
+        """A unit is a sequence. Quotas of subjects, who may be in several, are shared out here."""
         units, weights = [], source_weights(self.recipe)
         for stage, needed in (("renders", self.recipe.render), ("crops", self.recipe.sources)):
             if needed:
@@ -196,6 +197,12 @@ class Pairs(Stage):
                     own = {source: weight for source, weight in weights.items() if name.startswith(f"{source}-")}
                     path = self.out / stage / f"{name}.crops.parquet"
                     units.append(Unit(name, path, recipe={"weights": own}, inputs={stage: stamp}))
+        if (most := self.recipe.pair.per_subject) is not None:
+            shown = [count_people(tables.read("crops", unit.work, columns=PEOPLE)) for unit in units]
+            units = [
+                replace(unit, recipe=unit.recipe | {"quotas": quotas})
+                for unit, quotas in zip(units, allot(shown, most), strict=True)
+            ]
         decides = {"pair": self.recipe.pair, "seed": self.recipe.seed}
         return Plan(recipe=decides, inputs={}, units=tuple(units))
 
@@ -204,7 +211,8 @@ class Pairs(Stage):
         """Draw one sequence's pairs."""
         crops = tables.read("crops", unit.work, columns=COLUMNS)
         weight = source_weights(self.recipe)[crops.column("source")[0].as_py()] if crops.num_rows else 1.0
-        pairs, rejects = sample_pairs(crops, self.recipe.pair, seed=self.recipe.seed, weight=weight)
+        quotas = unit.recipe.get("quotas", {})
+        pairs, rejects = sample_pairs(crops, self.recipe.pair, seed=self.recipe.seed, weight=weight, quotas=quotas)
         out.table("pairs", pairs)
         out.reject(rejects)
 
@@ -262,9 +270,10 @@ class Shards(Stage):
 
 
 def source_weights(recipe: BuildRecipe) -> dict[str, float]:
-    """The share of each source in the training mixture, relative to the others."""
+    """The share of each source in the training mixture, relative to the others, evened out by the temperature."""
     weights = {source.name: source.weight for source in recipe.sources}
-    return weights | ({SYNTHETIC: recipe.render_weight} if recipe.render else {})
+    weights |= {SYNTHETIC: recipe.render_weight} if recipe.render else {}
+    return {name: weight ** (1 / recipe.pair.temperature) for name, weight in weights.items()}
 
 
 def source_licences(recipe: BuildRecipe, out: Path) -> dict[str, str]:

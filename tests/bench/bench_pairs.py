@@ -70,7 +70,7 @@ sources = tuple(type(base.sources[0])(kind="videos", name=name) for name in ("do
 stage = stages.Pairs(type(base)(name="bench", sources=sources, pair=from_mapping(PairRecipe, recipe, where="bench")), out)
 rows = 0
 for name in names:
-    unit = Unit(name, crops / f"{name}.crops.parquet")
+    unit = Unit(name, crops / f"{name}.crops.parquet", recipe={})
     with UnitWriter(out, stage="pairs", unit=name, fingerprint="0" * 64) as writer:
         stage.run(unit, writer, None, lambda done, total: None)
         rows += writer.counts["pairs"]

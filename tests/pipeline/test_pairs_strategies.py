@@ -2,6 +2,9 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,13 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests import table as tables
+from manifests.commit import UnitWriter
 from manifests.surface import SURFACE_CELLS, covisibility
 from manifests.types import PairKind, Reason
 from pipeline.candidates import accept, apportion, group_rows, in_random_order, rank_in_class
-from pipeline.pairs import Sequence, allot, candidates_of, sample_pairs
-from pipeline.recipes import PairRecipe, Strata
+from pipeline.pairs import Sequence, allot, candidates_of, count_people, sample_pairs
+from pipeline.recipes import RECIPES, BuildRecipe, PairRecipe, SourceRecipe, Strata
+from pipeline.stages import Pairs, source_weights
+from synthetic.scene import SceneRecipe
 from tests.support.crops import crop_row, recording
-from tests.support.many_crops import Shape, many_crops
+from tests.support.many_crops import Shape, many_crops, write_crops
 
 EVERY = PairRecipe(cross_view=10**6, cross_pose=10**6, min_dt_s=0.0, min_hash_distance=0)
 
@@ -31,8 +37,8 @@ shapes = st.builds(
 )
 
 
-def draw(crops: pa.Table, recipe: PairRecipe, seed: int = 0, **quotas: int) -> pa.Table:
-    return sample_pairs(crops, recipe, seed=seed, weight=1.0, quotas=quotas)[0]
+def draw(crops: pa.Table, recipe: PairRecipe, seed: int = 0, **other: Any) -> pa.Table:
+    return sample_pairs(crops, recipe, seed=seed, weight=1.0, **other)[0]
 
 
 def of_kind(pairs: pa.Table, kind: PairKind) -> list[dict]:
@@ -183,7 +189,7 @@ def test_thinning_for_equal_kinds_keeps_the_strata() -> None:
 def test_quotas_of_subjects_hold_in_the_sequence_and_others_fall_back_on_the_recipe() -> None:
     crops = many_crops("rec7", Shape(source="rig", views=3, instants=60, people=3, num_subjects=50))
     person = person_of(crops)  # s7, s8, s9
-    pairs = draw(crops, PairRecipe(per_subject=20), s7=5, s9=0)
+    pairs = draw(crops, PairRecipe(per_subject=20), quotas={"rig/s7": 5, "rig/s9": 0})
     assert Counter((row["kind"], person[row["target"]]) for row in pairs.to_pylist()) == {
         (kind.value, name): count for kind in PairKind for name, count in (("s7", 5), ("s8", 20))
     }
@@ -193,7 +199,7 @@ def test_quotas_of_subjects_hold_in_the_sequence_and_others_fall_back_on_the_rec
     st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(1, 50), max_size=3), max_size=6), st.integers(1, 1000)
 )
 def test_allotted_quotas_add_up_for_each_subject(counts, most) -> None:
-    quotas = allot(counts, most)
+    quotas = allot([Counter(count) for count in counts], most)
     assert [set(quota) for quota in quotas] == [set(count) for count in counts]
     for who in {who for count in counts for who in count}:
         total = sum(count.get(who, 0) for count in counts)
@@ -319,6 +325,70 @@ def test_one_body_known_from_only_some_views_tells_what_it_can() -> None:
     assert told == {None, 1.0}
 
 
+def stage_of(out: Path, pair: PairRecipe, **recordings: Shape) -> Pairs:
+    """The pair stage of a build whose crops are complete."""
+    (out / "crops").mkdir(parents=True)
+    for name, shape in recordings.items():
+        write_crops(out / "crops", name, shape)
+    sources = {shape.source for shape in recordings.values()}
+    return Pairs(
+        BuildRecipe(
+            name="test", sources=tuple(SourceRecipe(kind="videos", name=name) for name in sorted(sources)), pair=pair
+        ),
+        out,
+    )
+
+
+def run(stage: Pairs) -> dict[str, pa.Table]:
+    """Plan and run all units; pairs by unit."""
+    found = {}
+    (stage.out / "pairs").mkdir()
+    for unit in stage.plan().units:
+        with UnitWriter(stage.out / "pairs", stage="pairs", unit=unit.id, fingerprint="0" * 64) as out:
+            stage.run(unit, out, None, lambda _done, _total: None)
+        found[unit.id] = tables.read("pairs", stage.out / "pairs" / f"{unit.id}.pairs.parquet")
+    return found
+
+
+def test_one_person_in_several_recordings_has_one_quota(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.stages.require", lambda *_: None)
+    rig = Shape(source="rig", views=3, instants=40, num_subjects=2)
+    other = Shape(source="other", views=3, instants=40, num_subjects=2)  # of the same names, but another source
+    stage = stage_of(tmp_path, PairRecipe(per_subject=31), rec0=rig, rec2=rig, rec1=rig, rec4=rig, rec6=other)
+    assert {unit: [len(of_kind(pairs, kind)) for kind in PairKind] for unit, pairs in run(stage).items()} == {
+        "other-rec6": [31, 31],
+        "rig-rec0": [10, 10],  # s0
+        "rig-rec1": [31, 31],  # s1
+        "rig-rec2": [10, 10],  # s0
+        "rig-rec4": [11, 11],  # s0
+    }
+
+
+def test_crops_of_evaluation_sets_do_not_count_for_quotas() -> None:
+    crops = many_crops("rec7", Shape(source="rig", views=3, instants=4, num_subjects=2))
+    assert count_people(crops) == {"rig/s1": 12}
+    flags = [["evaluation"] if row < 5 else [] for row in range(12)]
+    place = crops.schema.get_field_index("flags")
+    held_back = crops.set_column(place, crops.schema.field("flags"), pa.array(flags, pa.list_(pa.string())))
+    assert count_people(held_back) == {"rig/s1": 7}
+
+
+def test_temperature_evens_out_the_weights_of_sources(tmp_path, monkeypatch) -> None:
+    sources = (SourceRecipe(kind="videos", name="a", weight=16.0), SourceRecipe(kind="videos", name="b"))
+    recipe = BuildRecipe(name="test", sources=sources, render=SceneRecipe(), render_weight=0.25)
+    assert source_weights(recipe) == {"a": 16.0, "b": 1.0, "synthetic": 0.25}
+    even = replace(recipe, pair=PairRecipe(temperature=2.0))
+    assert source_weights(even) == {"a": 4.0, "b": 1.0, "synthetic": 0.5}
+    monkeypatch.setattr("pipeline.stages.require", lambda *_: None)
+    stage = stage_of(tmp_path, even.pair, rec0=Shape(source="a", views=2, instants=3))
+    stage.recipe = replace(even, render=None)
+    assert set(run(stage)["a-rec0"].column("weight").to_pylist()) == {4.0}
+
+
+def test_hands_are_paired_in_equal_number() -> None:
+    assert RECIPES["hand"]().pair.equal_kinds
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -329,6 +399,7 @@ def test_one_body_known_from_only_some_views_tells_what_it_can() -> None:
         ({"time_gap_s": Strata(edges=(-1, 2), shares=(1,))}, r"edges of time_gap_s must be in \[0, inf\]"),
         ({"cross_pose": 0, "time_gap_s": Strata(edges=(0, 2), shares=(1,))}, "time_gap_s has nothing to sort"),
         ({"num_views": 1}, "num_views must be at least 2"),
+        ({"num_views": 17}, "num_views 17 must be at most 16"),
         ({"mixed_tuples": True}, "and 3 with mixed_tuples"),
         ({"temperature": 0.0}, "temperature 0.0 must be above 0"),
     ],
