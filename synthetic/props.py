@@ -74,15 +74,15 @@ def sample_surface(rng: np.random.Generator, kinds: Sequence[str], tile_m: tuple
 
 
 def sample_furniture(rng: np.random.Generator, half_m: tuple[float, float]) -> tuple[Prop, ...]:
-    """Draw four to ten things along the walls of a room, facing inwards, at most 0.55 m deep.
+    """Draw things along the walls of a room, facing inwards, at most 0.55 m deep, none in another.
 
     Args:
         rng: source of randomness.
         half_m: half the inner width of the room along x and z.
     """
     covers = [sample_surface(rng, (*WALL_KINDS, "check", "camo"), (0.4, 1.2)) for _ in range(2)]
-    props = []
-    for _ in range(int(rng.integers(4, 11))):
+    props: list[Prop] = []
+    for _ in range(int(rng.integers(6, 17))):
         kind = _choose(rng, _ALONG_WALLS)
         size = rng.uniform(*_SIZES_M[kind])
         wall, along = int(rng.integers(4)), rng.uniform(-1.0, 1.0)
@@ -90,7 +90,9 @@ def sample_furniture(rng: np.random.Generator, half_m: tuple[float, float]) -> t
         across, free = (half_m if wall < 2 else half_m[::-1]) - np.array([size[2], size[0]]) / 2.0 - 0.02
         inwards, beside = np.array([np.sin(turn), np.cos(turn)]), np.array([np.cos(turn), -np.sin(turn)])
         x, z = beside * along * free - inwards * across
-        props.append(_prop(rng, kind, (float(x), float(z)), size, turn, covers[int(rng.integers(2))]))
+        prop = _prop(rng, kind, (float(x), float(z)), size, turn, covers[int(rng.integers(2))])
+        if all(_apart(prop, other) for other in props):
+            props.append(prop)
     return tuple(props)
 
 
@@ -124,12 +126,11 @@ def sample_occluders(
             x, z = gaze * (nearest + away * max(farthest - nearest, 0.0)) + aside * np.array([-gaze[1], gaze[0]])
             prop = _prop(rng, kind, (float(x), float(z)), size, yaw, covers[int(rng.integers(2))])
             clear = np.linalg.norm(eyes[:, [0, 2]] - (x, z), axis=1) > radius + 0.3
-            apart = all(np.linalg.norm(np.subtract(prop.centre_m, other.centre_m)) > radius for other in props)
             hidden = [hidden_share(camera, (*props, prop)) for camera in cameras]
             if (
                 np.hypot(x, z) >= nearest
                 and (clear | (eyes[:, 1] > size[1] + 0.3)).all()
-                and apart
+                and all(_apart(prop, other) for other in props)
                 and max(hidden) <= _MOST_HIDDEN
                 and hidden_share(cameras[view], (prop,)) >= _LEAST_HIDDEN
             ):
@@ -174,6 +175,14 @@ def _prop(
         pattern = Pattern(kind="plain", colours=colours, tile_m=1.0, seed=pattern.seed)
     width, height, depth = (float(value) for value in size)
     return Prop(kind=kind, centre_m=centre_m, size_m=(width, height, depth), yaw_rad=yaw_rad, pattern=pattern)
+
+
+def _apart(prop: Prop, other: Prop) -> bool:
+    return float(np.hypot(*np.subtract(prop.centre_m, other.centre_m))) > (_radius_m(prop) + _radius_m(other)) * 0.9
+
+
+def _radius_m(prop: Prop) -> float:
+    return float(np.hypot(prop.size_m[0], prop.size_m[2])) / 2.0
 
 
 def _choose(rng: np.random.Generator, chances: dict[Kind, float]) -> Kind:

@@ -5,7 +5,7 @@ Shape letters: X vertices, F faces, H W picture, C channels, N boxes, L leaves.
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -82,7 +82,8 @@ def build_room(room: Room) -> list[Surface]:
     tiles = np.array([2 * wide, 2 * deep]) / room.floor.tile_m
     surfaces = [_surface(floor, floor.uvs_X2 * tiles, _bytes(tile(room.floor)), is_floor=True)]
     ceiling = _quad([-wide, height, -deep], [2 * wide, 0, 0], [0, 0, 2 * deep])
-    surfaces.append(_surface(ceiling, ceiling.uvs_X2, _ceiling_picture(room)))
+    bounced = replace(ceiling, normals_X3=-ceiling.normals_X3)  # the floor lights it about as the floor is lit
+    surfaces.append(_surface(bounced, ceiling.uvs_X2, _ceiling_picture(room)))
     walls = (
         ([-wide, 0, -deep], [2 * wide, 0, 0]),
         ([wide, 0, -deep], [0, 0, 2 * deep]),
@@ -386,8 +387,9 @@ def _wall_picture(
     edge = max(2, round(pattern.tile_m * px_per_m))
     small = np.asarray(cv2.resize(tile_HWC, (edge, edge), interpolation=cv2.INTER_AREA), dtype=np.uint8)
     picture = np.tile(small, (-(-height // edge), -(-width // edge), 1))[-height:, :width].copy()
-    for _ in range(int(rng.integers(2, 7))):
-        _hang(picture, px_per_m, art, rng)
+    taken: list[tuple[float, float]] = []
+    for _ in range(int(rng.integers(3, 9))):
+        _hang(picture, px_per_m, art, taken, rng)
     board = np.array(pattern.colours[2]) * rng.uniform(0.6, 1.6)
     picture[height - round(rng.uniform(0.06, 0.16) * px_per_m) :] = _bytes(board)
     return picture
@@ -442,14 +444,19 @@ def _art(rng: np.random.Generator) -> Bytes:
     return _bytes(tile(Pattern(kind=kind, colours=colours, tile_m=1.0, seed=int(rng.integers(2**31)))))
 
 
-def _hang(picture: Bytes, px_per_m: float, art: Bytes, rng: np.random.Generator) -> None:
-    """Put one door, window or framed picture on a wall, in place."""
+def _hang(
+    picture: Bytes, px_per_m: float, art: Bytes, taken: list[tuple[float, float]], rng: np.random.Generator
+) -> None:
+    """Put one door, window or framed picture on a wall, in place, unless its stretch of the wall is taken."""
     height_m, length_m = picture.shape[0] / px_per_m, picture.shape[1] / px_per_m
     kind = str(rng.choice(("door", "window", "frame"), p=(0.25, 0.3, 0.45)))
     wide = {"door": rng.uniform(0.8, 1.1), "window": rng.uniform(0.9, 2.0), "frame": rng.uniform(0.4, 1.3)}[kind]
     high = {"door": 2.05, "window": rng.uniform(0.9, 1.5), "frame": rng.uniform(0.4, 1.1)}[kind]
     low = {"door": 0.0, "window": rng.uniform(0.8, 1.0), "frame": rng.uniform(0.9, 1.5)}[kind]
     left = rng.uniform(0.3, length_m - wide - 0.3)
+    if any(left < end + 0.1 and start < left + wide + 0.1 for start, end in taken):
+        return
+    taken.append((left, left + wide))
     x0, x1 = (round(v * px_per_m) for v in (left, left + wide))
     y0, y1 = (round((height_m - v) * px_per_m) for v in (min(low + high, height_m - 0.2), low))
     rim = max(2, round(rng.uniform(0.03, 0.08) * px_per_m))

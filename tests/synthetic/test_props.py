@@ -95,7 +95,7 @@ def test_what_stands_behind_the_person_hides_nothing() -> None:
 def test_furniture_stands_inside_along_the_walls(seed: int) -> None:
     half = tuple(np.random.default_rng(seed).uniform(3.0, 9.0, 2).tolist())
     props = sample_furniture(np.random.default_rng(seed), half)
-    assert 4 <= len(props) <= 10
+    assert 3 <= len(props) <= 16
     for prop in props:
         verts = mesh((prop,)).vertices
         low, high = verts.min(axis=0), verts.max(axis=0)

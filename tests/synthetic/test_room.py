@@ -39,7 +39,9 @@ def test_a_room_is_closed_and_follows_from_its_data(index: int) -> None:
     assert [surface.is_floor for surface in surfaces] == [True] + [False] * (len(surfaces) - 1)
     centre = np.array([0.0, room.height_m / 2, 0.0])
     for surface in surfaces[:6]:
-        assert ((centre - surface.verts_X3) * surface.normals_X3).sum(axis=1).min() > 0, "it is seen from inside"
+        corners = surface.verts_X3[surface.faces_F3]
+        facing = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        assert ((centre - corners[:, 0]) * facing).sum(axis=1).min() > 0, "it is seen from inside"
     area = sum(
         np.linalg.norm(np.cross(v[1] - v[0], v[3] - v[0])) for v in (surface.verts_X3 for surface in surfaces[:6])
     )
