@@ -90,7 +90,7 @@ def _parse_obj(path: Path) -> tuple[int, Floats, Ints]:
             raise SyntheticError(f"{path.name} has {path.stat().st_size >> 20} MiB", where=path, hint=_UV_HINT)
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                number += 1  # noqa: SIM113 - read after the loop breaks
+                number += 1
                 head, *rest = line.split() or [""]
                 if head == "v":
                     num_vertices += 1
