@@ -39,7 +39,7 @@ _GROUP = ["split", "source", "domain"]
 # What of a crop goes into a sample's JSON, beside its key.
 _CROP_META = ["instant", "view", "track", "intrinsics", "camera_from_world", "silhouette_from", "keypoints_set", "keypoints_px", "side", "flags"]  # fmt: skip
 _CROP_COLUMNS = ["key", "jpeg", "silhouette", *_CROP_META]
-_PAIR_META = ["kind", "source", "licence", "domain", "split", "dt_s", "view_angle_rad", "covisibility"]
+_PAIR_META = ["kind", "source", "licence", "domain", "split", "subject", "dt_s", "view_angle_rad", "covisibility"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +169,22 @@ def _count(path: Path) -> Counter[Group]:
     return found
 
 
+def mix(work: ShardWork) -> tuple[dict[str, list[Portion]], Ints, Ints]:
+    """Where the pairs of a shard's block stand; the shard takes the places from `start` to `stop`.
+
+    Returns:
+        the portions by sequence; and for each place, (n,), the index of its sequence and the row in that sequence's portions.
+    """
+    portions: dict[str, list[Portion]] = {}
+    for portion in work.portions:
+        portions.setdefault(portion.unit, []).append(portion)
+    sizes = np.array([sum(portion.size for portion in mine) for mine in portions.values()])
+    mixed = shuffled(int(sizes.sum()), work.seed, "block", work.block)
+    sequence = np.repeat(np.arange(len(sizes)), sizes)
+    row = np.arange(len(sequence)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return portions, sequence[mixed], row[mixed]
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """The pairs of a block, in the order of their places, and the crops that they show.
@@ -207,11 +223,9 @@ class BlockReader:
 def read_block(root: Path, work: ShardWork) -> Block:
     """Read the pairs of a shard's block and their crops from the stage folders of a build."""
     group, seed = work.group, work.seed
-    places: dict[str, list[Portion]] = {}
-    for portion in work.portions:
-        places.setdefault(portion.unit, []).append(portion)
-    pairs, crops, rows, sequence, row = [], [], [], [], []
-    for index, (unit, mine) in enumerate(places.items()):
+    portions, sequence, row = mix(work)
+    pairs, crops, rows = [], [], []
+    for unit, mine in portions.items():
         data = tables.read("pairs", root / "pairs" / f"{unit}.pairs.parquet")
         wanted = [pc.equal(data.column(name), value) for name, value in zip(_GROUP, group, strict=True)]
         own = np.flatnonzero(np.logical_and.reduce([column.to_numpy() for column in wanted]))
@@ -221,10 +235,7 @@ def read_block(root: Path, work: ShardWork) -> Block:
         pairs.append(data.take(pa.array(chosen)))
         crops.append(_read_crops(root, unit, pairs[-1]))
         rows.append({key: at for at, key in enumerate(crops[-1].column("key").to_pylist())})
-        sequence.append(np.full(len(chosen), index))
-        row.append(np.arange(len(chosen)))
-    mixed = shuffled(sum(map(len, row)), seed, "block", work.block)
-    return Block(pairs, crops, rows, np.concatenate(sequence)[mixed], np.concatenate(row)[mixed])
+    return Block(pairs, crops, rows, sequence, row)
 
 
 def _read_crops(root: Path, unit: str, pairs: pa.Table) -> pa.Table:
