@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from manifests.errors import SyntheticError
 from synthetic.body import EXTRA_JOINTS, BodyModel
+from synthetic.labels import LIMB_M
 from synthetic.motion import Clip, ground_shift
 from synthetic.scene import Scene
 from synthetic.wardrobe import PARTS, Outfit, Wardrobe
@@ -30,8 +31,10 @@ class Dressed:
 
     Attributes:
         texture_SS4: (S, S, 4) uint8, RGB and what each texel is (`Figure.garments`); row 0 is texture coordinate v = 0.
-        faces_T: (T,) which faces of the model are shown: first those of closed surfaces, then skirts and hair.
+        faces_T: (T,) which faces of the model are shown: first those of closed surfaces, then skirts and hair, then what is
+            no part of the person, as the sleeve of a hand: it is drawn, but is in no label.
         num_closed: how many are of closed surfaces, whose backs nobody sees.
+        num_own: how many are of the person.
         verts_T3: (T, 3) their vertices.
         corners_K2: (K, 2) different pairs of (vertex, texture coordinate), which is what a GPU calls a vertex.
         triangles_T3: (T, 3) the same triangles, as indices into `corners_K2`.
@@ -40,6 +43,7 @@ class Dressed:
     texture_SS4: Bytes
     faces_T: Ints
     num_closed: int
+    num_own: int
     verts_T3: Ints
     corners_K2: Ints
     triangles_T3: Ints
@@ -83,6 +87,7 @@ class Figure(Protocol):
         group_F: (F,) which layer a face belongs to: skin, skirt, hair, ...
         joints_set: name of the joints, as "smpl24".
         garments: what the alpha of textures counts, from 0 "background".
+        limb_m: a joint lies at most this far under the surface of its own limb, clothes included.
     """
 
     faces_F3: Ints
@@ -93,6 +98,7 @@ class Figure(Protocol):
     group_F: Ints
     joints_set: str
     garments: tuple[str, ...]
+    limb_m: float
 
     def dress(self, scene: Scene) -> Dressed:
         """Draw the look of a scene's person."""
@@ -116,6 +122,7 @@ class BodyFigure:
 
     joints_set: str = "smpl24"
     garments: tuple[str, ...] = PARTS
+    limb_m: float = LIMB_M
 
     def __init__(self, body: BodyModel, clips: Mapping[str, Clip]) -> None:
         self._body = body
@@ -136,6 +143,7 @@ class BodyFigure:
             texture_SS4=outfit.texture_SS4,
             faces_T=outfit.face_ids_F[order],
             num_closed=int((~is_open).sum()),
+            num_own=len(order),
             verts_T3=outfit.faces_F3[order],
             corners_K2=outfit.corners_K2,
             triangles_T3=outfit.triangles_F3[order],

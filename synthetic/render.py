@@ -169,9 +169,11 @@ class Renderer:
             camera_from_world=pose,
             joints_m=posed.joints_J3,
             joints_xy_px=joints_xy_px,
-            joint_visible=joint_visibility(joints_xy_px, joint_depth_m, depth_m, silhouette),
+            joint_visible=joint_visibility(
+                joints_xy_px, joint_depth_m, depth_m, silhouette, under_m=self.figure.limb_m
+            ),
             keypoints_px={
-                name: _keypoints(points_m, intrinsics, pose, depth_m, silhouette)
+                name: _keypoints(points_m, intrinsics, pose, depth_m, silhouette, self.figure.limb_m)
                 for name, points_m in posed.keypoints.items()
             },
             parameters=in_camera(posed.parameters, posed.root_3, pose),
@@ -184,8 +186,9 @@ class Renderer:
     def _set(self, scene: Scene, instant: int) -> tuple[Dressed, Posed, Stage]:
         """Dress, pose and light what the view before did not have."""
         now = self._now
-        if now.dressed is None or now.look != scene.look:
-            now.dressed, now.look, now.moment = self.figure.dress(scene), scene.look, None
+        look = (scene.look, scene.hand, scene.side, scene.betas)
+        if now.dressed is None or now.look != look:
+            now.dressed, now.look, now.moment = self.figure.dress(scene), look, None
             now.person_texture = self._gl.texture(now.dressed.texture_SS4[::-1], tiles=False)
         if now.walls is None or now.room != scene.room:
             surfaces = build_room(scene.room)
@@ -195,25 +198,27 @@ class Renderer:
             now.room = scene.room
         if now.posed is None or now.stage is None or now.moment != (scene, instant):
             posed = self.figure.pose(scene, instant, now.dressed)
-            person = self._person(posed, now.dressed)
+            person, worn = self._person(posed, now.dressed)
             shadow = self._gl.texture(floor_shadow(posed.framed_N3, scene.light), tiles=False)
             floor = self._gl.surface(now.floor, texture=now.floor_texture, shadow=shadow)
-            now.posed, now.stage, now.moment = posed, self._gl.stage(person, [*now.walls, floor]), (scene, instant)
+            stage = self._gl.stage(person, [*worn, *now.walls, floor])
+            now.posed, now.stage, now.moment = posed, stage, (scene, instant)
         return now.dressed, now.posed, now.stage
 
-    def _person(self, posed: Posed, dressed: Dressed) -> list[Any]:
-        """The closed surfaces, whose backs are not drawn, and the open ones, whose are."""
-        corners, closed = dressed.corners_K2, dressed.num_closed
+    def _person(self, posed: Posed, dressed: Dressed) -> tuple[list[Any], list[Any]]:
+        """The person: closed surfaces, whose backs are not drawn, and open ones, whose are. And what is not the person's own."""
+        corners, closed, own = dressed.corners_K2, dressed.num_closed, dressed.num_own
         verts, normals = posed.verts_X3[corners[:, 0]], posed.normals_X3[corners[:, 0]]
         uvs = self.figure.uvs_U2[corners[:, 1]]
-        return [
-            self._gl.mesh(verts, normals, uvs, triangles, self._now.person_texture, double_sided=double_sided)
-            for triangles, double_sided in (
-                (dressed.triangles_T3[:closed], False),
-                (dressed.triangles_T3[closed:], True),
-            )
-            if len(triangles)
-        ]
+
+        def meshes(first: int, last: int, *, double_sided: bool) -> list[Any]:
+            triangles, texture = dressed.triangles_T3[first:last], self._now.person_texture
+            if not len(triangles):
+                return []
+            return [self._gl.mesh(verts, normals, uvs, triangles, texture, double_sided=double_sided)]
+
+        person = meshes(0, closed, double_sided=False) + meshes(closed, own, double_sided=True)
+        return person, meshes(own, len(dressed.triangles_T3), double_sided=True)
 
 
 def _downsample(drawing: Drawing) -> tuple[Bytes, Bytes, npt.NDArray[np.int32], Bytes, Bytes, Floats32]:
@@ -258,7 +263,9 @@ def _spread(
     return image
 
 
-def _keypoints(points_m: Floats, intrinsics: Floats, pose: Floats, depth_m: Floats32, silhouette: Bools) -> Floats:
+def _keypoints(
+    points_m: Floats, intrinsics: Floats, pose: Floats, depth_m: Floats32, silhouette: Bools, limb_m: float
+) -> Floats:
     xy_px, along_m = project(points_m, intrinsics, pose)
-    visible = joint_visibility(np.asarray(xy_px), np.asarray(along_m), depth_m, silhouette)
+    visible = joint_visibility(np.asarray(xy_px), np.asarray(along_m), depth_m, silhouette, under_m=limb_m)
     return np.concatenate([xy_px, visible[:, None]], axis=1)

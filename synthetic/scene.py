@@ -17,6 +17,7 @@ from manifests.errors import RecipeError
 from manifests.recipes import from_mapping
 from manifests.seeds import rng_for, seed_for
 from synthetic.camera import TARGET_M, Camera, Framing, Rig, Side, sample_rig
+from synthetic.hand_looks import HAND_M, Hand, sample_hand
 from synthetic.looks import Look, sample_look
 from synthetic.patterns import FLOOR_KINDS, WALL_KINDS, Colour, Pattern
 from synthetic.props import PERSON_M, Prop, muted, sample_furniture, sample_occluders, sample_surface
@@ -244,7 +245,8 @@ class Scene:
         room: the background.
         occluders: what stands between some cameras and the person.
         framing: what of the person the images show.
-        side: which hand, for framing "hands".
+        side: which hand, for framing "hands" and in scenes of a hand.
+        hand: its looks and movement, in scenes of a hand.
         sensor: faults of the cameras, or none.
         image_px: side of the square images.
     """
@@ -261,6 +263,7 @@ class Scene:
     occluders: tuple[Prop, ...]
     framing: Framing
     side: Side | None
+    hand: Hand | None
     sensor: Sensor | None
     image_px: int
 
@@ -316,15 +319,21 @@ def sample_scene(recipe: SceneRecipe, seed: int, scene: int) -> Scene:
         elevation_rad=(float(np.deg2rad(recipe.elevation_min_deg)), float(np.deg2rad(recipe.elevation_max_deg))),
         distance_m=(recipe.distance_min_m, recipe.distance_max_m),
         person_share=(recipe.person_share_min, recipe.person_share_max),
+        target_m=HAND_M if recipe.domain == "hand" else TARGET_M,
     )
     clip = str(recipe.clips[int(rng.integers(len(recipe.clips)))])
     room = _sample_room(rng, cameras)
     framing, side = _sample_framing(recipe, rng_for(seed, "framing", *names))
+    betas = tuple(np.clip(person.normal(0.0, 1.0, 10), -2.0, 2.0).round(4).tolist())
+    look = sample_look(person)
+    hand = None
+    if recipe.domain == "hand":
+        hand = sample_hand(rng_for(seed, "hand", *names), rng_for(seed, "hands", identity), look, cameras)
     return Scene(
         index=scene,
         identity=f"p{identity:04d}",
-        betas=tuple(np.clip(person.normal(0.0, 1.0, 10), -2.0, 2.0).round(4).tolist()),
-        look=sample_look(person),
+        betas=betas,
+        look=look,
         clip=clip,
         phases=tuple(sorted(float(p) for p in (start + steps) % 1.0)),
         cameras=cameras,
@@ -333,6 +342,7 @@ def sample_scene(recipe: SceneRecipe, seed: int, scene: int) -> Scene:
         occluders=sample_occluders(rng_for(seed, "occluders", *names), recipe.num_occluders, cameras, room.height_m),
         framing=framing,
         side=side,
+        hand=hand,
         sensor=_sensor(recipe, seed_for(seed, "sensor", *names)),
         image_px=recipe.image_px,
     )
@@ -384,7 +394,7 @@ def _sample_framing(recipe: SceneRecipe, rng: np.random.Generator) -> tuple[Fram
     )
     left: bool = rng.random() < 0.5
     side: Side = "left" if left else "right"
-    return framing, side if framing == "hands" else None
+    return framing, side if framing == "hands" or recipe.domain == "hand" else None
 
 
 def _sensor(recipe: SceneRecipe, seed: int) -> Sensor | None:
