@@ -32,7 +32,7 @@ _END = bytes(2 * tarfile.BLOCKSIZE)
 class Sample:
     """One pair with its bytes.
 
-    `meta` holds plain JSON: kind, source, domain, split, dt_s, view_angle_rad, covisibility and, per role (target, reference,
+    `meta` holds plain JSON: kind, source, domain, split, subject, dt_s, view_angle_rad, covisibility and, per role (target, reference,
     view2, ...), the crop's key, camera (intrinsics, camera_from_world), keypoints when known, and who drew the silhouette. `further` holds
     image and silhouette of view2, view3, ...
     """

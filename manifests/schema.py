@@ -85,6 +85,7 @@ PAIRS = pa.schema(
         pa.field("licence", pa.string(), nullable=False),
         pa.field("domain", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
+        pa.field("subject", pa.string()),  # identity of the person, when known
         pa.field("sequence", pa.string(), nullable=False),
         pa.field("target", pa.string(), nullable=False),  # crop key
         pa.field("reference", pa.string(), nullable=False),  # crop key

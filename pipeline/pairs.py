@@ -345,7 +345,7 @@ def _pairs_table(
         "key": pc.binary_join_element_wise(pa.scalar(f"{sequence.place}/{letter}"), *tails, "/"),
         "kind": pa.repeat(kind.value, count),
         **{name: pa.repeat(crops.column(name)[0], count) for name in ("source", "licence", "split", "sequence")},
-        "domain": crops.column("domain").combine_chunks().take(pa.array(target)),
+        **{name: crops.column(name).combine_chunks().take(pa.array(target)) for name in ("domain", "subject")},
         "target": keys.take(pa.array(target)),
         "reference": keys.take(pa.array(reference)),
         **{name: pa.array(values, mask=np.isnan(values)) for name, values in known.items()},

@@ -188,3 +188,11 @@ def test_covisibility_is_told_where_both_crops_know_their_surface() -> None:
     for one, other in known:
         target, reference = cells[int(one[1])].astype(int), cells[int(other[1])]
         assert told[one, other] == pytest.approx(target[reference > 0].sum() / target.sum(), abs=1e-12)
+
+
+def test_pairs_tell_whom_they_show() -> None:
+    rows = [
+        crop_row(instant=i, track=f"p{p}", subject="s7" if p else None, jpeg=b"") for p in range(2) for i in range(3)
+    ]
+    pairs = sample_pairs(tables.from_rows("crops", rows), ALL, seed=0, weight=1.0)[0].to_pylist()
+    assert {(FrameKey.parse(row["target"]).track, row["subject"]) for row in pairs} == {("p0", None), ("p1", "s7")}
