@@ -276,7 +276,7 @@ def _hollows(body: BodyModel) -> Floats32:
     for step in range(1, 49):
         smooth = smooth + 0.7 * (mean @ smooth - smooth)
         if step in (4, 48):
-            total += np.clip(((smooth - verts) * normals).sum(axis=1), -0.01, 0.01)
+            total += (1.0 if step == 4 else 0.6) * np.clip(((smooth - verts) * normals).sum(axis=1), -0.01, 0.01)
     for _ in range(2):
         total = total + 0.5 * (mean @ total - total)
     return np.asarray(total, np.float32)

@@ -50,11 +50,8 @@ def hair_inside(points: Points, look: Look) -> Floats32:
         drape = points.y - np.float32(marks.neck_y - 0.075) + 0.3 * side
         return np.asarray(np.minimum(-face, drape), np.float32)
     if look.hair in ("cap", "beanie"):
-        brim = 0.047 if look.hair == "cap" else 0.052
-        return np.asarray(
-            y - np.float32(brim) + 0.45 * np.minimum(z - np.float32(0.1), 0.0) * (0.25 if look.hair == "cap" else 0.55),
-            np.float32,
-        )
+        brim, slope = (0.046, 0.22) if look.hair == "cap" else (0.036, 0.3)
+        return np.asarray(y - np.float32(brim) - slope * np.minimum(z - np.float32(0.1), 0.0), np.float32)
     rise = 0.022 * look.hairline
     line = np.interp(
         z,
@@ -97,10 +94,10 @@ def beard_inside(points: Points, look: Look) -> Floats32:
     chin = np.minimum(np.minimum(np.float32(0.034) - side, np.float32(-0.055) - y), y + np.float32(0.124))
     if look.beard == "goatee":
         return np.asarray(np.minimum(np.minimum(chin, lip_free), z - np.float32(0.085)), np.float32)
-    cheek = np.interp(side, (0.0, 0.03, 0.045, 0.06, 0.068, 0.08), (-0.053, -0.056, -0.06, -0.045, -0.01, 0.02)).astype(
-        np.float32
-    )
-    jaw = np.minimum(np.minimum(cheek - y, y + np.float32(0.128) - 0.15 * (np.float32(0.1) - z)), z - np.float32(0.036))
+    cheek = np.interp(
+        side, (0.0, 0.024, 0.034, 0.045, 0.06, 0.068, 0.08), (-0.0505, -0.0535, -0.062, -0.06, -0.045, -0.012, -0.005)
+    ).astype(np.float32)
+    jaw = np.minimum(np.minimum(cheek - y, y + np.float32(0.128) - 0.15 * (np.float32(0.1) - z)), z - np.float32(0.042))
     return np.asarray(np.minimum(jaw, lip_free), np.float32)
 
 
@@ -111,7 +108,7 @@ def paint_skin(points: Points, look: Look) -> Floats32:
     v = (points.y + 0.6 * points.z) / np.float32(0.45) + shift
     blotch = lookup(_BLOTCHES, u, v)
     base = np.array(look.skin, np.float32)
-    deep = np.exp(-np.clip(points.hollow, -0.003, 0.012) * np.float32(55.0))
+    deep = np.exp(-np.clip(points.hollow, -0.003, 0.007) * np.float32(45.0))
     warm = np.stack(
         [np.ones_like(deep), deep ** np.float32(0.35), deep ** np.float32(0.45)], axis=1
     )  # hollows are reddish
@@ -138,11 +135,11 @@ def _paint_face(points: Points, look: Look, colour: Reals, flush: Reals) -> Floa
     colour = colour * (1.0 + red[:, None] * (flush - 1.0))
     if "freckles" in look.extras:
         spots = (
-            ramp(speckle - np.float32(0.64), 0.08)
+            ramp(speckle - np.float32(0.7), 0.08)
             * near(np.square(side - np.float32(0.03)) + np.square(y + np.float32(0.03)), 0.04)
             * front
         )
-        colour = mix(colour, np.array(look.skin, np.float32) * (0.7, 0.55, 0.45), 0.55 * spots)
+        colour = mix(colour, np.array(look.skin, np.float32) * (0.72, 0.56, 0.46), 0.4 * spots)
 
     # Eyes: shaded sockets, the fold of the lid, lashes along the opening.
     from_eye_x, depth = side - np.float32(eye[0]), z - np.float32(eye[2])
@@ -192,7 +189,7 @@ def _paint_face(points: Points, look: Look, colour: Reals, flush: Reals) -> Floa
 
     if look.beard != "none":
         inside = beard_inside(points, look)
-        strength, soft = {"stubble": (0.42, 0.016), "full": (0.92, 0.011)}.get(look.beard, (0.88, 0.007))
+        strength, soft = {"stubble": (0.4, 0.014), "full": (0.94, 0.007)}.get(look.beard, (0.9, 0.005))
         beard = ramp(inside, soft) * strength * (0.72 + 0.5 * speckle)
         colour = mix(colour, np.array(look.hair_colour, np.float32) * 0.85, np.minimum(beard, 1.0))
     return np.asarray(colour, np.float32)
@@ -216,7 +213,7 @@ def paint_hair(points: Points, look: Look) -> Floats32:
             u, v = (y + 0.2 * np.abs(x)) / np.float32(0.2), (z + np.abs(x)) / np.float32(0.5)
         else:
             u, v = np.arctan2(x, z) * np.float32(0.5 / np.pi) + 0.6 * x, (fall - y) / np.float32(0.5)
-        u, v = np.where(locks, x / np.float32(0.14), u), np.where(locks, y / np.float32(0.9), v)
+        u, v = np.where(locks, x / np.float32(0.09), u), np.where(locks, y / np.float32(1.6), v)
         strand = lookup(_STRANDS, u + shift, v + shift)
         gloss = 0.3 * near(np.square(y - np.float32(0.075) - 0.02 * np.sin(9.0 * u)), 0.02)
         shade = (np.float32(0.5) + np.float32(0.95) * strand) * (1.0 + gloss)
@@ -235,7 +232,7 @@ def hair_cover(points: Points, look: Look) -> Floats32:
     if look.hair in HATS:
         return edge(inside)
     ragged = lookup(_SPECKLES, points.x / np.float32(0.15), (points.y + points.z) / np.float32(0.15)) - np.float32(0.5)
-    return ramp(inside + 0.014 * ragged + np.float32(0.002), 0.016 if look.hair in ("shaved", "bald") else 0.009)
+    return ramp(inside + 0.009 * ragged + np.float32(0.002), 0.016 if look.hair in ("shaved", "bald") else 0.007)
 
 
 def _paint_hat(points: Points, look: Look) -> Floats32:

@@ -251,7 +251,7 @@ class Wardrobe:
         )
 
     def _sort_locks(self) -> tuple[Ints, Ints, Ints]:
-        """The lock of long hair each face belongs to, the locks that do not hang before the face, and those of a tail."""
+        """The lock of long hair each face belongs to, the locks that hang behind the shoulders, and those of a tail."""
         body = self._body
         faces_F3 = body.faces_F3[body.face_group_F == LOCKS_GROUP]
         num = len(body.template_X3)
@@ -262,9 +262,9 @@ class Wardrobe:
         behind, tail = [], []
         for lock in np.unique(lock_X[faces_F3]):
             points = body.template_X3[lock_X == lock]
-            if points[:, 1].min() <= self._marks.neck_y - 0.1 and points[:, 2].min() <= 0.03:
+            if points[:, 2].min() < -0.05:
                 behind.append(lock)
-                if abs(points[:, 0].mean()) < 0.07 and points[:, 2].mean() < 0.0:
+                if abs(points[:, 0].mean()) < 0.07:
                     tail.append(lock)
         lock_F = np.where(body.face_group_F == LOCKS_GROUP, lock_X[body.faces_F3[:, 0]], -1)
         return lock_F, np.array(behind), np.array(tail)
@@ -331,8 +331,14 @@ class Wardrobe:
             full = 0.03 if look.skirt != "coat" else 0.05
             push = np.where(on_skirt, 0.006 + full * hip + 0.02 * folds, push)
             smooth = np.where(on_skirt, 0.8, smooth)
-        push = np.where(points.group == LOCKS_GROUP, 0.006, push)
-        return np.maximum(push, 0.0).astype(np.float64), smooth.astype(np.float64), self._shifts(look, shoe)
+        push = np.maximum(push, 0.0).astype(np.float64)
+        for _ in range(2):  # steps at hems and collars are softer than the mesh is coarse
+            push += 0.4 * (smooth > 0) * (self._mean_XX @ push - push)
+        root = np.clip(
+            (y - np.float32(marks.eye[1] + 0.04)) / 0.05, 0.0, 1.0
+        )  # the locks begin inside the hair of the scalp
+        push = np.where(points.group == LOCKS_GROUP, 0.006 * (1.0 - root), push)
+        return push, smooth.astype(np.float64), self._shifts(look, shoe)
 
     def _shifts(self, look: Look, shoe: Floats32) -> Floats:
         """What keeps its own form, as moves on the T-pose."""
@@ -361,8 +367,13 @@ class Wardrobe:
             )
         elif look.hair == "beanie":
             shift[:, 1] += 0.02 * ramp(y - np.float32(0.06), 0.06) * skin
-        elif look.hair == "tail":
-            shift[:, 0] -= 0.55 * x * (points.group == LOCKS_GROUP)
+        if look.hair in ("long", "bob", "tail"):
+            locks = np.flatnonzero(points.group == LOCKS_GROUP)
+            places = self._body.template_X3
+            wider = 0.9 * (places[locks] - self._mean_XX[locks] @ places)  # so that no gaps stay between locks
+            wider[:, 1] = 0.0
+            wider[:, 0] -= (0.55 if look.hair == "tail" else 0.0) * places[locks, 0]
+            shift[locks] = wider * np.clip((marks.eye[1] + 0.08 - places[locks, 1]) / 0.05, 0.0, 1.0)[:, None]
         return shift
 
     # ----------------------------------------------------------------------------------------------------------- paint
