@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from manifests.audit_copies import look_at_same_images
 from manifests.audit_files import Evidence, Progress, look_at_files
 from manifests.audit_images import look_at_images
+from manifests.audit_rows import look_at_rows
 from manifests.audit_shards import look_at_shards
-from manifests.audit_tables import look_at_rows
 from manifests.audit_totals import look_at_totals
 from manifests.findings import Finding, Severity, fold
 from manifests.stats import stats_of
@@ -36,13 +39,16 @@ class Audit:
         return not self.count(Severity.ERROR)
 
 
-def audit(root: Path, *, progress: Progress | None = None, threads: int | None = None) -> Audit:
+def audit(
+    root: Path, *, progress: Progress | None = None, threads: int | None = None, tables_only: bool = False
+) -> Audit:
     """Apply every rule to a build.
 
     Args:
         root: its output folder.
-        progress: is told what is being looked at (`files`, `images`, `shards`), how many are done, and of how many.
-        threads: that hash and decode; as many as there are cores when left out.
+        progress: is told what is being looked at (`files`, `rows`, `images`, `shards`), how many are done, and of how many.
+        threads: that hash, read and decode; as many as there are cores when left out.
+        tables_only: leave pixels out: no image is decoded, no tar is read, and files that hold pixels are not hashed.
 
     Returns:
         the findings, errors first, and the build in numbers; both depend on the build alone.
@@ -52,13 +58,23 @@ def audit(root: Path, *, progress: Progress | None = None, threads: int | None =
     """
     tell: Progress = progress or (lambda _what, _done, _total: None)
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        evidence, findings = look_at_files(root, pool, tell)
+        evidence, findings = look_at_files(root, pool, tell, tables_only=tables_only)
+        rows = look_at_rows(evidence, pool, tell)
+        findings += rows.findings
+        overlaps = {}
+        if tables_only:
+            message = "only tables were looked at: no image was decoded, no tar was read"
+            findings.append(
+                Finding(rule="unchecked", severity=Severity.INFO, table="", where="crops/", message=message)
+            )
+        else:
+            images, found = look_at_images(evidence, pool, tell)
+            findings += found
+            findings += look_at_same_images(rows.keys["crops"], images.jpeg, rows.split)
+            findings += _guarded("shards", lambda: look_at_shards(evidence, images, tell))
+            overlaps = {place: np.concatenate(shares) for place, shares in images.overlaps.items()}
         findings += _unchecked(evidence)
-        findings += _guarded("rows", lambda: look_at_rows(evidence))
-        images, found = look_at_images(evidence, pool, tell)
-        findings += found
-        findings += _guarded("shards", lambda: look_at_shards(evidence, images, tell))
-    stats = stats_of(evidence, images.tight)
+    stats = stats_of(evidence, rows.tally, overlaps)
     findings += look_at_totals(stats)
     return Audit(tuple(fold(findings)), stats)
 

@@ -2,24 +2,32 @@
 
 import hashlib
 import logging
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import simplejpeg
 
 from manifests.audit_files import Evidence, Part, Progress
+from manifests.audit_geometry import fixed
 from manifests.findings import Finding, Severity, error
+from manifests.geometry import box_overlap
 from manifests.sample import MAX_MEMBER_BYTES, MAX_SIDE_PX, SILHOUETTE_BYTES
 from manifests.schema import CELLS
+from manifests.types import BoxFrom
 
 logger = logging.getLogger(__name__)
 
 DIGEST = 16  # bytes that stand for an image or a silhouette
 BATCH = 256  # crops in memory at once
+PIXELS = ("key", "jpeg", "silhouette", "size_px")
+BOXES = ("source", "domain", "silhouette_from", "box_from", "square_xyxy_px", "box_xyxy_px")
 
 Digests = npt.NDArray[np.uint8]
 
@@ -31,7 +39,8 @@ class Images:
     Attributes:
         jpeg: (n, DIGEST) digests of the crops' images, in the row order of `Evidence.table("crops")`.
         silhouette: (n, DIGEST) of their silhouettes.
-        tight: (n, 4) box around each silhouette, x0, y0, x1, y1 in shares of the crop; NaN where it is empty.
+        overlaps: of the boxes around silhouettes with the boxes that the dataset gave, where it gave one; per source, domain and who
+            drew the silhouette.
         known: (n,) whether the crop's bytes could be read.
         sound: digests of images that decode.
         broken: digests of images that do not, with why.
@@ -39,8 +48,10 @@ class Images:
 
     jpeg: Digests
     silhouette: Digests
-    tight: npt.NDArray[np.float32]
     known: npt.NDArray[np.bool_]
+    overlaps: defaultdict[tuple[str, ...], list[npt.NDArray[np.float32]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     sound: set[bytes] = field(default_factory=set)
     broken: dict[bytes, str] = field(default_factory=dict)
 
@@ -94,24 +105,21 @@ def look_at_images(evidence: Evidence, pool: ThreadPoolExecutor, progress: Progr
     Returns:
         what the shards are held against, and the findings.
     """
-    parts = [part for part in evidence.parts.get("crops", []) if part.data is not None]
-    total = sum(part.data.num_rows for part in parts if part.data is not None)
+    parts = evidence.parts.get("crops", [])
+    total = sum(part.num_rows for part in parts)
     images = Images(
         jpeg=np.zeros((total, DIGEST), np.uint8),
         silhouette=np.zeros((total, DIGEST), np.uint8),
-        tight=np.full((total, 4), np.nan, np.float32),
         known=np.zeros(total, bool),
     )
     findings, first = list[Finding](), 0
     for part in parts:
-        assert part.data is not None
         try:
             findings += list(_look_at_part(part, images, first, pool, progress))
         except Exception as problem:  # a damaged file may fail in any way: that is a finding, and the audit goes on
             logger.debug("reading %s", part.path, exc_info=True)
-            where = f"{part.stage}/{part.file.name}"
-            findings.append(error("unreadable", "crops", where, f"its images do not read: {problem}"))
-        first += part.data.num_rows
+            findings.append(error("unreadable", "crops", part.where, f"its images do not read: {problem}"))
+        first += part.num_rows
     return images, findings
 
 
@@ -121,8 +129,8 @@ def _look_at_part(
     keys, problems, short = [], [], []
     row = first
     with pq.ParquetFile(part.path) as file:
-        for batch in file.iter_batches(batch_size=BATCH, columns=["key", "jpeg", "silhouette", "size_px"]):
-            names, jpegs, silhouettes, sizes = (batch.column(i).to_pylist() for i in range(4))
+        for batch in file.iter_batches(batch_size=BATCH, columns=[*PIXELS, *BOXES]):
+            names, jpegs, silhouettes, sizes = (batch.column(name).to_pylist() for name in PIXELS)
             for i, (name, problem, digest) in enumerate(
                 zip(names, pool.map(problem_of, jpegs, sizes), pool.map(digest_of, jpegs), strict=True)
             ):
@@ -137,15 +145,27 @@ def _look_at_part(
                 images.jpeg[row + i] = np.frombuffer(digest, np.uint8)
                 images.silhouette[row + i] = np.frombuffer(digest_of(silhouettes[i]), np.uint8)
             whole = [one if len(one) == SILHOUETTE_BYTES else bytes(SILHOUETTE_BYTES) for one in silhouettes]
-            images.tight[row : row + len(names)] = tight_boxes(np.frombuffer(b"".join(whole), np.uint8))
+            _hold_against_boxes(pa.table(batch), tight_boxes(np.frombuffer(b"".join(whole), np.uint8)), images)
             images.known[row : row + len(names)] = True
             row += len(names)
             progress("images", row, len(images.known))
-    where = f"{part.stage}/{part.file.name}"
     if keys:
-        yield _about("image", where, f"the image {problems[0]}", keys)
+        yield _about("image", part.where, f"the image {problems[0]}", keys)
     if short:
-        yield _about("silhouette", where, f"the silhouette has not {SILHOUETTE_BYTES} bytes", short)
+        yield _about("silhouette", part.where, f"the silhouette has not {SILHOUETTE_BYTES} bytes", short)
+
+
+def _hold_against_boxes(crops: pa.Table, tight: npt.NDArray[np.float32], images: Images) -> None:
+    """Measure how far the boxes around silhouettes are those that the dataset gave, or its keypoints made."""
+    squares, boxes = fixed(crops.column("square_xyxy_px")), fixed(crops.column("box_xyxy_px"))
+    side = np.maximum(squares[:, 2:] - squares[:, :2], 1e-9)
+    given = np.clip((boxes - np.tile(squares[:, :2], 2)) / np.tile(side, 2), 0, 1)
+    overlap = np.where(np.isnan(tight).any(axis=1), 0, box_overlap(given, np.nan_to_num(tight))).astype(np.float32)
+    told = pc.is_in(crops.column("box_from"), value_set=pa.array([BoxFrom.DATASET.value, BoxFrom.KEYPOINTS.value]))
+    told = told.to_numpy() & (np.prod(given[:, 2:] - given[:, :2], axis=1) < 0.99)  # a whole picture is no opinion
+    places = np.array(list(zip(*(crops.column(name).to_pylist() for name in BOXES[:3]), strict=True)))
+    for place in np.unique(places[told], axis=0):
+        images.overlaps[tuple(map(str, place))].append(overlap[told & (places == place).all(axis=1)])
 
 
 def tight_boxes(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

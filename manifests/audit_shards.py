@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from manifests import table as tables
 from manifests.audit_files import Evidence, Part, Progress
 from manifests.audit_images import Images, digest_of
-from manifests.audit_tables import rows_of
+from manifests.audit_keys import rows_of
 from manifests.errors import ManifestError, ShardError
 from manifests.findings import NUM_EXAMPLES, Finding, Severity, error, of_rows, plural
 from manifests.sample import MAX_MEMBER_BYTES, SILHOUETTE_BYTES, check_end
@@ -26,6 +26,9 @@ from manifests.types import Role
 
 logger = logging.getLogger(__name__)
 
+PAIR_COLUMNS = [
+    "key", "kind", "source", "domain", "split", "target", "reference", "dt_s", "view_angle_rad", "covisibility", "weight",
+]  # fmt: skip
 Ints = npt.NDArray[np.int64]
 Places = dict[str, tuple[int, int]]  # member name to offset and size of its data
 
@@ -49,25 +52,37 @@ class Shelf:
 
 def look_at_shards(evidence: Evidence, images: Images, progress: Progress) -> Iterator[Finding]:
     """Hold every shard against its index, its pairs and its crops, and `shards.parquet` against the commits."""
-    pairs, crops = evidence.table("pairs"), evidence.table("crops")
-    indexes = {part.commit.unit: part for part in evidence.parts.get("index", []) if part.data is not None}
+    pairs, crops = evidence.table("pairs", PAIR_COLUMNS), evidence.table("crops", ["key"])
+    indexes, found = _read_indexes(evidence)
+    yield from found
     tars = evidence.parts.get("tar", [])
     yield from _packed(evidence, pairs)
     yield from _shards_table(evidence, pairs, indexes)
     crop_rows = {role: rows_of(pairs.column(role.value), crops.column("key")) for role in Role}
     for count, tar in enumerate(tars, start=1):
         index = indexes.get(tar.commit.unit)
-        if index is not None and index.data is not None:
-            shelf = Shelf(pairs, rows_of(index.data.column("key"), pairs.column("key")), crop_rows, images)
-            yield from _look_at_shard(tar, index.data, shelf)
+        if index is not None:
+            shelf = Shelf(pairs, rows_of(index.column("key"), pairs.column("key")), crop_rows, images)
+            yield from _look_at_shard(tar, index, shelf)
         progress("shards", count, len(tars))
+
+
+def _read_indexes(evidence: Evidence) -> tuple[dict[str, pa.Table], list[Finding]]:
+    """The index of each shard, and what is wrong with those that do not read."""
+    indexes, findings = {}, []
+    for part in list(evidence.parts.get("index", ())):
+        try:
+            indexes[part.commit.unit] = part.read()
+        except Exception as problem:  # noqa: BLE001 - a damaged file may fail in any way: that is a finding
+            findings.append(evidence.give_up(part, problem))
+    return indexes, findings
 
 
 def _packed(evidence: Evidence, pairs: pa.Table) -> Iterator[Finding]:
     """Every pair is in exactly one shard; nothing else is."""
     if "shards" not in evidence.commits:
         return
-    samples = evidence.table("index").column("key")
+    samples = evidence.table("index", ["key"]).column("key")
     rows = rows_of(samples, pairs.column("key"))
     if "pairs" not in evidence.blind:
         yield from of_rows("packed", "index", rows < 0, samples, "a sample is no pair")
@@ -78,7 +93,7 @@ def _packed(evidence: Evidence, pairs: pa.Table) -> Iterator[Finding]:
         yield from of_rows("packed", "pairs", times == 0, pairs.column("key"), "a pair is in no shard")
 
 
-def _shards_table(evidence: Evidence, pairs: pa.Table, indexes: dict[str, Part]) -> Iterator[Finding]:
+def _shards_table(evidence: Evidence, pairs: pa.Table, indexes: dict[str, pa.Table]) -> Iterator[Finding]:
     """Hold `shards.parquet` against the commits and the indexes, and each shard's pairs against its row."""
     where, done = "shards/shards.parquet", evidence.commits.get("shards", [])
     try:
@@ -108,7 +123,7 @@ def _shards_table(evidence: Evidence, pairs: pa.Table, indexes: dict[str, Part])
             "index_sha256": index.sha256,
             "fingerprint": committed[name].fingerprint,
         }
-        data = indexes[name].data if name in indexes else None
+        data = indexes.get(name)
         if data is not None and data.num_rows:
             due["first_pair"], due["last_pair"] = data.column("key")[0].as_py(), data.column("key")[-1].as_py()
             yield from _own_pairs(name, rows[name], data.column("key"), pairs)

@@ -7,11 +7,14 @@ from manifests.findings import Finding, Severity
 from manifests.types import Domain, SilhouetteFrom
 
 MOST_BARE, MOST_ASTRAY = 0.5, 0.1  # shares of a source's crops from which its silhouettes are doubtful
+MOST_REPEATED = 30.0  # times that a source's pairs are seen for each time of an average pair's
 
 
 def look_at_totals(stats: dict[str, Any]) -> Iterator[Finding]:
     """Apply every rule about totals to the numbers of a build (see `manifests.stats`)."""
     yield from _drawn(stats["silhouettes"])
+    yield from _balance(stats["balance"])
+    yield from _licences(stats["licences"])
 
 
 def _drawn(rows: list[dict[str, Any]]) -> Iterator[Finding]:
@@ -33,3 +36,34 @@ def _drawn(rows: list[dict[str, Any]]) -> Iterator[Finding]:
                 yield Finding(
                     rule="drawn", severity=Severity.WARNING, table="", where=f"source {source}", message=message, count=bad
                 )  # fmt: skip
+
+
+def _balance(rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Warn of sources whose share of the mixture is not there, or is a few pairs over and over."""
+    if not any(row["pairs"] for row in rows):
+        return
+    for row in rows:
+        share = f"{100 * row['share']:.0f} % of the mixture"
+        if row["repeats"] is None:
+            message = f"{share} is due to this source, which has no pair to train on: the others share it"
+        elif row["repeats"] > MOST_REPEATED:
+            message = (
+                f"{share} is drawn from {row['pairs']:,} pairs: {row['repeats']:.0f} times as often as an average pair"
+            )
+        else:
+            continue
+        where = f"source {row['source']}"
+        yield Finding(
+            rule="balance", severity=Severity.WARNING, table="", where=where, message=message, count=row["pairs"]
+        )  # fmt: skip
+
+
+def _licences(rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Warn of pairs whose terms nobody can tell."""
+    for row in rows:
+        if not row["licence"].strip():
+            message = f"{row['rows']:,} pairs of {row['split']} tell no terms"
+            where = f"source {row['source']}"
+            yield Finding(
+                rule="licence", severity=Severity.WARNING, table="", where=where, message=message, count=row["rows"]
+            )  # fmt: skip

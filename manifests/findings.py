@@ -1,7 +1,7 @@
 """What an audit rule saw: the rules by name, and the findings they leave."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -35,10 +35,19 @@ RULES: dict[str, str] = {
     "pair_split": "target and reference are of the pair's split",
     "evaluation": "no pair shows anybody of an evaluation set",
     "time": "dt_s is the time between the two crops",
-    "leak": "no group, subject or sequence is on both sides of a split",
+    "calibration": "every camera is one that can be: a lens, and a place in the world",
+    "angle": "view_angle_rad is the angle between the rays through the two crops",
+    "meet": "the rays through the two crops of a cross-view pair meet in one person",
+    "covisibility": "covisibility is what the rendered surfaces of the two crops give",
+    "alike": "the two pictures of a pair differ as the recipe asks",
+    "weight": "every pair has the weight that the recipe gives its source",
+    "leak": "no group, subject, sequence or media file is on both sides of a split",
+    "copies": "no image is stored twice, and none of one split looks like one of another",
     "image": "every image decodes, and has the size its row tells",
     "silhouette": "every silhouette has 512 bytes",
     "drawn": "most bodies of a source have a silhouette, and it agrees with the dataset's boxes",
+    "balance": "every source that the recipe weighs has pairs to train on, and none is repeated far more than the others",
+    "licence": "every pair tells the terms of its source",
     "packed": "every pair is in exactly one shard, and every sample is a pair",
     "shard_columns": "a shard holds pairs of its own split, source and domain",
     "tar": "a tar holds what its index lists, in that order",
@@ -140,6 +149,22 @@ def of_rows(
             examples=examples,
         )
     ]
+
+
+def merge(findings: Iterable[Finding]) -> list[Finding]:
+    """Put findings that say the same of the same table and place, unit by unit, into one each; in the order of the first."""
+    merged: dict[tuple[str, Severity, str, str, str], Finding] = {}
+    for one in findings:
+        same = one.rule, one.severity, one.table, one.where, one.message
+        before = merged.get(same)
+        merged[same] = (
+            one
+            if before is None
+            else replace(
+                before, count=before.count + one.count, examples=(*before.examples, *one.examples)[:NUM_EXAMPLES]
+            )
+        )
+    return list(merged.values())
 
 
 def fold(findings: Iterable[Finding]) -> list[Finding]:

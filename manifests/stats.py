@@ -1,5 +1,8 @@
 """What a build holds, in numbers: for the report, and for whoever compares two builds by eye."""
 
+import heapq
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,35 +11,183 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.audit_files import Evidence
-from manifests.geometry import box_overlap
-from manifests.types import BoxFrom, PairKind, SilhouetteFrom
+from manifests.audit_keys import Ints, is_word, words_of
+from manifests.types import PairKind, SilhouetteFrom, Split
 
 Floats32 = npt.NDArray[np.float32]
+Place = tuple[str, ...]
 
-ANGLE_EDGES_RAD = np.radians(np.arange(0, 181, 10))
-DT_EDGES_S = np.array([0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1e9])
-COVERAGE_EDGES = np.linspace(0, 1, 21)
+EDGES: dict[str, npt.NDArray[np.float64]] = {
+    "view_angle_rad": np.radians(np.arange(0, 181, 10)),
+    "dt_s": np.array([0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1e9]),
+    "coverage": np.linspace(0, 1, 21),
+    "covisibility": np.linspace(0, 1, 21),
+    "pairs_of_a_subject": np.array([1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000, 1e12]),
+}
 FULL = 0.9  # share of the crop from which a silhouette covers everything
 ASTRAY = 0.5  # overlap of a silhouette's box and the dataset's, below which one of them is of something else
+NUM_EXTREMES = 6
+PLACE = ["source", "domain", "split"]
+DRAWN = ["source", "domain", "silhouette_from"]
 
 
-def stats_of(evidence: Evidence, tight: Floats32) -> dict[str, Any]:
-    """Count what reads: plain JSON values, the same for the same build.
+@dataclass(slots=True)
+class Tally:
+    """Numbers of some rows; those of two units add up.
+
+    Attributes:
+        frames: rows per source, domain and split.
+        crops: the same.
+        names: distinct sequences, groups and views of the frames, per source, domain and split.
+        pairs: rows per source, domain, split and kind.
+        licences: pairs per terms, source and split.
+        subjects: pairs per source and subject of the target; the empty name where it is unknown.
+        histograms: by name and source: counts between EDGES, and how many are unknown or outside.
+        coverage: of the crops, per source, domain and who drew the silhouette.
+        rejects: entries per stage, source and reason.
+        why: the first few of these: key and detail.
+        extremes: by name: how far, and the key of a pair.
+    """
+
+    frames: Counter[Place] = field(default_factory=Counter)
+    crops: Counter[Place] = field(default_factory=Counter)
+    names: defaultdict[Place, dict[str, set[str]]] = field(default_factory=lambda: defaultdict(dict))
+    pairs: Counter[Place] = field(default_factory=Counter)
+    licences: Counter[Place] = field(default_factory=Counter)
+    subjects: Counter[Place] = field(default_factory=Counter)
+    histograms: defaultdict[str, dict[str, Ints]] = field(default_factory=lambda: defaultdict(dict))
+    coverage: defaultdict[Place, list[Floats32]] = field(default_factory=lambda: defaultdict(list))
+    rejects: Counter[Place] = field(default_factory=Counter)
+    why: defaultdict[Place, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    extremes: defaultdict[str, list[tuple[float, str]]] = field(default_factory=lambda: defaultdict(list))
+
+    @classmethod
+    def of(cls, frames: pa.Table, crops: pa.Table, pairs: pa.Table, *, target: Ints, at_home: pa.Table) -> "Tally":
+        """Count the rows of one unit.
+
+        Args:
+            frames: of the unit.
+            crops: of the unit.
+            pairs: of the unit.
+            target: (h,) row in the crops of the target of each pair whose crops are of this unit.
+            at_home: these h pairs.
+        """
+        tally = cls()
+        tally.frames, tally.crops = count_by(frames, PLACE), count_by(crops, PLACE)
+        for name in ("sequence", "group", "view"):
+            for *place, value in count_by(frames, [*PLACE, name]):
+                tally.names[tuple(place)].setdefault(name, set()).add(value)
+        tally.pairs = count_by(pairs, [*PLACE, "kind"])
+        tally.licences = count_by(pairs, ["licence", "source", "split"])
+        if at_home.num_rows:
+            shown = crops.select(["source", "subject"]).take(pa.array(target))
+            tally.subjects = count_by(
+                shown.set_column(1, "subject", shown.column("subject").fill_null("")), ["source", "subject"]
+            )
+        across = pa.array(is_word(pairs.column("kind"), PairKind.CROSS_VIEW))
+        gaps = pc.abs(pc.if_else(across, None, pairs.column("dt_s")))
+        angles = pc.if_else(across, pairs.column("view_angle_rad"), None)
+        tally._count("view_angle_rad", pairs.filter(across), "view_angle_rad")
+        tally._count("dt_s", pairs.filter(pc.invert(across)), "dt_s")
+        tally._count("coverage", crops, "coverage")
+        tally._count("covisibility", pairs, "covisibility")
+        keys = pairs.column("key")
+        tally._farthest("widest view angles", angles, keys)
+        tally._farthest("narrowest view angles", pc.negate(angles), keys)
+        tally._farthest("longest times between", gaps, keys)
+        tally._farthest("least covisible", pc.negate(pairs.column("covisibility")), keys)
+        shares = pa.chunked_array([crops.column("coverage").combine_chunks().take(pa.array(target))])
+        tally._farthest("largest people", shares, at_home.column("key"))
+        tally._farthest(
+            "smallest people", pc.negate(pc.if_else(pc.greater(shares, 0), shares, None)), at_home.column("key")
+        )
+        for drawn in count_by(crops, DRAWN):
+            mine = _rows_at(crops, DRAWN, drawn)
+            tally.coverage[drawn].append(mine.column("coverage").to_numpy())
+        return tally
+
+    def _count(self, name: str, rows: pa.Table, column: str) -> None:
+        for (source,) in count_by(rows, ["source"]):
+            values = _rows_at(rows, ["source"], (source,)).column(column).cast(pa.float64()).to_numpy()
+            counts, _ = np.histogram(np.abs(values[np.isfinite(values)]), bins=EDGES[name])
+            self.histograms[name][source] = np.append(counts, len(values) - counts.sum())
+
+    def _farthest(self, name: str, values: pa.ChunkedArray, keys: pa.ChunkedArray) -> None:
+        """Keep the unit's first extreme: the report shows those of several units."""
+        numbers = values.cast(pa.float64()).fill_null(-np.inf).to_numpy()
+        numbers = np.where(np.isnan(numbers), -np.inf, numbers)
+        if len(numbers) and np.isfinite(numbers.max()):
+            row = int(numbers.argmax())
+            self.extremes[name] = [(float(numbers[row]), keys[row].as_py())]
+
+    def add(self, other: "Tally") -> None:
+        """Take the numbers of another unit in."""
+        for name in ("frames", "crops", "pairs", "licences", "subjects", "rejects"):
+            getattr(self, name).update(getattr(other, name))
+        for place, names in other.names.items():
+            for name, values in names.items():
+                self.names[place].setdefault(name, set()).update(values)
+        for name, of_source in other.histograms.items():
+            for source, counts in of_source.items():
+                self.histograms[name][source] = self.histograms[name].get(source, 0) + counts
+        for place, shares in other.coverage.items():
+            self.coverage[place] += shares
+        for name, found in other.extremes.items():
+            self.extremes[name] = heapq.nsmallest(
+                NUM_EXTREMES, [*self.extremes[name], *found], key=lambda one: (-one[0], one[1])
+            )
+
+    def add_rejects(self, rejects: pa.Table) -> None:
+        """Count what a unit left out."""
+        sources = pc.list_element(pc.split_pattern(rejects.column("key"), "/"), 0)
+        by = ["stage", "source", "reason"]
+        words = {"stage": rejects.column("stage"), "source": sources, "reason": rejects.column("reason")}
+        encoded = {name: column.dictionary_encode() for name, column in words.items()}
+        rejects = pa.table({**encoded, **{name: rejects.column(name) for name in ("key", "detail", "count")}})
+        for place, entries in count_by(rejects, by, of="count").items():
+            self.rejects[place] += entries
+            some = NUM_EXTREMES - len(self.why[place])
+            if some > 0:
+                rows = _rows_at(rejects, by, place).slice(0, some)
+                self.why[place] += zip(rows.column("key").to_pylist(), rows.column("detail").to_pylist(), strict=True)
+
+
+def count_by(data: pa.Table, by: list[str], *, of: str | None = None) -> Counter[Place]:
+    """Rows of each combination of words; or the sum of a column. A null is None."""
+    words, codes = zip(*(words_of(data.column(name)) for name in by), strict=True)
+    combined = np.zeros(data.num_rows, np.int64)
+    for known, rows in zip(words, codes, strict=True):
+        combined = combined * (len(known) + 1) + rows + 1
+    found, first, inverse = np.unique(combined, return_index=True, return_inverse=True)
+    weights = None if of is None else data.column(of).to_numpy()
+    totals = np.bincount(inverse, weights=weights, minlength=len(found)).astype(np.int64).tolist()
+    names = [data.column(name).take(pa.array(first)).cast(pa.string()).to_pylist() for name in by]
+    return Counter(dict(zip(zip(*names, strict=True), totals, strict=True)))
+
+
+def _rows_at(data: pa.Table, by: list[str], place: Place) -> pa.Table:
+    """The rows that have these words; the table itself where all have."""
+    fit = np.ones(data.num_rows, bool)
+    for name, value in zip(by, place, strict=True):
+        fit &= is_word(data.column(name), value)
+    return data if fit.all() else data.filter(pa.array(fit))
+
+
+def stats_of(evidence: Evidence, tally: Tally, overlaps: dict[Place, Floats32]) -> dict[str, Any]:
+    """Put the numbers of a build into plain JSON values, the same for the same build.
 
     Args:
         evidence: of the audit's first part.
-        tight: (crops, 4) box around each crop's silhouette, in shares of the crop; NaN where it is empty.
+        tally: of all of its rows.
+        overlaps: of the silhouettes' boxes with the dataset's, per source, domain and who drew them.
 
     Returns:
         stages (units, counts, fingerprint), rows per table, pairs per source, split and kind, people and recordings per
         source and split, shards per split, rejects per stage, source and reason, silhouettes per source and who drew them,
-        and histograms (edges, counts).
+        balance (weight and pairs of each source), licences, subjects, extremes (keys of pairs), and histograms (edges, counts)
+        of all and of each source.
     """
-    frames, crops, pairs, rejects = (evidence.table(name) for name in ("frames", "crops", "pairs", "rejects"))
-    across = pc.equal(pairs.column("kind"), PairKind.CROSS_VIEW.value)
-    seconds = pc.abs(pairs.filter(pc.invert(across)).column("dt_s"))
     tars = [part.file for part in evidence.parts.get("tar", [])]
-    sources = pc.list_element(pc.split_pattern(rejects.column("key"), "/"), 0)
     return {
         "stages": {
             stage: {
@@ -47,77 +198,121 @@ def stats_of(evidence: Evidence, tight: Floats32) -> dict[str, Any]:
             for stage, done in evidence.commits.items()
         },
         "rows": {
-            "frames": frames.num_rows,
-            "crops": crops.num_rows,
-            "pairs": pairs.num_rows,
-            "rejects": int(pc.sum(rejects.column("count")).as_py() or 0),
+            "frames": tally.frames.total(),
+            "crops": tally.crops.total(),
+            "pairs": tally.pairs.total(),
+            "rejects": tally.rejects.total(),
         },
-        "sources": _sources(frames, crops),
-        "pairs": _counts(pairs, ["source", "domain", "split", "kind"]),
+        "sources": [
+            {
+                **dict(zip(PLACE, place, strict=True)),
+                "frames": frames,
+                **{f"{name}s": len(tally.names[place][name]) for name in ("sequence", "group", "view")},
+                "crops": tally.crops[place],
+            }
+            for place, frames in sorted(tally.frames.items())
+        ],
+        "pairs": _listed(tally.pairs, [*PLACE, "kind"]),
+        "licences": _listed(tally.licences, ["licence", "source", "split"]),
+        "balance": _balance(evidence, tally),
+        "subjects": _subjects(tally),
         "shards": {"tars": len(tars), "rows": sum(tar.rows for tar in tars), "bytes": sum(tar.bytes for tar in tars)},
-        "rejects": _counts(rejects.append_column("source", sources), ["stage", "source", "reason"], of="count"),
-        "silhouettes": _silhouettes(crops, tight),
-        "histograms": {
-            "view_angle_rad": _histogram(pairs.filter(across).column("view_angle_rad"), ANGLE_EDGES_RAD),
-            "dt_s": _histogram(seconds, DT_EDGES_S),
-            "coverage": _histogram(crops.column("coverage"), COVERAGE_EDGES),
+        "rejects": [
+            {**row, "examples": [list(one) for one in tally.why[row["stage"], row["source"], row["reason"]]]}
+            for row in _listed(tally.rejects, ["stage", "source", "reason"])
+        ],
+        "silhouettes": _silhouettes(tally, overlaps),
+        "extremes": {name: [key for _, key in found] for name, found in sorted(tally.extremes.items())},
+        "histograms": {name: _histogram(name, list(tally.histograms[name].values())) for name in EDGES}
+        | {"pairs_of_a_subject": _of_subjects(list(tally.subjects.items()))},
+        "histograms_by_source": {
+            name: {source: _histogram(name, [counts]) for source, counts in sorted(tally.histograms[name].items())}
+            for name in EDGES
+            if tally.histograms[name]
         },
     }
 
 
-def _sources(frames: pa.Table, crops: pa.Table) -> list[dict[str, Any]]:
-    by = ["source", "domain", "split"]
-    seen = frames.group_by(by).aggregate(
-        [("key", "count"), ("sequence", "count_distinct"), ("group", "count_distinct"), ("view", "count_distinct")]
+def _listed(counts: Counter[Place], by: list[str]) -> list[dict[str, Any]]:
+    return [{**dict(zip(by, place, strict=True)), "rows": rows} for place, rows in sorted(counts.items())]
+
+
+def _balance(evidence: Evidence, tally: Tally) -> list[dict[str, Any]]:
+    """What share of the training mixture each source is given, and what share of the pairs to train on it has.
+
+    `repeats` is how often a pair is seen while a mixture as long as all pairs is drawn: 1 where both shares are one.
+    """
+    recipe = (evidence.plans.get("pairs") or {}).get("recipe")
+    weights = recipe.get("weights") if isinstance(recipe, dict) else None
+    rows = Counter[str]()
+    for (source, _, split, _), pairs in tally.pairs.items():
+        rows[source] += pairs if split == Split.TRAIN else 0
+    weights = (
+        {s: w for s, w in weights.items() if isinstance(w, int | float) and w > 0} if isinstance(weights, dict) else {}
     )
-    names = {
-        "key_count": "frames",
-        "sequence_count_distinct": "sequences",
-        "group_count_distinct": "groups",
-        "view_count_distinct": "views",
-    }
-    rows = seen.rename_columns([names.get(name, name) for name in seen.column_names]).to_pylist()
-    cropped = {tuple(row[name] for name in by): row["rows"] for row in _counts(crops, by)}
-    ordered = sorted(rows, key=lambda row: tuple(row[name] for name in by))
-    return [{**row, "crops": cropped.get(tuple(row[name] for name in by), 0)} for row in ordered]
+    found = []
+    present = sum(weight for source, weight in weights.items() if rows[source])
+    for source in sorted(weights):
+        share = weights[source] / sum(weights.values())
+        held = rows[source] / max(1, rows.total())
+        found.append(
+            {
+                "source": source,
+                "weight": weights[source],
+                "share": round(share, 4),
+                "pairs": rows[source],
+                "share_of_pairs": round(held, 4),
+                "repeats": round(weights[source] / present / held, 2) if rows[source] else None,
+            }
+        )
+    return found
 
 
-def _counts(data: pa.Table, by: list[str], *, of: str | None = None) -> list[dict[str, Any]]:
-    """Rows of each combination, sorted; or the sum of a column."""
-    what = ([], "count_all") if of is None else (of, "sum")
-    counted = data.group_by(by).aggregate([what]).sort_by([(name, "ascending") for name in by])
-    rows: list[dict[str, Any]] = counted.rename_columns([*by, "rows"]).to_pylist()
-    return rows
+def _subjects(tally: Tally) -> list[dict[str, Any]]:
+    """Per source: its known subjects, the pairs of unknown ones, and the subject with the most pairs."""
+    found = []
+    for source in sorted({source for source, _ in tally.subjects}):
+        known = {subject: rows for (of, subject), rows in tally.subjects.items() if of == source and subject}
+        most = min(known, key=lambda subject: (-known[subject], subject), default=None)
+        found.append(
+            {
+                "source": source,
+                "subjects": len(known),
+                "pairs": sum(known.values()),
+                "unknown": tally.subjects[source, ""],
+                "most": most,
+                "most_pairs": known[most] if most is not None else 0,
+            }
+        )
+    return found
 
 
-def _silhouettes(crops: pa.Table, tight: Floats32) -> list[dict[str, Any]]:
+def _of_subjects(subjects: list[tuple[Place, int]]) -> dict[str, Any]:
+    edges = EDGES["pairs_of_a_subject"]
+    counts, _ = np.histogram([rows for (_, subject), rows in subjects if subject], bins=edges)
+    unknown = sum(not subject for (_, subject), _ in subjects)
+    return {"edges": edges.tolist(), "counts": counts.tolist(), "unknown": unknown}
+
+
+def _silhouettes(tally: Tally, overlaps: dict[Place, Floats32]) -> list[dict[str, Any]]:
     """How the silhouettes of each source are, by who drew them.
 
     `agreement` is the median overlap (intersection over union) of the box around a silhouette with the box that the dataset gave
     (or that its keypoints made) for `boxed` of them, `astray` the share of these where it is below `ASTRAY`; both null where no such box is.
     """
-    squares, boxes = (_fixed(crops.column(name)) for name in ("square_xyxy_px", "box_xyxy_px"))
-    side = squares[:, 2:] - squares[:, :2]
-    given = np.clip((boxes - np.tile(squares[:, :2], 2)) / np.maximum(np.tile(side, 2), 1e-9), 0, 1)
-    overlap = np.where(np.isnan(tight).any(axis=1), 0, box_overlap(given, np.nan_to_num(tight)))
-    told = pc.is_in(crops.column("box_from"), value_set=pa.array([BoxFrom.DATASET.value, BoxFrom.KEYPOINTS.value]))
-    told = told.to_numpy() & (np.prod(given[:, 2:] - given[:, :2], axis=1) < 0.99)  # a whole picture is no opinion
-    coverage = crops.column("coverage").to_numpy()
-    keys = pc.binary_join_element_wise(crops.column("source"), crops.column("silhouette_from"), "/")
     found = []
-    for name in sorted(keys.unique().to_pylist()):
-        mine = pc.equal(keys, name).to_numpy()
-        drawn, held = coverage[mine], overlap[mine & told]
-        source, _, by = name.partition("/")
+    for place in sorted(tally.coverage):
+        source, domain, by = place
+        drawn, held = np.concatenate(tally.coverage[place]), overlaps.get(place, np.zeros(0, np.float32))
         empty = by == SilhouetteFrom.NONE
         found.append(
             {
                 "source": source,
-                "domain": crops.column("domain")[int(np.flatnonzero(mine)[0])].as_py(),
+                "domain": domain,
                 "drawn_by": by,
-                "crops": int(mine.sum()),
+                "crops": len(drawn),
                 "coverage": None if empty else [round(float(q), 4) for q in np.quantile(drawn, (0.05, 0.5, 0.95))],
-                "histogram": None if empty else np.histogram(drawn, bins=COVERAGE_EDGES)[0].tolist(),
+                "histogram": None if empty else np.histogram(drawn, bins=EDGES["coverage"])[0].tolist(),
                 "boxed": len(held),
                 "full": int((drawn > FULL).sum()),
                 "agreement": None if empty or not len(held) else round(float(np.median(held)), 4),
@@ -127,13 +322,7 @@ def _silhouettes(crops: pa.Table, tight: Floats32) -> list[dict[str, Any]]:
     return found
 
 
-def _fixed(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    flat: npt.NDArray[np.float64] = column.combine_chunks().flatten().to_numpy().reshape(-1, column.type.list_size)
-    return flat
-
-
-def _histogram(values: pa.ChunkedArray, edges: npt.NDArray[np.float64]) -> dict[str, Any]:
+def _histogram(name: str, parts: list[Ints]) -> dict[str, Any]:
     """Counts between edges; the last bin takes its upper edge in. `unknown` counts nulls and what is outside."""
-    numbers = values.cast(pa.float64()).to_numpy()
-    counts, _ = np.histogram(numbers[np.isfinite(numbers)], bins=edges)
-    return {"edges": edges.tolist(), "counts": counts.tolist(), "unknown": len(numbers) - int(counts.sum())}
+    counts = np.sum([np.zeros(len(EDGES[name]), np.int64), *parts], axis=0)
+    return {"edges": EDGES[name].tolist(), "counts": counts[:-1].tolist(), "unknown": int(counts[-1])}

@@ -38,7 +38,7 @@ def test_an_honest_build_passes_without_any_finding(honest):
     result = audit(honest, progress=lambda *step: seen.append(step))
     assert result.findings == ()
     assert result.passed
-    assert {what: total for what, _, total in seen} == {"files": 31, "images": 54, "shards": 9}
+    assert {what: total for what, _, total in seen} == {"files": 31, "rows": 3, "images": 54, "shards": 9}
     assert all(done <= total for _, done, total in seen)
 
 
@@ -518,7 +518,7 @@ def test_sequence_in_two_splits(build, group):
     """Frames of `rec1` under `val`: an error when its group comes along; only a reused name when the groups differ."""
     rows = [
         row | {
-            "split": "val", "key": row["key"].replace("/train/", "/val/"), "subject": None,
+            "split": "val", "key": row["key"].replace("/train/", "/val/"), "subject": None, "media": f"val/{row['media']}",
             "group": row["group"] if group == "same" else "somebody-else",
         }
         for row in tables.read("frames", build / "frames" / "rig-rec1.frames.parquet").to_pylist()

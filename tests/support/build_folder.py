@@ -249,7 +249,10 @@ def add_crop(root: Path, **changes: Any) -> str:
     def copy(rows: Rows, changes: dict[str, Any]) -> Rows:
         row = rows[-1] | {name: value for name, value in late.items() if name in rows[-1]}
         row["key"] = str(replace(FrameKey.parse(row["key"]), instant=9))
-        row |= {"frame_key": str(replace(FrameKey.parse(row["frame_key"]), instant=9))} if "frame_key" in row else {}
+        if "frame_key" in row:
+            other = simplejpeg.encode_jpeg(simplejpeg.decode_jpeg(row["jpeg"])[:, ::-1].copy(), quality=90)
+            frame_key = str(replace(FrameKey.parse(row["frame_key"]), instant=9))
+            row |= {"frame_key": frame_key, "jpeg": other, "phash": row["phash"] ^ 0xFFFF}
         return [*rows, row | changes]
 
     change_rows(root, "frames", "rig-rec1", "frames", lambda rows: copy(rows, {}))

@@ -1,0 +1,111 @@
+"""Rules about pictures that are there twice: the same bytes under two keys, and near duplicates on two sides of a split.
+
+Legend: n crops, a and b distinct hashes of two splits.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from manifests.audit_keys import Hashes, Ints, Keys
+from manifests.findings import NUM_EXAMPLES, Finding, Severity, plural
+from manifests.types import Split
+
+NEAR_BITS = 2  # of 64: two unlike pictures are that near once in 10^16 times, were their bits fair coins
+BAND_BITS, NUM_BANDS = 16, 4  # hashes that differ in NEAR_BITS agree in at least two of these bands
+MOST_CANDIDATES = 100_000_000  # that are compared; beyond, the hashes tell pictures apart so badly that nothing follows
+AT_ONCE = 4_000_000
+
+
+def look_at_copies(keys: Keys, phash: Hashes, split: npt.NDArray[np.int8]) -> Iterator[Finding]:
+    """Look for pictures of one split that look like pictures of another.
+
+    Args:
+        keys: of the crops.
+        phash: (n,) their perceptual hashes.
+        split: (n,) number of each crop's split; negative ones are unknown and left out.
+    """
+    sides = {number: np.unique(phash[split == number]) for number in np.unique(split) if number >= 0}
+    for one, other in combinations(sorted(sides), 2):
+        a, b, complete = near(sides[one], sides[other])
+        names = list(Split)[one].value, list(Split)[other].value
+        if not complete:
+            message = f"the hashes of {names[0]} and {names[1]} are too much alike to look for near duplicates"
+            yield Finding(rule="unchecked", severity=Severity.WARNING, table="crops", where="phash", message=message)
+        if not len(a):
+            continue
+        first = [_first_rows(phash, split, number, found) for number, found in ((one, a), (other, b))]
+        examples = tuple(name for rows in zip(*first, strict=True) for name in keys.names(np.array(rows)))
+        message = f"{plural(len(a), 'picture')} of {names[0]} and {names[1]} look the same"
+        yield Finding(
+            rule="copies", severity=Severity.WARNING, table="crops", where=f"phash of {names[0]} and {names[1]}",
+            message=message, count=len(a), examples=examples,
+        )  # fmt: skip
+
+
+def _first_rows(phash: Hashes, split: npt.NDArray[np.int8], side: int, hashes: Hashes) -> Ints:
+    return np.array([int(np.argmax((phash == one) & (split == side))) for one in hashes[: NUM_EXAMPLES // 2]], np.int64)
+
+
+def near(a: Hashes, b: Hashes, bits: int = NEAR_BITS) -> tuple[Hashes, Hashes, bool]:
+    """Pairs of hashes, one of each side, that differ in at most so many bits, at most NEAR_BITS.
+
+    Hashes that near agree in at least two of four bands, so only those that share two are compared.
+
+    Args:
+        a: distinct.
+        b: distinct.
+        bits: most that may differ.
+
+    Returns:
+        the two hashes of each pair, sorted by the first, and whether all candidates were compared.
+    """
+    found, left = [np.zeros((0, 2), np.uint64)], MOST_CANDIDATES
+    for bands in combinations(range(NUM_BANDS), NUM_BANDS - NEAR_BITS):
+        mask = np.uint64(sum(((1 << BAND_BITS) - 1) << (BAND_BITS * band) for band in bands))
+        order = np.argsort(b & mask, kind="stable")
+        shared = (b & mask)[order]
+        start, stop = (np.searchsorted(shared, a & mask, side=side) for side in ("left", "right"))
+        ends = np.cumsum(stop - start)
+        total = int(ends[-1]) if len(ends) else 0
+        left -= total
+        if left < 0:
+            return np.zeros(0, np.uint64), np.zeros(0, np.uint64), False
+        for low in range(0, total, AT_ONCE):
+            number = np.arange(low, min(low + AT_ONCE, total))
+            row = np.searchsorted(ends, number, side="right")
+            partner = b[order[stop[row] - (ends[row] - number)]]
+            fit = np.bitwise_count(a[row] ^ partner) <= bits
+            found.append(np.stack([a[row][fit], partner[fit]], axis=1))
+    pairs = np.unique(np.concatenate(found), axis=0)
+    return pairs[:, 0], pairs[:, 1], True
+
+
+def look_at_same_images(keys: Keys, digests: npt.NDArray[np.uint8], split: npt.NDArray[np.int8]) -> Iterator[Finding]:
+    """Look for images that are stored for several crops, byte for byte.
+
+    Args:
+        keys: of the crops.
+        digests: (n, 16) of their images; all zero: not read.
+        split: (n,) number of each crop's split.
+    """
+    words = digests.view(np.uint64)
+    order = np.lexsort((words[:, 1], words[:, 0]))
+    order = order[words[order].any(axis=1)]
+    same = (words[order][1:] == words[order][:-1]).all(axis=1)
+    across = same & (split[order][1:] != split[order][:-1])
+    # Rows that go on with the image of the row before; a run that crosses a split is told once, as that.
+    for bad, severity, message in (
+        (across, Severity.ERROR, "one image is stored in two splits"),
+        (same & ~across, Severity.WARNING, "one image is stored for several crops"),
+    ):
+        places = np.flatnonzero(bad)
+        if len(places):
+            some = places[: NUM_EXAMPLES // 2]
+            rows = np.stack([order[some], order[some + 1]], axis=1).ravel()
+            yield Finding(
+                rule="copies", severity=severity, table="crops", where="jpeg", message=message, count=len(places),
+                examples=tuple(keys.names(rows)),
+            )  # fmt: skip
