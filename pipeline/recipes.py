@@ -267,7 +267,7 @@ class BuildRecipe:
         name: of the recipe.
         seed: root of all named random streams.
         sources: raw datasets.
-        render: synthetic people to render, or none.
+        render: synthetic people or hands to render, or none.
         render_weight: their share in the training mixture.
         max_reject_share: a unit that leaves out more than this share of its frames fails loudly.
     """
@@ -317,6 +317,22 @@ def videos() -> BuildRecipe:
 def synthetic() -> BuildRecipe:
     """Rendered people only."""
     return BuildRecipe(name="synthetic", render=SceneRecipe(), split=SplitRecipe(val_share=0.2))
+
+
+def synthetic_hand() -> BuildRecipe:
+    """Rendered hands only, from a dome of cameras within reach."""
+    hands = SceneRecipe(
+        domain="hand",
+        scenes_per_identity=4,
+        rig="dome",
+        person_share_min=0.5,
+        person_share_max=0.8,
+        elevation_min_deg=-20.0,
+        elevation_max_deg=65.0,
+        distance_min_m=0.4,
+        distance_max_m=0.9,
+    )
+    return BuildRecipe(name="synthetic_hand", render=hands, split=SplitRecipe(val_share=0.2))
 
 
 def demo() -> BuildRecipe:
@@ -385,7 +401,7 @@ def hand_plus() -> BuildRecipe:
 
 
 RECIPES: dict[str, Callable[[], BuildRecipe]] = {
-    **{recipe.__name__: recipe for recipe in (cameras, videos, synthetic, demo)},
+    **{recipe.__name__: recipe for recipe in (cameras, videos, synthetic, synthetic_hand, demo)},
     **{kind: partial(dataset, kind) for kind in DATASETS},
     **{recipe.__name__: recipe for recipe in (humbi_hand, body, hand, hand_plus)},
 }
