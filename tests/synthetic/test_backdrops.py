@@ -297,6 +297,9 @@ def test_the_shadow_falls_on_the_floor_where_it_is_drawn() -> None:
         assert abs(int(picture[y, x, 0]) - expected) <= 2, point
     horizon = round(float(project(np.array([0.0, 2.4, -1e6]), K, pose)[0][1]))
     assert (picture[:horizon] == 200).all(), "above the ground nothing is dimmed"
+    upwards = look_at(np.array([0.0, 1.0, 3.0]), np.array([0.0, 9.0, 2.0]), up=np.array([0.0, 1.0, 0.0]))
+    dark = np.zeros((256, 256, 3), np.uint8)
+    assert (panorama_picture(panorama, K, upwards, 64, zoom=1, shadow_SSC=dark) == 200).all(), "nor is what is overhead"
 
 
 def test_a_camera_below_the_floor_or_out_of_the_dome_is_refused() -> None:
@@ -477,6 +480,12 @@ def test_two_cameras_see_a_point_of_the_room_where_it_is(rooms: Backdrops) -> No
             assert np.linalg.norm((columns.mean() - x, rows.mean() - y)) < 0.1 * size, (centre, eye)
             distance = np.linalg.norm(at - eye)
             assert size == pytest.approx(2 * MARK_M * K[0, 0] / distance, rel=0.35), "and is as large as it is far"
+
+
+def test_a_room_is_turned_counterclockwise(rooms: Backdrops) -> None:
+    drawn = Backdrop(kind="meshes", names=("room.glb",), up="y", yaw_rad=np.pi / 2, place_m=SHIFT_M)
+    back = next(s for s in rooms.surfaces(drawn) if (s.texture_HWC == MARKS[1][1]).all(axis=-1).any())
+    assert np.allclose(back.verts_X3[:, 0], -HALF_M[1]), "what was ahead is to the left"
 
 
 def test_the_floor_under_the_person_takes_the_shadow_and_nothing_is_lost(rooms: Backdrops) -> None:
