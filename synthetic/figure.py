@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from manifests.errors import SyntheticError
 from synthetic.body import EXTRA_JOINTS, BodyModel
+from synthetic.camera import framed_points
 from synthetic.labels import LIMB_M
 from synthetic.motion import Clip, ground_shift
 from synthetic.scene import Scene
@@ -56,7 +57,8 @@ class Posed:
     Attributes:
         verts_X3: (X, 3) metres, dressed.
         normals_X3: (X, 3) unit.
-        framed_N3: (N, 3) the points that a camera frames, metres.
+        shown_N3: (N, 3) the vertices that are shown, metres.
+        framed_M3: (M, 3) the points that a camera frames, metres.
         joints_J3: (J, 3) joints of the model, metres.
         keypoints: (K, 3) metres, by the name of the set: "coco17", "penn13", ...
         parameters: the model's own, world frame: "global_orient" (3,), "body_pose" or "hand_pose", "betas" (10,), "transl" (3,);
@@ -67,7 +69,8 @@ class Posed:
 
     verts_X3: Floats
     normals_X3: Floats
-    framed_N3: Floats
+    shown_N3: Floats
+    framed_M3: Floats
     joints_J3: Floats
     keypoints: Mapping[str, Floats]
     parameters: Mapping[str, Floats]
@@ -167,10 +170,13 @@ class BodyFigure:
         shift = ground_shift(clip, index, body, verts_TX3[0], joints_TJ3[0])
         naked_X3, joints_J3 = verts_TX3[0] + shift, joints_TJ3[0] + shift
         verts_X3, normals_X3 = self._wardrobe.clothe(naked_X3, self._outfit[1])
+        shown_N3 = verts_X3[np.unique(dressed.verts_T3)]
+        whole = scene.framing == "full"
         return Posed(
             verts_X3=verts_X3,
             normals_X3=normals_X3,
-            framed_N3=verts_X3[np.unique(dressed.verts_T3)],
+            shown_N3=shown_N3,
+            framed_M3=shown_N3 if whole else framed_points(joints_J3, scene.framing, scene.side),
             joints_J3=joints_J3,
             keypoints=body_keypoints(joints_J3, naked_X3[self._landmarks]),
             parameters={

@@ -94,9 +94,9 @@ class HandFigure:
         SyntheticError: the hands have no texture coordinates, so nothing can be painted on them, or do not belong together.
     """
 
-    joints_set = "mano16"
-    garments = GARMENTS
-    limb_m = 0.028  # the wrist lies deepest
+    joints_set: str = "mano16"
+    garments: tuple[str, ...] = GARMENTS
+    limb_m: float = 0.028  # the wrist lies deepest
 
     def __init__(self, right: HandModel, left: HandModel) -> None:
         if not len(right.uvs_U2):
@@ -127,8 +127,10 @@ class HandFigure:
             corners.append(new_corners + sum(map(len, uvs)))
             uvs.append(new_uvs.astype(np.float32))
             groups.append(np.full(len(new_faces), group))
-        self.faces_F3, self.uvs_U2, self.face_uvs_F3 = (np.concatenate(parts) for parts in (faces, uvs, corners))
-        self.group_F = np.concatenate(groups)
+        self.faces_F3: Ints = np.concatenate(faces)
+        self.face_uvs_F3: Ints = np.concatenate(corners)
+        self.uvs_U2: npt.NDArray[np.float32] = np.concatenate(uvs)
+        self.group_F: Ints = np.concatenate(groups)
         part = part_of_faces(right.weights_XJ, right.faces_F3)
         self.part_F = np.concatenate([part, np.zeros(len(self.faces_F3) - len(part), dtype=np.uint8)])
         self.part_F[self.group_F != _SKIN] = 0
@@ -287,7 +289,8 @@ class HandFigure:
         return Posed(
             verts_X3=verts_X3,
             normals_X3=vertex_normals(verts_X3, dressed.verts_T3),
-            framed_N3=hand_X3,
+            shown_N3=verts_X3[np.unique(dressed.verts_T3)],
+            framed_M3=hand_X3,
             joints_J3=joints_J3,
             keypoints={"hand21": _keypoints(joints_J3, tips_53)},
             parameters={

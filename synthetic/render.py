@@ -7,7 +7,7 @@ Shape letters: H W image, X vertices, T triangles shown, J joints, P pixels of t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -15,15 +15,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from manifests.errors import SyntheticError
 from manifests.geometry import project
+from manifests.seeds import rng_for
+from synthetic.backdrops import Backdrops
 from synthetic.body import BodyModel
 from synthetic.camera import crop_intrinsics
 from synthetic.figure import BodyFigure, Dressed, Figure, Posed
-from synthetic.gl import Drawing, Stage, shared_gl
+from synthetic.gl import SUPERSAMPLING, Drawing, Stage, shared_gl
 from synthetic.labels import Seen, in_camera, joint_visibility, joints_in_image, seen_surface, silhouette_box
 from synthetic.motion import Clip
-from synthetic.room import build_room, floor_shadow
+from synthetic.room import Surface, build_props, build_room, floor_shadow
 from synthetic.scene import Scene
+from synthetic.sensor import expose
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
@@ -87,10 +91,10 @@ class _Now:
     look: object = None
     dressed: Dressed | None = None
     person_texture: Any = None
-    room: object = None
+    place: object = None
     walls: list[Any] | None = None
-    floor: Any = None
-    floor_texture: Any = None
+    floors: list[tuple[Surface, Any]] = field(default_factory=list)
+    shadow: Bytes | None = None
     moment: object = None
     posed: Posed | None = None
     stage: Stage | None = None
@@ -104,14 +108,16 @@ class Renderer:
 
     Args:
         figure: whom to render.
+        backdrops: where scenes with a backdrop find it.
 
     Raises:
         SyntheticError: OpenGL without a screen (EGL) is not there.
     """
 
-    def __init__(self, figure: Figure) -> None:
+    def __init__(self, figure: Figure, backdrops: Backdrops | None = None) -> None:
         self._gl = shared_gl()
         self.figure = figure
+        self._backdrops = backdrops
         self._now = _Now()
 
     @classmethod
@@ -141,9 +147,12 @@ class Renderer:
         """
         camera = scene.cameras[view]
         dressed, posed, stage = self._set(scene, instant)
-        intrinsics, pose = crop_intrinsics(camera, posed.framed_N3, scene.image_px), camera.camera_from_world
+        intrinsics, pose = crop_intrinsics(camera, posed.framed_M3, scene.image_px), camera.camera_from_world
         drawing = stage.draw(scene.light.sh, intrinsics, pose, scene.image_px)
+        drawing = self._before_backdrop(drawing, scene, view, intrinsics)
         rgb, alpha, triangle, sample, garments, depth_m = _downsample(drawing)
+        if scene.sensor is not None:
+            rgb = expose(rgb, scene.sensor, rng_for(scene.sensor.seed, "sensor", instant, view))
         silhouette = triangle >= 0
         seen = seen_surface(triangle, sample, posed.verts_X3, dressed.verts_T3, intrinsics @ pose[:3])
         at = (seen.rows, seen.columns)
@@ -186,24 +195,59 @@ class Renderer:
     def _set(self, scene: Scene, instant: int) -> tuple[Dressed, Posed, Stage]:
         """Dress, pose and light what the view before did not have."""
         now = self._now
-        look = (scene.look, scene.hand, scene.side, scene.betas)
+        look = scene.look if scene.hand is None else (scene.hand.look, scene.side, scene.betas)
         if now.dressed is None or now.look != look:
             now.dressed, now.look, now.moment = self.figure.dress(scene), look, None
             now.person_texture = self._gl.texture(now.dressed.texture_SS4[::-1], tiles=False)
-        if now.walls is None or now.room != scene.room:
-            surfaces = build_room(scene.room)
+        place = (scene.room, scene.backdrop, scene.occluders)
+        if now.walls is None or now.place != place:
+            surfaces = self._surroundings(scene)
             now.walls = [self._gl.surface(surface) for surface in surfaces if not surface.is_floor]
-            now.floor = next(surface for surface in surfaces if surface.is_floor)
-            now.floor_texture = self._gl.texture(now.floor.texture_HWC, tiles=True)
-            now.room = scene.room
+            now.floors = [(s, self._gl.texture(s.texture_HWC, tiles=True)) for s in surfaces if s.is_floor]
+            now.place = place
         if now.posed is None or now.stage is None or now.moment != (scene, instant):
             posed = self.figure.pose(scene, instant, now.dressed)
+            now.shadow = floor_shadow(posed.shown_N3, scene.light, scene.room, scene.occluders)
+            shadow = self._gl.texture(now.shadow, tiles=False)
+            floors = [self._gl.surface(floor, texture=texture, shadow=shadow) for floor, texture in now.floors]
             person, worn = self._person(posed, now.dressed)
-            shadow = self._gl.texture(floor_shadow(posed.framed_N3, scene.light), tiles=False)
-            floor = self._gl.surface(now.floor, texture=now.floor_texture, shadow=shadow)
-            stage = self._gl.stage(person, [*worn, *now.walls, floor])
+            stage = self._gl.stage(person, [*worn, *now.walls, *floors])
             now.posed, now.stage, now.moment = posed, stage, (scene, instant)
         return now.dressed, now.posed, now.stage
+
+    def _surroundings(self, scene: Scene) -> list[Surface]:
+        surfaces = [] if scene.room is None else build_room(scene.room)
+        if scene.backdrop is not None:
+            surfaces += self._files().surfaces(scene.backdrop)
+        return surfaces + build_props(scene.occluders)
+
+    def _before_backdrop(self, drawing: Drawing, scene: Scene, view: int, intrinsics: Floats) -> Drawing:
+        """Fill with a photo what the drawing left open."""
+        if scene.backdrop is None:
+            return drawing
+        picture = self._files().picture(
+            scene.backdrop,
+            view=view,
+            intrinsics=intrinsics,
+            camera_from_world=scene.cameras[view].camera_from_world,
+            image_px=scene.image_px,
+            zoom=SUPERSAMPLING,
+            shadow_SSC=self._now.shadow,
+        )
+        if picture is None:
+            return drawing
+        rgba, empty = drawing.rgba.copy(), drawing.labels[..., 1] == 0
+        rgba[empty, :3] = picture[::-1][empty]
+        return Drawing(rgba, drawing.labels)
+
+    def _files(self) -> Backdrops:
+        if self._backdrops is None:
+            raise SyntheticError(
+                "the scene has a background from files, and none were given",
+                where="scene",
+                hint="give the folder of backgrounds of the recipe that the scene was drawn for",
+            )
+        return self._backdrops
 
     def _person(self, posed: Posed, dressed: Dressed) -> tuple[list[Any], list[Any]]:
         """The person: closed surfaces, whose backs are not drawn, and open ones, whose are. And what is not the person's own."""

@@ -9,19 +9,23 @@ import dataclasses
 import json
 import typing
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from manifests.errors import RecipeError
 from manifests.recipes import from_mapping
 from manifests.seeds import rng_for, seed_for
+from synthetic.backdrop import Backdrop
 from synthetic.camera import TARGET_M, Camera, Framing, Rig, Side, sample_rig
 from synthetic.hand_looks import HAND_M, Hand, sample_hand
 from synthetic.looks import Look, sample_look
 from synthetic.patterns import FLOOR_KINDS, WALL_KINDS, Colour, Pattern
 from synthetic.props import PERSON_M, Prop, muted, sample_furniture, sample_occluders, sample_surface
 from synthetic.sensor import Sensor
+
+if TYPE_CHECKING:
+    from synthetic.backdrops import Backdrops
 
 Domain = Literal["body", "hand"]
 Background = Literal["room", "images", "panoramas", "meshes"]
@@ -33,6 +37,7 @@ CLIPS = (
 
 LABELS = ("parts", "depth", "normals", "uv")
 _DISTANCES_M: dict[Domain, tuple[float, float]] = {"body": (2.2, 10.0), "hand": (0.25, 2.0)}
+_OPEN_M = 2.5  # how high things stand where no ceiling is known
 _CLOSE_UPS: tuple[tuple[Framing, float], ...] = (("full", 0.5), ("upper", 0.3), ("hands", 0.2))
 
 
@@ -238,11 +243,12 @@ class Scene:
         identity: name of the person, as "p0007".
         betas: ten shape coefficients of the body.
         look: skin, hair and clothes.
-        clip: name of the motion.
+        clip: name of the motion; empty in scenes of a hand.
         phases: for each instant, its position in the clip in [0, 1), ascending.
         cameras: the views.
         light: the lighting.
-        room: the background.
+        room: what is around, or none with a backdrop.
+        backdrop: what stands behind from files, or none in a room.
         occluders: what stands between some cameras and the person.
         framing: what of the person the images show.
         side: which hand, for framing "hands" and in scenes of a hand.
@@ -259,7 +265,8 @@ class Scene:
     phases: tuple[float, ...]
     cameras: tuple[Camera, ...]
     light: Light
-    room: Room
+    room: Room | None
+    backdrop: Backdrop | None
     occluders: tuple[Prop, ...]
     framing: Framing
     side: Side | None
@@ -287,20 +294,24 @@ class Scene:
             raise ValueError(f"the text is no scene: {error}") from error
 
 
-def sample_scene(recipe: SceneRecipe, seed: int, scene: int) -> Scene:
+def sample_scene(recipe: SceneRecipe, seed: int, scene: int, backdrops: "Backdrops | None" = None) -> Scene:
     """Draw a scene.
 
     Args:
         recipe: what is rendered; its clips are names, with all patterns replaced (`motion.choose_clips`).
         seed: root of all randomness.
         scene: index in [0, recipe.num_scenes); the identity is `scene // recipe.scenes_per_identity`.
+        backdrops: what `recipe.backgrounds` holds; none for rooms.
 
     Returns:
         The scene; it does not depend on `num_identities`, so a longer list of people starts with the shorter one.
 
     Raises:
-        ValueError: there is no scene of that index.
+        ValueError: there is no scene of that index, or backdrops are missing or too many.
+        SyntheticError: a background is damaged or has no room for the cameras.
     """
+    if (backdrops is None) != (recipe.background == "room"):
+        raise ValueError(f"background {recipe.background} {'takes no' if backdrops else 'needs'} backdrops")
     if not 0 <= scene < recipe.num_scenes:
         raise ValueError(f"scene must lie in [0, {recipe.num_scenes}), got {scene}")
     identity = scene // recipe.scenes_per_identity
@@ -322,7 +333,13 @@ def sample_scene(recipe: SceneRecipe, seed: int, scene: int) -> Scene:
         target_m=HAND_M if recipe.domain == "hand" else TARGET_M,
     )
     clip = str(recipe.clips[int(rng.integers(len(recipe.clips)))])
-    room = _sample_room(rng, cameras)
+    room, backdrop, ceiling_m = None, None, _OPEN_M
+    if backdrops is None:
+        room = _sample_room(rng, cameras)
+        ceiling_m = room.height_m
+    else:
+        backdrop = backdrops.sample(rng, cameras)
+        cameras, light = backdrops.fit(backdrop, cameras), backdrops.light(backdrop) or light
     framing, side = _sample_framing(recipe, rng_for(seed, "framing", *names))
     betas = tuple(np.clip(person.normal(0.0, 1.0, 10), -2.0, 2.0).round(4).tolist())
     look = sample_look(person)
@@ -334,12 +351,13 @@ def sample_scene(recipe: SceneRecipe, seed: int, scene: int) -> Scene:
         identity=f"p{identity:04d}",
         betas=betas,
         look=look,
-        clip=clip,
+        clip="" if hand else clip,
         phases=tuple(sorted(float(p) for p in (start + steps) % 1.0)),
         cameras=cameras,
         light=light,
         room=room,
-        occluders=sample_occluders(rng_for(seed, "occluders", *names), recipe.num_occluders, cameras, room.height_m),
+        backdrop=backdrop,
+        occluders=sample_occluders(rng_for(seed, "occluders", *names), recipe.num_occluders, cameras, ceiling_m),
         framing=framing,
         side=side,
         hand=hand,
