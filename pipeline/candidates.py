@@ -108,7 +108,7 @@ def in_random_order(rng: np.random.Generator, total: int, *, batch: int, most: i
     while total > 4 * (len(seen) + batch):  # few of many: those that came before are rarely drawn again
         drawn = rng.integers(total, size=batch)
         drawn = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
-        new = drawn[~np.isin(drawn, seen)]
+        new = drawn[~np.isin(drawn, seen, assume_unique=True)]
         yield new
         seen = np.concatenate([seen, new])
         if len(seen) >= most:

@@ -169,7 +169,9 @@ def sample_pairs(
         crops = crops.filter(pa.array(~held_back))
         if not crops.num_rows:
             return tables.empty("pairs"), rejects
-    sequence = Sequence.of(crops.sort_by("key"))
+    keys = crops.column("key")
+    in_order = pc.all(pc.less(keys[:-1], keys[1:])).as_py()
+    sequence = Sequence.of(crops if in_order else crops.sort_by("key"))
     drawn: dict[PairKind, Drawn] = {}
     for kind, wanted in ((PairKind.CROSS_VIEW, recipe.cross_view), (PairKind.CROSS_POSE, recipe.cross_pose)):
         if wanted:

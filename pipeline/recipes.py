@@ -168,7 +168,8 @@ class Strata:
     Attributes:
         edges: rising; the first class reaches from the first edge to below the second. The last holds its upper edge too.
         shares: of each class, relative to the others. A class that has too few candidates stays small; the others do not
-            take its place. Pairs in no class are left out.
+            take its place. Pairs in no class are left out. Of sequences with more than a million candidates, a million chosen by
+            chance are looked at.
     """
 
     edges: tuple[float, ...]
