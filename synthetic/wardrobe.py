@@ -228,8 +228,8 @@ class Wardrobe:
         shown = body.face_group_F < SKIRT_GROUP
         if look.skirt != "none":
             hem_y = self._marks.hip_y - (0.26 if look.skirt != "coat" else 0.34) - 0.3 * look.skirt_end
-            skirt, v_of_face, ys, vs = self._skirt_rows
-            shown[skirt] = v_of_face >= np.interp(hem_y, ys, vs)
+            skirt, row_of_face, y_of_row = self._skirt_rows
+            shown[skirt] = y_of_row[row_of_face] > hem_y
         if look.hair in ("long", "bob", "tail"):
             lock = np.isin(self._lock_of_F, self._locks_in_tail if look.hair == "tail" else self._locks_behind)
             if look.hair == "bob":
@@ -237,18 +237,24 @@ class Wardrobe:
             shown |= lock
         return np.flatnonzero(shown)
 
-    def _rows_of_skirt(self) -> tuple[Ints, Floats, Floats, Floats]:
-        """Faces of the skirt, the v of each one's quad, and (y, v) along the skirt: it is cut by whole rows of quads."""
+    def _rows_of_skirt(self) -> tuple[Ints, Ints, Floats]:
+        """Faces of the skirt, the row of each, counted from the waist, and the mean y of the rows' lower ends.
+
+        A skirt that is cut between rows has an even hem.
+        """
         body = self._body
         skirt = np.flatnonzero(body.face_group_F == SKIRT_GROUP)
-        v_F3 = body.uvs_U2[body.face_uvs_F3[skirt], 1].astype(np.float64)
-        v_of_quad = v_F3.mean(axis=1).reshape(2, -1).mean(axis=0)  # first all upper halves of the quads, then all lower
-        return (
-            skirt,
-            np.tile(v_of_quad, 2),
-            np.sort(body.template_X3[body.faces_F3[skirt], 1].ravel()),
-            np.sort(v_F3.ravel()),
-        )
+        edges = np.sort(np.concatenate([body.faces_F3[skirt][:, pair] for pair in ([0, 1], [1, 2], [2, 0])]), axis=1)
+        sides, times = np.unique(edges, axis=0, return_counts=True)
+        rim = np.unique(sides[times == 1])
+        waist = rim[body.template_X3[rim, 1] > self._marks.hip_y]
+        num = len(body.template_X3)
+        graph = sp.coo_matrix((np.ones(len(sides)), sides.T), (num, num))
+        steps_X = sp.csgraph.dijkstra(graph, directed=False, indices=waist, unweighted=True, min_only=True)
+        row_X = np.where(np.isfinite(steps_X), steps_X, 0).astype(np.int64)
+        own = np.unique(body.faces_F3[skirt])
+        y_of_row = np.bincount(row_X[own], body.template_X3[own, 1]) / np.bincount(row_X[own])
+        return skirt, row_X[body.faces_F3[skirt]].max(axis=1), y_of_row
 
     def _sort_locks(self) -> tuple[Ints, Ints, Ints]:
         """The lock of long hair each face belongs to, the locks that hang behind the shoulders, and those of a tail."""
