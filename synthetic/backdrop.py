@@ -4,8 +4,10 @@
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
-KINDS = ("images", "panoramas", "meshes")
+Kind = Literal["images", "panoramas", "meshes"]
+Axis = Literal["y", "z"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +24,9 @@ class Backdrop:
         place_m: where in a mesh the person stands, (x, floor, z) with y up, metres.
     """
 
-    kind: str
+    kind: Kind
     names: tuple[str, ...]
     crops: tuple[tuple[float, float, float], ...] = ()
     yaw_rad: float = 0.0
-    up: str = "y"
+    up: Axis = "y"
     place_m: tuple[float, float, float] = (0.0, 0.0, 0.0)

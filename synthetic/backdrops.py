@@ -25,7 +25,7 @@ from PIL import Image, ImageOps
 from manifests.errors import SyntheticError
 from manifests.jsonstream import iter_arrays
 from synthetic import spaces
-from synthetic.backdrop import KINDS, Backdrop
+from synthetic.backdrop import Backdrop, Kind
 from synthetic.camera import Camera
 from synthetic.panorama import lamp_light, light_from_panorama, panorama_picture
 from synthetic.room import Surface
@@ -53,7 +53,7 @@ class Backdrops:
     """The usable backgrounds of a folder.
 
     Attributes:
-        kind: one of `KINDS`.
+        kind: what they are.
         folder: where they lie.
         names: their paths below the folder, sorted.
         stamp: changes with the names and sizes of the files.
@@ -61,30 +61,28 @@ class Backdrops:
         up: of meshes, "y", "z", or "auto".
     """
 
-    kind: str
+    kind: Kind
     folder: Path
     names: tuple[str, ...]
     stamp: str
     left_out: tuple[tuple[str, int], ...] = ()
-    up: str = "auto"
+    up: spaces.Up = "auto"
 
     @classmethod
-    def of(cls, kind: str, folder: Path, *, annotations: str | None = None, up: str = "auto") -> "Backdrops":
+    def of(cls, kind: Kind, folder: Path, *, annotations: str | None = None, up: spaces.Up = "auto") -> "Backdrops":
         """List a folder's backgrounds; of each file only the header is read.
 
         Args:
-            kind: one of `KINDS`.
+            kind: what they are.
             folder: searched with all folders below it.
             annotations: of images, a file in COCO's format (instances or person_keypoints), or `NOBODY`: there is nobody in
                 any of them. Images that it does not name are left out, as are those with a person.
-            up: of meshes, which axis points up: one of `spaces.UPS`.
+            up: of meshes, which axis points up.
 
         Raises:
             SyntheticError: there are none, nothing says who is in the images, or a file is unusable.
             SourceError: the annotations are damaged.
         """
-        if kind not in KINDS or up not in spaces.UPS:
-            raise ValueError(f"kind must be one of {KINDS} and up one of {spaces.UPS}, got {kind!r} and {up!r}")
         if not folder.is_dir():
             raise SyntheticError("the folder of backgrounds is not there", where=folder, hint="check the path")
         files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
@@ -359,7 +357,7 @@ def _matches(name: str, named: Collection[tuple[str, bool]]) -> list[tuple[str, 
 # ----------------------------------------------------------------------------------------------------------------- photos
 
 
-def _check(kind: str, path: Path, left_out: Counter[str]) -> bool:
+def _check(kind: Kind, path: Path, left_out: Counter[str]) -> bool:
     """Whether a file is used; counts it if not."""
     if kind == "meshes":
         spaces.check_header(path)

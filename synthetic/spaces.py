@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ import trimesh
 from scipy import ndimage
 
 from manifests.errors import SyntheticError
-from synthetic.backdrop import Backdrop
+from synthetic.backdrop import Axis, Backdrop
 from synthetic.room import SHADOW_SIZE_M, Surface
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
-UPS = ("auto", "y", "z")
+Up = Literal["auto", "y", "z"]
 VOXEL_M = 0.1
 FREE_M = 0.75  # from the person's place to the nearest thing that stands on the floor
 HEADROOM_M = 2.1
@@ -64,7 +64,7 @@ class Space:
         places_P2: (P, 2) x and z where a person has room, in a fixed order.
     """
 
-    up: str
+    up: Axis
     pieces: tuple[Surface, ...]
     low_m: Floats
     blocked_GHD: Bools
@@ -120,7 +120,7 @@ def check_header(path: Path) -> None:
 
 
 @lru_cache(maxsize=2)
-def read_space(path: Path, up: str) -> Space:
+def read_space(path: Path, up: Up) -> Space:
     """Read a mesh and find out where one can stand in it; the last two are kept.
 
     Args:
@@ -136,8 +136,8 @@ def read_space(path: Path, up: str) -> Space:
         raise SyntheticError(
             f"the mesh has more than {MAX_FACES} faces", where=path, hint="simplify it, or cut it into parts"
         )
-    up = _up(pieces, path) if up == "auto" else up
-    if up == "z":
+    axis = _up(pieces, path) if up == "auto" else up
+    if axis == "z":
         pieces = [_turned(piece, np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])) for piece in pieces]
     corners_F33 = np.concatenate([piece.verts_X3[piece.faces_F3] for piece in pieces])
     low, high = corners_F33.min(axis=(0, 1)), corners_F33.max(axis=(0, 1))
@@ -154,7 +154,7 @@ def read_space(path: Path, up: str) -> Space:
     _mark(taken_GHD, corners_F33, low, (0, 1, 2))
     floor, places_P2 = _free_floor(corners_F33, taken_GHD, low, path)
     return Space(
-        up=up,
+        up=axis,
         pieces=tuple(pieces),
         low_m=low,
         blocked_GHD=ndimage.binary_dilation(taken_GHD, np.ones((3, 3, 3))),
@@ -319,11 +319,11 @@ def _normals(corners_F33: Floats) -> tuple[Floats, Floats]:
     return across_F3 / np.maximum(length_F, 1e-12)[:, None], length_F / 2
 
 
-def _up(pieces: list[Surface], path: Path) -> str:
+def _up(pieces: list[Surface], path: Path) -> Axis:
     """The axis, of y and z, that floors and ceilings look along; in doubt the one that is usual for the format."""
     normal_F3, area_F = _normals(np.concatenate([piece.verts_X3[piece.faces_F3] for piece in pieces]))
     along_y, along_z = (float(area_F[np.abs(normal_F3[:, axis]) > _FLAT].sum()) for axis in (1, 2))
-    usual = "z" if path.suffix.lower() == ".ply" else "y"
+    usual: Axis = "z" if path.suffix.lower() == ".ply" else "y"
     if max(along_y, along_z) < 1.2 * min(along_y, along_z):
         return usual
     return "y" if along_y > along_z else "z"
