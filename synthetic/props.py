@@ -128,8 +128,7 @@ def sample_occluders(
             clear = np.linalg.norm(eyes[:, [0, 2]] - (x, z), axis=1) > radius + 0.3
             hidden = [hidden_share(camera, (*props, prop)) for camera in cameras]
             if (
-                np.hypot(x, z) >= nearest
-                and (clear | (eyes[:, 1] > size[1] + 0.3)).all()
+                (clear | (eyes[:, 1] > size[1] + 0.3)).all()
                 and all(_apart(prop, other) for other in props)
                 and max(hidden) <= _MOST_HIDDEN
                 and hidden_share(cameras[view], (prop,)) >= _LEAST_HIDDEN

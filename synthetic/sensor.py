@@ -46,20 +46,20 @@ def expose(rgb: Bytes, sensor: Sensor, rng: np.random.Generator) -> Bytes:
     Returns:
         (H, W, 3) uint8, a new array; equal bytes if all faults are off.
     """
-    noise, blur, jpeg, balance = rng.uniform(0.0, (sensor.noise, sensor.blur, sensor.jpeg, 1.0))
+    noise, blur, jpeg, balance = rng.uniform(0.0, (sensor.noise, sensor.blur, sensor.jpeg, 1.0)).tolist()
     balance = (2.0 * balance - 1.0) * sensor.white_balance
     out = rgb.copy()
     if sensor.noise or sensor.blur or sensor.white_balance:
         light = np.square(rgb.astype(np.float32) / 255.0)
         if sensor.blur:
-            light = cv2.filter2D(light, -1, _kernel(float(blur), rng), borderType=cv2.BORDER_REFLECT_101)
+            light = cv2.filter2D(light, -1, _kernel(blur, rng), borderType=cv2.BORDER_REFLECT_101)
         if sensor.noise:
             deviation = noise * np.sqrt((1.0 - READ_SHARE) * light + READ_SHARE)
             light = light + deviation * rng.standard_normal(light.shape, dtype=np.float32)
         light = light * np.exp(np.array([balance, 0.0, -balance], dtype=np.float32))
         out = (np.sqrt(np.clip(light, 0.0, 1.0)) * 255.0 + 0.5).astype(np.uint8)
     if sensor.jpeg:
-        quality = round(100.0 - float(jpeg))
+        quality = round(100.0 - jpeg)
         _, data = cv2.imencode(".jpg", out[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
         read = cv2.imdecode(data, cv2.IMREAD_COLOR)
         assert read is not None, "what was just encoded"
