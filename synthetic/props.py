@@ -28,8 +28,20 @@ _SIZES_M: dict[Kind, tuple[tuple[float, float, float], tuple[float, float, float
 _ALONG_WALLS: dict[Kind, float] = {"box": 0.3, "shelf": 0.25, "table": 0.15, "chair": 0.1, "plant": 0.2}
 _IN_THE_WAY: dict[Kind, float] = {"box": 0.2, "table": 0.1, "chair": 0.2, "plant": 0.25, "pole": 0.25}
 _TRIALS = 40
-_MOST_HIDDEN = 0.5
 _LEAST_HIDDEN = 0.06
+_MOST_HIDDEN: dict[Literal["standing", "lying"], float] = {"standing": 0.5, "lying": 0.7}
+
+
+def _stand_in(radii_m: tuple[float, ...], heights_m: npt.ArrayLike) -> Floats:
+    angle, radius, up = np.meshgrid(np.arange(8) * np.pi / 4.0, radii_m, heights_m)
+    return np.stack([radius * np.cos(angle), up, radius * np.sin(angle)], axis=-1).reshape(-1, 3)
+
+
+# Points of a person in the middle of the floor: a pillar where it stands, a disc where it crawls or lies.
+PERSONS_P3 = {
+    "standing": _stand_in((0.35,), np.linspace(0.1, 1.7, 9)),
+    "lying": _stand_in((0.3, 0.8), (0.1, 0.35, 0.6)),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +113,8 @@ def sample_occluders(
 ) -> tuple[Prop, ...]:
     """Draw things that stand between the person and some of the cameras.
 
-    Each hides a part of the person from at least one camera; together they hide at most half of it from any, as far as the
-    boxes tell that they fill. None stands where the person moves, or around a camera.
+    Each hides a part of the person from at least one camera; together they hide at most half of it from any if it stands,
+    and 0.7 if it lies, as far as the boxes tell that they fill. None stands where the person moves, or around a camera.
 
     Args:
         rng: source of randomness.
@@ -126,11 +138,15 @@ def sample_occluders(
             x, z = gaze * (nearest + away * max(farthest - nearest, 0.0)) + aside * np.array([-gaze[1], gaze[0]])
             prop = _prop(rng, kind, (float(x), float(z)), size, yaw, covers[int(rng.integers(2))])
             clear = np.linalg.norm(eyes[:, [0, 2]] - (x, z), axis=1) > radius + 0.3
-            hidden = [hidden_share(camera, (*props, prop)) for camera in cameras]
+            seen = all(
+                hidden_share(camera, (*props, prop), pose) <= most_hidden
+                for camera in cameras
+                for pose, most_hidden in _MOST_HIDDEN.items()
+            )
             if (
                 (clear | (eyes[:, 1] > size[1] + 0.3)).all()
                 and all(_apart(prop, other) for other in props)
-                and max(hidden) <= _MOST_HIDDEN
+                and seen
                 and hidden_share(cameras[view], (prop,)) >= _LEAST_HIDDEN
             ):
                 props.append(prop)
@@ -138,19 +154,18 @@ def sample_occluders(
     return tuple(props)
 
 
-def hidden_share(camera: Camera, props: Sequence[Prop]) -> float:
-    """Tell which share of a standing person the boxes around some things hide from a camera.
+def hidden_share(camera: Camera, props: Sequence[Prop], pose: Literal["standing", "lying"] = "standing") -> float:
+    """Tell which share of a person the boxes around some things hide from a camera.
 
     Args:
         camera: the view.
         props: the things.
+        pose: of the person, which is some points of `PERSONS_P3`.
 
     Returns:
-        Share of the rays to points of a pillar (1.7 m high, 0.7 m across) in the middle of the floor, in [0, 1].
+        Share of the rays to those points that the boxes cut, in [0, 1].
     """
-    eye = camera.eye_m
-    angle, up = np.meshgrid(np.arange(8) * np.pi / 4.0, np.linspace(0.1, 1.7, 9))
-    person_P3 = np.stack([0.35 * np.cos(angle), up, 0.35 * np.sin(angle)], axis=-1).reshape(-1, 3)
+    eye, person_P3 = camera.eye_m, PERSONS_P3[pose]
     hidden = np.zeros(len(person_P3), dtype=bool)
     for prop in props:
         cos, sin = np.cos(prop.yaw_rad), np.sin(prop.yaw_rad)
