@@ -99,7 +99,7 @@ class Reason(StrEnum):
     PARSER_CRASH = "parser_crash"  # the parser died on this input
     ALIKE = "alike"  # pair: the two pictures are nearly the same
     LOW_COVISIBILITY = "low_covisibility"  # pair: too little of the body is seen in both pictures
-    OUTSIDE_STRATA = "outside_strata"  # pair: its angle or time gap is none that the recipe asks for
+    OUTSIDE_STRATA = "outside_strata"  # pair: its angle is none that the recipe asks for
     NO_PARTNER = "no_partner"  # pair: there is no second picture that may be paired with this one
 
 

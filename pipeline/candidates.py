@@ -8,6 +8,7 @@ Legend: n candidates, K further views.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +73,55 @@ class Candidates:
             others[:, k] = self.rows[self.starts[group] + np.where(left > 0, number, 0)]
             used.append(number)
         return others, there
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Candidates of which the second crop follows the first within a window of time.
+
+    Attributes:
+        rows: crop rows, group after group, in the order of time.
+        first: (n,) where in `rows` the window of each begins.
+        before: candidates of all rows before this one; one longer than `rows`, so the last is their total.
+    """
+
+    rows: Ints
+    first: Ints
+    before: Ints
+
+    @property
+    def total(self) -> int:
+        """Number of candidates."""
+        return int(self.before[-1])
+
+    def rows_of(self, numbers: Ints) -> tuple[Ints, Ints]:
+        """The two crop rows of candidates by number, first in time first; (n,) to (n,), (n,)."""
+        place = np.searchsorted(self.before, numbers, side="right") - 1
+        return self.rows[place], self.rows[self.first[place] + numbers - self.before[place]]
+
+
+def windows(groups: Candidates, time: Ints, known: Bools, edges: Ints) -> list[Windows]:
+    """Sort the candidates of some groups by the time between their crops.
+
+    Args:
+        groups: of crops.
+        time: (n,) of each crop, in ticks.
+        known: (n,) whether it is known; other crops are in no window.
+        edges: rising; each window reaches from one edge to before the next, in ticks.
+    """
+    group = np.repeat(np.arange(len(groups.sizes)), groups.sizes)
+    there = known[groups.rows]
+    rows, group = groups.rows[there], group[there]
+    ticks = time[rows] - time[rows].min(initial=0)
+    at = group * (ticks.max(initial=0) + edges[-1] + 1) + ticks  # no window reaches into the next group
+    order = np.argsort(at, kind="stable")
+    rows, at = rows[order], at[order]
+    found = []
+    for low, high in pairwise(edges):
+        first = np.maximum(np.searchsorted(at, at + low), 1 + np.arange(len(at)))
+        counts = np.maximum(np.searchsorted(at, at + high) - first, 0)
+        found.append(Windows(rows, first, np.concatenate([[0], np.cumsum(counts)])))
+    return found
 
 
 def pair_of(number: Ints) -> tuple[Ints, Ints]:

@@ -8,6 +8,7 @@ Legend: n crops or candidates, C cells of the body's surface, K further views.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +22,18 @@ from manifests.schema import PAIRS
 from manifests.seeds import rng_for
 from manifests.surface import SURFACE_CELLS, covisibility
 from manifests.types import EVALUATION, PairKind, Reason, Reject
-from pipeline.candidates import Bools, Candidates, Ints, accept, apportion, group_rows, in_random_order
-from pipeline.recipes import PairRecipe, Strata
+from pipeline.candidates import (
+    Bools,
+    Candidates,
+    Ints,
+    Windows,
+    accept,
+    apportion,
+    group_rows,
+    in_random_order,
+    windows,
+)
+from pipeline.recipes import PairRecipe
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,6 +45,7 @@ COLUMNS = [
 PEOPLE = ["source", "subject", "flags"]  # those that tell who may be paired
 LOOK_AT = 1_000_000  # candidates of one kind, at most; or
 OVERSAMPLE = 4  # times the pairs wanted, where that is more
+TICKS_PER_S = 1_000_000
 COVISIBILITY_AT_ONCE = 4096  # pairs, of 4 kB each
 
 
@@ -234,41 +246,58 @@ def _draw(
 ) -> tuple[Drawn, list[Reject]]:
     """Look at candidates in random order and take those that are fit while there is room."""
     rng = rng_for(seed, "pairs", sequence.place, kind.value)
-    candidates = candidates_of(sequence, kind)
-    parts = [Drawn(*np.zeros((3, 0), np.int64))]
-    if not candidates.total:
-        detail = f"no two crops make a {kind.value} pair"
-        return parts[0], [Reject("pairs", sequence.place, Reason.NO_PARTNER, detail)]
-    strata = _strata(sequence, kind, recipe)
     limit = wanted if recipe.per_subject is None else min(wanted, recipe.per_subject)
-    rooms = [
-        apportion(wanted, strata.shares if strata else (1.0,)),
-        np.array([min(wanted, quotas.get(name, limit)) for name in sequence.people]),
-    ]
-    left_out, looked = Counter[tuple[Reason, str]](), 0
-    most = max(LOOK_AT, OVERSAMPLE * wanted)
-    for numbers in in_random_order(rng, candidates.total, batch=2 * wanted, most=most):
-        looked += len(numbers)
-        first, second = candidates.rows_of(numbers)
-        for reason, why, is_bad in _rules(sequence, kind, recipe, strata):
-            bad = is_bad(first, second)
-            left_out[reason, why] += int(bad.sum())
-            first, second = first[~bad], second[~bad]
-        stratum = _stratum(sequence, kind, strata, first, second)
-        taken = accept([stratum, sequence.person[first]], rooms)
-        parts.append(Drawn(first[taken], second[taken], stratum[taken]))
-        if not all(room.any() for room in rooms):
-            break
+    people_room = np.array([min(wanted, quotas.get(name, limit)) for name in sequence.people])
+    pools, edges, shares = _pools(sequence, kind, recipe)
+    strata_room = apportion(min(wanted, int(people_room.sum())), shares)
+    parts, left_out, looked = [Drawn(*np.zeros((3, 0), np.int64))], Counter[tuple[Reason, str]](), 0
+    for number, pool in enumerate(pools):
+        mine = strata_room if len(pools) == 1 else strata_room[number : number + 1]  # views: all count down together
+        most = max(LOOK_AT, OVERSAMPLE * int(mine.sum()))
+        for numbers in in_random_order(rng, pool.total, batch=1 + 2 * int(mine.sum()), most=most):
+            if not mine.any() or not people_room.any():
+                break
+            looked += len(numbers)
+            first, second = pool.rows_of(numbers)
+            for reason, why, is_bad in _rules(sequence, kind, recipe, edges):
+                bad = is_bad(first, second)
+                left_out[reason, why] += int(bad.sum())
+                first, second = first[~bad], second[~bad]
+            stratum = _stratum(sequence, edges, first, second) if edges else np.zeros(len(first), np.int64)
+            taken = accept([stratum, sequence.person[first]], [mine, people_room])
+            parts.append(Drawn(first[taken], second[taken], number + stratum[taken]))
     rejects = [
         Reject("pairs", sequence.place, reason, f"{count} of {looked} {kind.value} candidates {why}", count)
         for (reason, why), count in left_out.items()
         if count
     ]
+    if not any(pool.total for pool in pools):
+        detail = f"no two crops make a {kind.value} pair" + (" of the time gaps asked for" if len(pools) > 1 else "")
+        rejects.append(Reject("pairs", sequence.place, Reason.NO_PARTNER, detail))
     return Drawn(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("first", "second", "stratum"))), rejects
 
 
+def _pools(
+    sequence: Sequence, kind: PairKind, recipe: PairRecipe
+) -> tuple[Seq[Candidates | Windows], tuple[float, ...], tuple[float, ...]]:
+    """What to draw from: one pool for each class of time gaps, else one for all; edges of angles; the shares of all classes.
+
+    There are no classes where nothing is known that could tell them apart.
+    """
+    candidates = candidates_of(sequence, kind)
+    known = np.isfinite(sequence.time_s)
+    if kind is PairKind.CROSS_POSE and (strata := recipe.time_gap_s) and known.any():
+        edges = np.rint(np.array(strata.edges) * TICKS_PER_S).astype(np.int64)
+        edges[-1] += 1  # its upper edge too
+        time = np.rint(np.where(known, sequence.time_s, 0) * TICKS_PER_S).astype(np.int64)
+        return windows(candidates, time, known, edges), (), strata.shares
+    if kind is PairKind.CROSS_VIEW and (strata := recipe.view_angle_deg) and np.isfinite(sequence.sight).any():
+        return [candidates], strata.edges, strata.shares
+    return [candidates], (), (1.0,)
+
+
 def _rules(
-    sequence: Sequence, kind: PairKind, recipe: PairRecipe, strata: Strata | None
+    sequence: Sequence, kind: PairKind, recipe: PairRecipe, edges: tuple[float, ...]
 ) -> Iterator[tuple[Reason, str, Callable[[Ints, Ints], Bools]]]:
     """Why candidates are left out: the reason, in words, and which of them; the dearest comes last."""
     hashes, dt_s, floor = sequence.phash, recipe.min_dt_s, recipe.min_covisibility
@@ -281,13 +310,13 @@ def _rules(
         yield (
             Reason.ALIKE,
             f"are less than {dt_s} s apart",
-            lambda first, second: _apart(sequence, kind, first, second) < dt_s,
+            lambda first, second: np.abs(sequence.time_s[second] - sequence.time_s[first]).round(9) < dt_s,
         )
-    if strata:
+    if edges:
         yield (
             Reason.OUTSIDE_STRATA,
             "lie in no stratum",
-            lambda first, second: _stratum(sequence, kind, strata, first, second) < 0,
+            lambda first, second: _stratum(sequence, edges, first, second) < 0,
         )
     if floor:
         yield (
@@ -299,32 +328,11 @@ def _rules(
         )
 
 
-def _strata(sequence: Sequence, kind: PairKind, recipe: PairRecipe) -> Strata | None:
-    """The strata of a kind; None where there are none, or where nothing is known that could tell them apart."""
-    if kind is PairKind.CROSS_VIEW:
-        return recipe.view_angle_deg if np.isfinite(sequence.sight).any() else None
-    return recipe.time_gap_s if np.isfinite(sequence.time_s).any() else None
-
-
-def _stratum(sequence: Sequence, kind: PairKind, strata: Strata | None, first: Ints, second: Ints) -> Ints:
-    """(n,) index of the stratum of each candidate, -1: in none. The last stratum holds its upper edge too."""
-    if strata is None:
-        return np.zeros(len(first), np.int64)
-    edges = np.array(strata.edges)
-    edges[-1] = np.nextafter(edges[-1], np.inf)
-    index = (
-        np.searchsorted(edges, _apart(sequence, kind, first, second), side="right") - 1
-    )  # what is not known comes after the last edge
-    return np.where(index < len(strata.shares), index, -1)
-
-
-def _apart(sequence: Sequence, kind: PairKind, first: Ints, second: Ints) -> Floats:
-    """How far two views are apart in degrees, or two times in seconds; what rounding errors add is taken off."""
-    if kind is PairKind.CROSS_VIEW:
-        apart = np.degrees(sequence.angle_between(first, second, kind))
-    else:
-        apart = np.abs(sequence.seconds_between(first, second, kind))
-    return apart.round(9)
+def _stratum(sequence: Sequence, edges: tuple[float, ...], first: Ints, second: Ints) -> Ints:
+    """(n,) class of the angle of each candidate, -1: in none. The last class holds its upper edge too."""
+    angle_deg = np.degrees(sequence.angle_between(first, second, PairKind.CROSS_VIEW)).round(9)
+    number = np.searchsorted([*edges[:-1], np.nextafter(edges[-1], np.inf)], angle_deg, side="right") - 1
+    return np.where(number < len(edges) - 1, number, -1)  # what is not known comes after the last edge
 
 
 def _pairs_table(

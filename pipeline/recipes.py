@@ -168,8 +168,7 @@ class Strata:
     Attributes:
         edges: rising; the first class reaches from the first edge to below the second. The last holds its upper edge too.
         shares: of each class, relative to the others. A class that has too few candidates stays small; the others do not
-            take its place. Pairs in no class are left out. Of sequences with more than a million candidates, a million chosen by
-            chance are looked at.
+            take its place. Pairs in no class are left out.
     """
 
     edges: tuple[float, ...]
@@ -201,7 +200,8 @@ class PairRecipe:
         min_covisibility: least share of the body shown by either image that the other shows too, where that is known
             (rendered people); less is LOW_COVISIBILITY.
         view_angle_deg: shares of angles between the views of cross-view pairs, degrees in [0, 180]. Sequences without
-            calibration are drawn from as chance has it.
+            calibration are drawn from as chance has it; of those with more than a million candidates, a million chosen by
+            chance are looked at.
         time_gap_s: shares of times between the images of cross-pose pairs. Sequences without a clock are drawn from as
             chance has it.
         swap_roles: let chance decide which image is the target.

@@ -16,7 +16,7 @@ from manifests import table as tables
 from manifests.commit import UnitWriter
 from manifests.surface import SURFACE_CELLS, covisibility
 from manifests.types import PairKind, Reason
-from pipeline.candidates import accept, apportion, group_rows, in_random_order, rank_in_class
+from pipeline.candidates import accept, apportion, group_rows, in_random_order, rank_in_class, windows
 from pipeline.pairs import Sequence, allot, candidates_of, count_people, sample_pairs
 from pipeline.recipes import RECIPES, BuildRecipe, PairRecipe, SourceRecipe, Strata
 from pipeline.stages import Pairs, source_weights
@@ -130,6 +130,37 @@ def test_strata_get_their_shares_where_candidates_suffice(wanted, shares, seed) 
     assert np.abs(counts - wanted * np.array(shares) / sum(shares)).max() <= 1
     apart = [abs(one - other) for one, other in itertools.combinations(range(61), 2)]
     assert np.histogram(apart, steps)[0].min() > 200  # candidates of each class, in each of two views
+
+
+def test_short_gaps_are_found_in_a_long_recording() -> None:
+    crops = many_crops("rec7", Shape(source="rig", views=1, instants=9000))
+    crops = crops.set_column(
+        crops.schema.get_field_index("segment"),
+        crops.schema.field("segment"),
+        pa.repeat(pa.scalar(0, pa.int32()), 9000),
+    )
+    strata = Strata(edges=(0.1, 0.13, 290, 300), shares=(1, 1, 2))  # of 40 million candidates, 9000 lie in the first
+    pairs = draw(crops, PairRecipe(cross_view=0, cross_pose=2000, time_gap_s=strata))
+    steps = np.abs(np.rint(pairs.column("dt_s").to_numpy() * 30))
+    assert np.histogram(steps, [3, 4, 8700, 9000])[0].tolist() == [500, 500, 1000]
+
+
+def test_a_quota_of_a_person_keeps_the_strata() -> None:
+    crops = many_crops("rec7", Shape(source="rig", views=2, instants=100, num_subjects=1))
+    strata = Strata(edges=(0.1, 1, 2, 3), shares=(1, 1, 2))
+    pairs = draw(crops, PairRecipe(per_subject=40, time_gap_s=strata))
+    gaps = [abs(row["dt_s"]) for row in of_kind(pairs, PairKind.CROSS_POSE)]
+    assert np.histogram(gaps, [0.09, 0.99, 1.99, 3.01])[0].tolist() == [10, 10, 20]
+
+
+def test_no_pair_of_the_gaps_asked_for_is_told() -> None:
+    crops = many_crops("rec7", Shape(source="rig", views=1, instants=20))
+    recipe = PairRecipe(cross_view=0, time_gap_s=Strata(edges=(5, 6, 7), shares=(1, 1)))
+    pairs, rejects = sample_pairs(crops, recipe, seed=0, weight=1.0)
+    assert pairs.num_rows == 0
+    assert [(r.reason, r.detail) for r in rejects] == [
+        (Reason.NO_PARTNER, "no two crops make a cross_pose pair of the time gaps asked for")
+    ]
 
 
 def test_angles_are_drawn_as_asked_and_others_are_left_out() -> None:
@@ -266,6 +297,24 @@ def test_further_views_are_drawn_evenly_and_never_out_of_step() -> None:
     seen = Counter(key.split("/")[4] for row in pairs for key in row["further"])
     assert set(seen) == {"c0", "c1", "c2", "c3", "c4"}
     assert min(seen.values()) > 0.8 * len(pairs) / 5
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(-5, 12) | st.none()), max_size=25),
+    st.lists(st.integers(0, 12), min_size=2, max_size=5, unique=True).map(sorted),
+)
+def test_windows_equal_a_loop_over_all_candidates(rows, edges) -> None:
+    group = np.array([row[0] for row in rows], np.int64)
+    known = np.array([row[1] is not None for row in rows], bool)
+    time = np.array([row[1] or 0 for row in rows], np.int64)
+    found = windows(group_rows([group]), time, known, np.array(edges))
+    for low, high, window in zip(edges, edges[1:], found, strict=False):
+        pairs = np.stack(window.rows_of(np.arange(window.total)))
+        assert Counter(map(frozenset, pairs.T.tolist())) == Counter(
+            frozenset((a, b))
+            for a, b in itertools.combinations(range(len(rows)), 2)
+            if group[a] == group[b] and known[a] and known[b] and low <= abs(time[a] - time[b]) < high
+        )
 
 
 @given(st.integers(0, 4000), st.integers(1, 300), st.integers(1, 3000), st.integers(0, 99))
