@@ -133,6 +133,43 @@ SHARDS = pa.schema(
     metadata={"table": "shards", "version": "2"},
 )
 
+# Exact labels of rendered crops, by the crop's key. Maps are PNG files as large as the crop, null where the recipe keeps none.
+LABELS = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),  # of the crop
+        pa.field("parts", pa.binary()),  # 8 bits: 1 + the joint that moves the surface most, 0 off the person
+        pa.field("garments", pa.binary()),  # 8 bits: what is worn there, names in the table scenes; kept with parts
+        pa.field("depth", pa.binary()),  # 16 bits: millimetres along the gaze, 0 where nothing is
+        pa.field(
+            "normals", pa.binary()
+        ),  # RGB: x, y, z of the camera's axes from -1 at 1 to 1 at 255, 0 off the person
+        pa.field(
+            "uv", pa.binary()
+        ),  # RGB of 16 bits: u and v from 0 to 65535 with the origin at the lower left, and 65535 on the person
+        pa.field("joints_m", pa.list_(pa.float32()), nullable=False),  # (J, 3) in the camera's axes
+        pa.field("coco17", pa.list_(pa.float32())),  # (17, 3) x, y in the crop, 1 visible or 0 not; bodies only
+        pa.field("penn13", pa.list_(pa.float32())),  # (13, 3)
+        # Parameters of the model (SMPL or MANO), radians and metres, with which it stands in the camera's axes:
+        pa.field("global_orient", pa.list_(pa.float64(), 3), nullable=False),
+        pa.field("pose", pa.list_(pa.float64()), nullable=False),  # body_pose (69) or hand_pose (45), axis-angle
+        pa.field("betas", pa.list_(pa.float64()), nullable=False),
+        pa.field("transl", pa.list_(pa.float64(), 3), nullable=False),
+    ],
+    metadata={"table": "labels", "version": "1"},
+)
+
+# Scenes as data, from which their images can be rendered anew.
+SCENES = pa.schema(
+    [
+        pa.field("sequence", pa.string(), nullable=False),
+        pa.field("scene", pa.string(), nullable=False),  # JSON, see synthetic.scene.Scene
+        pa.field("model", pa.string(), nullable=False),  # SHA-256 of the body or hand
+        pa.field("garments", pa.list_(pa.string()), nullable=False),  # names of what the map of garments counts
+        pa.field("device", pa.string(), nullable=False),  # what OpenGL says it ran on; other drivers draw other pixels
+    ],
+    metadata={"table": "scenes", "version": "1"},
+)
+
 REJECTS = pa.schema(
     [
         pa.field("stage", pa.string(), nullable=False),
@@ -150,6 +187,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "pairs": PAIRS,
     "index": INDEX,
     "shards": SHARDS,
+    "labels": LABELS,
+    "scenes": SCENES,
     "rejects": REJECTS,
 }
 

@@ -6,21 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from manifests.errors import SyntheticError
+from manifests.files import stamp_of
 from manifests.sample import cells_of, pack_cells
 from manifests.splits import split_of
 from manifests.types import BoxFrom, Domain, FrameKey, SilhouetteFrom, Split
 from pipeline.crop import stored_picture
 from pipeline.fetch import BODY, HANDS
+from pipeline.labels import label_columns
 from pipeline.recipes import BuildRecipe
 from pipeline.stage import Report
+from synthetic.backdrops import Backdrops
 from synthetic.body import load_body
+from synthetic.figure import BodyFigure
 from synthetic.hand import load_hand
 from synthetic.hand_figure import HandFigure
 from synthetic.motion import ClipLibrary, choose_clips, files_of, find_clips
 from synthetic.render import Renderer, View
+from synthetic.scans import TextureWardrobe, find_textures
 from synthetic.scene import Scene, SceneRecipe, sample_scene
+from synthetic.surface import cells_of_faces, cells_seen
 
 TRACKS = {Domain.BODY: "p0", Domain.HAND: "hand"}
 _KEYPOINTS = {Domain.BODY: "smpl24", Domain.HAND: "hand21"}
@@ -29,22 +36,25 @@ _OWN_WORK = {Domain.BODY: "CC0 1.0 (bodies, clothes)", Domain.HAND: "CC0 1.0 (ha
 
 @dataclass(frozen=True, slots=True)
 class Studio:
-    """Where the models and the motion clips lie. They are read, and EGL opened, when the first scene is rendered.
+    """Where a recipe's scenes are rendered. Models and clips are read, and EGL opened, when the first scene is.
 
     Attributes:
-        assets: holds the body, the hands and the free clips.
-        motion: a folder of the user's own clips, see `SceneRecipe.motion`.
-        domain: who is rendered.
+        assets: holds the free body, the hands and the free clips.
+        recipe: names what the user brings: a body, textures, motion, backgrounds.
     """
 
     assets: Path
-    motion: Path | None = None
-    domain: Domain = Domain.BODY
+    recipe: SceneRecipe
 
-    @classmethod
-    def of(cls, recipe: SceneRecipe, assets: Path) -> "Studio":
-        """The studio in which a recipe's scenes are rendered."""
-        return cls(assets, None if recipe.motion is None else Path(recipe.motion), Domain(recipe.domain))
+    @property
+    def domain(self) -> Domain:
+        """Whether people or hands are rendered."""
+        return Domain(self.recipe.domain)
+
+    @property
+    def body(self) -> Path:
+        """The body's file."""
+        return self.assets / BODY if self.recipe.body is None else Path(self.recipe.body)
 
     def clip_paths(self) -> dict[str, Path]:
         """The files of all clips, by name.
@@ -53,7 +63,7 @@ class Studio:
             SyntheticError: a folder holds none, or two clips have one name.
         """
         free = find_clips(self.assets / "motion")
-        own = {} if self.motion is None else find_clips(self.motion)
+        own = {} if self.recipe.motion is None else find_clips(Path(self.recipe.motion))
         if both := sorted(free.keys() & own.keys()):
             raise SyntheticError(
                 f"two motion clips are called {both[0]}",
@@ -62,24 +72,49 @@ class Studio:
             )
         return free | own
 
-    def inputs(self, wanted: tuple[str, ...]) -> dict[str, Path]:
-        """The files that decide what is rendered, by name: the hands, or the body and the clips that `wanted` stands for.
+    def inputs(self) -> dict[str, str]:
+        """Stamps of what decides what is rendered, by name: models, wanted clips, textures, backgrounds.
 
         Raises:
-            SyntheticError: a clip is missing, or the folder of own clips is given and none of them is wanted.
+            SyntheticError: something is missing, or the folder of own clips is given and none of them is wanted.
         """
-        if self.domain is Domain.HAND:
-            return {name: self.assets / name for name in HANDS.values()}
-        paths = self.clip_paths()
-        chosen = choose_clips(paths, wanted)
-        if self.motion is not None and not any(paths[name].is_relative_to(self.motion) for name in chosen):
+        files = (
+            {name: self.assets / name for name in HANDS.values()} if self.domain is Domain.HAND else self._body_files()
+        )
+        stamps = {name: stamp_of(path) for name, path in files.items()}
+        if backdrops := self.backdrops():
+            stamps["backgrounds"] = backdrops.stamp
+        return stamps
+
+    def _body_files(self) -> dict[str, Path]:
+        recipe, paths = self.recipe, self.clip_paths()
+        chosen = choose_clips(paths, recipe.clips)
+        if recipe.motion is not None and not any(paths[name].is_relative_to(recipe.motion) for name in chosen):
             raise SyntheticError(
                 "the recipe gives a folder of motion and names no clip of it",
-                where=self.motion,
+                where=recipe.motion,
                 hint='name them in render.clips of the recipe, as ["*"] or ["CMU/*", "walk"]',
             )
         files = {f"motion/{name}{file.suffix}": file for name in chosen for file in files_of(paths[name])}
-        return {BODY: self.assets / BODY} | files
+        if recipe.textures is not None and recipe.uv is not None:
+            names = find_textures(Path(recipe.textures))
+            files |= {"uv": Path(recipe.uv)} | {f"textures/{name}": Path(recipe.textures) / name for name in names}
+        return {BODY: self.body} | files
+
+    def backdrops(self) -> Backdrops | None:
+        """The recipe's backgrounds; none for rooms.
+
+        Raises:
+            SyntheticError: the folder is missing or unusable.
+        """
+        return _backdrops(self.recipe)
+
+    def scene(self, seed: int, index: int) -> Scene:
+        """One of the recipe's scenes."""
+        recipe = self.recipe
+        if self.domain is Domain.BODY:
+            recipe = replace(recipe, clips=choose_clips(self.library(), recipe.clips))
+        return sample_scene(recipe, seed, index, self.backdrops())
 
     def library(self) -> ClipLibrary:
         """The clips of this process."""
@@ -88,6 +123,17 @@ class Studio:
     def renderer(self) -> Renderer:
         """The one renderer of this process."""
         return _renderer(self)
+
+    def cells(self) -> npt.NDArray[np.int32]:
+        """The surface cell of each face of the model."""
+        return _cells(self)
+
+
+@lru_cache(maxsize=1)
+def _backdrops(recipe: SceneRecipe) -> Backdrops | None:
+    if recipe.backgrounds is None or recipe.background == "room":
+        return None
+    return Backdrops.of(recipe.background, Path(recipe.backgrounds), annotations=recipe.annotations)
 
 
 @lru_cache(maxsize=1)
@@ -98,13 +144,23 @@ def _library(studio: Studio) -> ClipLibrary:
 @lru_cache(maxsize=1)
 def _renderer(studio: Studio) -> Renderer:
     if studio.domain is Domain.HAND:
-        return Renderer(HandFigure(**{side: load_hand(studio.assets / name) for side, name in HANDS.items()}))
-    return Renderer.of_body(load_body(studio.assets / BODY), studio.library())
+        hands = {side: load_hand(studio.assets / name) for side, name in HANDS.items()}
+        return Renderer(HandFigure(**hands), studio.backdrops())
+    body, recipe = load_body(studio.body), studio.recipe
+    textures = None
+    if recipe.textures is not None and recipe.uv is not None:
+        textures = TextureWardrobe(body, Path(recipe.uv), Path(recipe.textures))
+    return Renderer(BodyFigure(body, studio.library(), textures), studio.backdrops())
+
+
+@lru_cache(maxsize=1)
+def _cells(studio: Studio) -> npt.NDArray[np.int32]:
+    return cells_of_faces(studio.renderer().figure)
 
 
 def render_scene(
     recipe: BuildRecipe, index: int, studio: Studio, report: Report, *, source: str
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> dict[str, list[dict[str, Any]]]:
     """Render all views of all instants of one scene.
 
     Args:
@@ -115,29 +171,36 @@ def render_scene(
         source: opens the keys.
 
     Returns:
-        rows of the frames table, and rows of the crops table, in the same order.
+        rows of the tables frames, crops and labels, in the same order, and of the table scenes.
     """
-    assert recipe.render is not None, "the plan has no scenes without a render recipe"
     renderer, licence = studio.renderer(), _OWN_WORK[studio.domain]
-    if studio.domain is Domain.HAND:
-        scene = sample_scene(recipe.render, recipe.seed, index)
-    else:
-        clips = studio.library()
-        scene = sample_scene(replace(recipe.render, clips=choose_clips(clips, recipe.render.clips)), recipe.seed, index)
-        licence += f", {clips[scene.clip].licence} (motions)"
+    scene = studio.scene(recipe.seed, index)
+    if studio.domain is Domain.BODY:
+        licence += f", {studio.library()[scene.clip].licence} (motions)"
     held_out = recipe.split
     split = split_of(scene.identity, seed=recipe.seed, val_groups=held_out.val_groups, val_share=held_out.val_share)
-    frames, crops = [], []
+    rows: dict[str, list[dict[str, Any]]] = {"frames": [], "crops": [], "labels": []}
     total = len(scene.phases) * len(scene.cameras)
     for instant in range(len(scene.phases)):
         for view in range(len(scene.cameras)):
             shared = _shared_columns(scene, studio.domain, split, instant, view, source) | {"licence": licence}
             image = renderer.render(scene, instant=instant, view=view)
-            labels = _labels(image, studio.domain) | {"side": scene.side if scene.hand else None}
-            frames.append(shared | labels | _frame_columns(scene, image))
-            crops.append(shared | labels | _crop_columns(shared["key"], image, recipe.crop.jpeg_quality))
-            report(len(frames), total)
-    return frames, crops
+            told = _told(image, studio.domain) | {"side": scene.side if scene.hand else None}
+            surface = {"surface": cells_seen(image, studio.cells())}
+            rows["frames"].append(shared | told | _frame_columns(scene, image))
+            rows["crops"].append(
+                shared | told | surface | _crop_columns(shared["key"], image, recipe.crop.jpeg_quality)
+            )
+            rows["labels"].append({"key": shared["key"]} | label_columns(image, studio.recipe.labels))
+            report(len(rows["frames"]), total)
+    figure = renderer.figure
+    written = {
+        "sequence": f"s{index:06d}",
+        "scene": scene.to_json(),
+        "model": figure.sha256,
+        "garments": list(figure.garments),
+    }
+    return rows | {"scenes": [written | {"device": renderer.device}]}
 
 
 def _shared_columns(scene: Scene, domain: Domain, split: Split, instant: int, view: int, source: str) -> dict[str, Any]:
@@ -158,7 +221,7 @@ def _shared_columns(scene: Scene, domain: Domain, split: Split, instant: int, vi
     }
 
 
-def _labels(image: View, domain: Domain) -> dict[str, Any]:
+def _told(image: View, domain: Domain) -> dict[str, Any]:
     """Columns that frames and crops share: for a rendered view both are the same image."""
     seen = np.concatenate([image.joints_xy_px, image.joint_visible[:, None]], axis=1)
     if domain is Domain.HAND:

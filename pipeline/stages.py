@@ -14,7 +14,6 @@ from manifests import table as tables
 from manifests.build import Build
 from manifests.commit import TEMPORARY, UnitWriter, commits
 from manifests.errors import StageError
-from manifests.files import stamp_of
 from manifests.lineage import hashes
 from manifests.recipes import fingerprint
 from manifests.types import EVALUATION
@@ -88,8 +87,7 @@ class Render(Stage):
         recipe = self.recipe.render
         if recipe is None:
             return Plan(recipe=None, inputs={}, units=())
-        files = Studio.of(recipe, self.assets).inputs(recipe.clips)
-        inputs = {name: stamp_of(path) for name, path in files.items()}
+        inputs = Studio(self.assets, recipe).inputs()
         one = replace(recipe, num_identities=1)  # nothing of a scene depends on how many others there are
         decides = {"render": one, "split": self.recipe.split, "seed": self.recipe.seed, "crop": self.recipe.crop}
         units = tuple(Unit(f"{SYNTHETIC}-s{scene:06d}", scene) for scene in range(recipe.num_scenes))
@@ -99,16 +97,15 @@ class Render(Stage):
     def open(self) -> Studio:
         """Load the body, list the clips, and open the renderer."""
         assert self.recipe.render is not None, "the plan has no scenes without a render recipe"
-        studio = Studio.of(self.recipe.render, self.assets)
+        studio = Studio(self.assets, self.recipe.render)
         studio.renderer()
         return studio
 
     @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
         """Render one scene."""
-        frames, crops = render_scene(self.recipe, unit.work, opened, report, source=SYNTHETIC)
-        out.table("frames", tables.from_rows("frames", frames))
-        out.table("crops", tables.from_rows("crops", crops))
+        for table, rows in render_scene(self.recipe, unit.work, opened, report, source=SYNTHETIC).items():
+            out.table(table, tables.from_rows(table, rows))
 
 
 @dataclass

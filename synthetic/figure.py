@@ -16,6 +16,7 @@ from synthetic.body import EXTRA_JOINTS, BodyModel
 from synthetic.camera import framed_points
 from synthetic.labels import LIMB_M
 from synthetic.motion import Clip, ground_shift
+from synthetic.scans import TextureWardrobe
 from synthetic.scene import Scene
 from synthetic.wardrobe import PARTS, Outfit, Wardrobe
 
@@ -91,6 +92,7 @@ class Figure(Protocol):
         joints_set: name of the joints, as "smpl24".
         garments: what the alpha of textures counts, from 0 "background".
         limb_m: a joint lies at most this far under the surface of its own limb, clothes included.
+        sha256: hash of the model's file.
     """
 
     faces_F3: Ints
@@ -102,6 +104,7 @@ class Figure(Protocol):
     joints_set: str
     garments: tuple[str, ...]
     limb_m: float
+    sha256: str
 
     def dress(self, scene: Scene) -> Dressed:
         """Draw the look of a scene's person."""
@@ -118,21 +121,25 @@ class BodyFigure:
     Args:
         body: the model.
         clips: motions by name; must hold every clip that the scenes name.
+        textures: dresses a converted SMPL in scans; by default clothes of our own are drawn.
 
     Raises:
         SyntheticError: the body cannot be dressed.
     """
 
     joints_set: str = "smpl24"
-    garments: tuple[str, ...] = PARTS
     limb_m: float = LIMB_M
 
-    def __init__(self, body: BodyModel, clips: Mapping[str, Clip]) -> None:
+    def __init__(self, body: BodyModel, clips: Mapping[str, Clip], textures: TextureWardrobe | None = None) -> None:
         self._body = body
         self._clips = clips  # not copied: a library reads a clip when it is asked for
-        self._wardrobe = Wardrobe(body)
+        self._wardrobe = Wardrobe(body) if textures is None else textures
         self._outfit: tuple[Dressed, Outfit] | None = None
-        self.faces_F3, self.face_uvs_F3, self.uvs_U2 = body.faces_F3, body.face_uvs_F3, body.uvs_U2
+        self.garments: tuple[str, ...] = PARTS if textures is None else textures.parts
+        self.sha256 = body.sha256
+        self.faces_F3 = body.faces_F3
+        with_uvs = body if textures is None else textures
+        self.face_uvs_F3, self.uvs_U2 = with_uvs.face_uvs_F3, with_uvs.uvs_U2
         self.part_F = part_of_faces(body.weights_XJ, body.faces_F3)
         self.template_X3, self.group_F = body.template_X3, body.face_group_F
         self._landmarks = [body.extra_vertices[name] for name in EXTRA_JOINTS[:5]]

@@ -28,7 +28,7 @@ from pipeline.progress import watch
 from pipeline.recipes import ParserRecipe
 from pipeline.render import Studio
 from pipeline.squares import cut, inside, square_within
-from synthetic.scene import SceneRecipe, sample_scene
+from synthetic.scene import SceneRecipe
 
 SIDE_PX = 128  # of the net's input: patches are 16 px of 224, so 9 px here
 BATCH = 16
@@ -77,7 +77,7 @@ def train_parser(
             hint=f"at least {2 * RENDERS} renders, of two people, and one step",
         )
     photos = read_photos(real) if real is not None else None
-    watch("rendering", render_people(out / "renders", Studio(assets), people=people, seed=seed))
+    watch("rendering", render_people(out / "renders", assets, people=people, seed=seed))
     cutouts = [_read(path, cv2.IMREAD_UNCHANGED) for path in _paths(out / "renders", people, seed)]
     held_out = max(1, people // HELD_OUT) * RENDERS
     text = config_text()
@@ -118,17 +118,18 @@ def _default(assets: Path) -> dict[str, HumanParser | None]:
         return {}
 
 
-def render_people(folder: Path, studio: Studio, *, people: int, seed: int) -> Iterator[tuple[int, int]]:
+def render_people(folder: Path, assets: Path, *, people: int, seed: int) -> Iterator[tuple[int, int]]:
     """Write people as PNGs whose alpha is the silhouette; those that are there already stay.
 
     Yields:
         renders done, and in all.
     """
     recipe = SceneRecipe(num_identities=people, scenes_per_identity=1, instants_per_scene=INSTANTS, num_views=VIEWS)
+    studio = Studio(assets, recipe)
     paths = _paths(folder, people, seed)
     for index, path in enumerate(paths):
         if not path.exists():
-            scene = sample_scene(recipe, seed, index // RENDERS)
+            scene = studio.scene(seed, index // RENDERS)
             image = studio.renderer().render(scene, instant=index // VIEWS % INSTANTS, view=index % VIEWS)
             done, data = cv2.imencode(".png", np.dstack([image.rgb[..., ::-1], image.silhouette * np.uint8(255)]))
             assert done, "a render is encoded"

@@ -117,9 +117,9 @@ def test_clips_that_are_not_there_are_told_before_anything_is_rendered(
 def test_your_clips_have_names_of_their_own(assets: Path, motion: Path) -> None:
     (motion / "dance.bvh").rename(motion / "walk.bvh")
     with pytest.raises(SyntheticError, match=r"(?s)two motion clips are called walk.*call yours otherwise"):
-        Studio(assets, motion).clip_paths()
+        Studio(assets, SceneRecipe(motion=str(motion))).clip_paths()
     with pytest.raises(SyntheticError, match="there is no motion clip"):
-        Studio(assets, motion / "nothing").clip_paths()
+        Studio(assets, SceneRecipe(motion=str(motion / "nothing"))).clip_paths()
 
 
 def test_a_damaged_clip_stops_its_scenes_and_says_which(assets: Path, motion: Path, tmp_path: Path) -> None:
