@@ -22,7 +22,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import trimesh
-from scipy import ndimage
 
 from manifests.errors import SyntheticError
 from synthetic.backdrop import Axis, Backdrop
@@ -132,12 +131,9 @@ def read_space(path: Path, up: Up) -> Space:
     """
     check_header(path)
     pieces = _pieces(path)
-    if sum(len(piece.faces_F3) for piece in pieces) > MAX_FACES:
-        raise SyntheticError(
-            f"the mesh has more than {MAX_FACES} faces", where=path, hint="simplify it, or cut it into parts"
-        )
-    axis = _up(pieces, path) if up == "auto" else up
-    if axis == "z":
+    if up == "auto":
+        return read_space(path, _up(pieces, path))
+    if up == "z":
         pieces = [_turned(piece, np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])) for piece in pieces]
     corners_F33 = np.concatenate([piece.verts_X3[piece.faces_F3] for piece in pieces])
     low, high = corners_F33.min(axis=(0, 1)), corners_F33.max(axis=(0, 1))
@@ -154,13 +150,26 @@ def read_space(path: Path, up: Up) -> Space:
     _mark(taken_GHD, corners_F33, low, (0, 1, 2))
     floor, places_P2 = _free_floor(corners_F33, taken_GHD, low, path)
     return Space(
-        up=axis,
+        up=up,
         pieces=tuple(pieces),
         low_m=low,
-        blocked_GHD=ndimage.binary_dilation(taken_GHD, np.ones((3, 3, 3))),
+        blocked_GHD=_grown(taken_GHD),
         floor_m=floor,
         places_P2=places_P2,
     )
+
+
+def _grown(taken_GHD: Bools) -> Bools:
+    """What is taken and all voxels that touch it; an axis at a time."""
+    for axis in range(3):
+        before, after = (
+            tuple(cut if k == axis else slice(None) for k in range(3)) for cut in (slice(-1), slice(1, None))
+        )
+        grown_GHD = taken_GHD.copy()
+        grown_GHD[after] |= taken_GHD[before]
+        grown_GHD[before] |= taken_GHD[after]
+        taken_GHD = grown_GHD
+    return taken_GHD
 
 
 def place_from_world(backdrop: Backdrop) -> tuple[Floats, Floats]:
@@ -205,7 +214,9 @@ def _with_faces(piece: Surface, faces_F3: Ints) -> Surface:
 # ---------------------------------------------------------------------------------------------------------------- reading
 
 
+@lru_cache(maxsize=1)
 def _pieces(path: Path) -> list[Surface]:
+    """The surfaces of a file as it holds them; kept until its axis is known."""
     try:
         scene = trimesh.load_scene(str(path), process=False)
         meshes = [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
@@ -221,6 +232,10 @@ def _pieces(path: Path) -> list[Surface]:
     if not all(_is_whole(piece) for piece in pieces):
         raise SyntheticError(
             "the mesh has vertices that are no numbers, or faces without vertices", where=path, hint=_HINT
+        )
+    if sum(len(piece.faces_F3) for piece in pieces) > MAX_FACES:
+        raise SyntheticError(
+            f"the mesh has more than {MAX_FACES} faces", where=path, hint="simplify it, or cut it into parts"
         )
     if all(piece.lit for piece in pieces):
         logger.warning("%s: no texture or colour of vertices was found, it is drawn in plain colours", path)
@@ -330,16 +345,23 @@ def _up(pieces: list[Surface], path: Path) -> Axis:
 
 
 def _points(corners_F33: Floats) -> Iterator[Floats]:
-    """Points (P, 3) all over the faces, less than a voxel apart, in portions."""
-    edges_F3 = np.linalg.norm(corners_F33 - np.roll(corners_F33, 1, axis=1), axis=2)
-    steps_F = np.maximum(np.ceil(edges_F3.max(axis=1) / _SPACING_M), 1).astype(np.int64)
-    for steps in np.unique(steps_F):
-        a, b = np.meshgrid(np.arange(steps + 1), np.arange(steps + 1))
-        inside = a + b <= steps
-        weights = np.stack([a[inside], b[inside], steps - a[inside] - b[inside]], axis=1) / steps
-        faces = np.flatnonzero(steps_F == steps)
-        for portion in np.array_split(faces, 1 + len(faces) * len(weights) // _PORTION):
-            yield (weights @ corners_F33[portion]).reshape(-1, 3)
+    """Points (P, 3) all over the faces, less than a voxel apart, in portions: rows along each face's longest edge."""
+    edges_F3 = np.linalg.norm(corners_F33[:, [1, 2, 0]] - corners_F33, axis=2)
+    order_F3 = (edges_F3.argmax(axis=1)[:, None] + np.arange(3)) % 3
+    corners_F33 = np.take_along_axis(corners_F33, order_F3[..., None], axis=1)
+    long_F = np.maximum(edges_F3.max(axis=1), 1e-12)
+    steps_F2 = np.stack([long_F, 2 * _normals(corners_F33)[1] / long_F], axis=1) / _SPACING_M
+    # Few different numbers, each of many faces.
+    steps_F2 = np.ceil(2 ** (np.ceil(2 * np.log2(np.maximum(steps_F2, 1))) / 2)).astype(np.int64)
+    kinds, kind_F = np.unique(steps_F2, axis=0, return_inverse=True)
+    for kind, (along, across) in enumerate(kinds):
+        v, u = (
+            part.ravel() for part in np.mgrid[0 : across + 1, 0 : along + 1] / np.array([across, along])[:, None, None]
+        )
+        weights_P3 = np.stack([(1 - u) * (1 - v), u * (1 - v), v], axis=1)
+        faces = np.flatnonzero(kind_F.ravel() == kind)
+        for portion in np.array_split(faces, 1 + len(faces) * len(u) // _PORTION):
+            yield (weights_P3 @ corners_F33[portion].transpose(1, 0, 2).reshape(3, -1)).reshape(-1, 3)
 
 
 def _mark(grid: npt.NDArray[Any], corners_F33: Floats, low: Floats, axes: tuple[int, ...]) -> None:

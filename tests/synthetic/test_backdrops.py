@@ -13,7 +13,7 @@ from manifests.geometry import project
 from manifests.recipes import from_mapping
 from manifests.seeds import rng_for
 from synthetic import spaces
-from synthetic.backdrop import Backdrop
+from synthetic.backdrop import Axis, Backdrop
 from synthetic.backdrops import MIN_SIDE_PX, NEAREST_M, Backdrops
 from synthetic.camera import Camera, look_at, sample_rig
 from synthetic.panorama import DOME_M, EYE_M, lamp_light, light_from_panorama, look_up, panorama_picture
@@ -427,7 +427,7 @@ def test_a_person_stands_on_the_floor_with_room_around(rooms: Backdrops) -> None
 @pytest.mark.parametrize(
     ("name", "up"), [("a.glb", "y"), ("a.glb", "z"), ("a.ply", "y"), ("a.ply", "z"), ("a.obj", "y"), ("a.gltf", "z")]
 )
-def test_the_floor_is_found_in_every_format_and_with_either_axis_up(tmp_path: Path, name: str, up: str) -> None:
+def test_the_floor_is_found_in_every_format_and_with_either_axis_up(tmp_path: Path, name: str, up: Axis) -> None:
     write_room(tmp_path / name, up=up)
     found = Backdrops.of("meshes", tmp_path)
     drawn = found.sample(rng_for(1), ring())
@@ -437,6 +437,7 @@ def test_the_floor_is_found_in_every_format_and_with_either_axis_up(tmp_path: Pa
     corners = np.concatenate([surface.verts_X3 for surface in found.surfaces(drawn)])
     assert np.abs(np.array([corners[:, 1].min(), corners[:, 1].max() - HEIGHT_M])).max() < 0.01
     assert Backdrops.of("meshes", tmp_path, up=up).sample(rng_for(1), ring()) == drawn
+    assert spaces.read_space(tmp_path / name, "auto") is spaces.read_space(tmp_path / name, up), "it is read once"
 
 
 def test_cameras_stay_inside_and_off_the_furniture(rooms: Backdrops) -> None:
@@ -620,6 +621,7 @@ def test_a_room_too_small_for_the_cameras_is_passed_over_or_refused(tmp_path: Pa
     scene.apply_transform(np.diag([0.35, 1.0, 0.7, 1.0]))  # 2.8 x 4.2 m
     scene.export(tmp_path / "small.glb")
     spaces.read_space.cache_clear()
+    spaces._pieces.cache_clear()
     with pytest.raises(SyntheticError, match=r"in none of small.glb 6 cameras have 1.5 m"):
         Backdrops.of("meshes", tmp_path).sample(rng_for(0), ring(6))
     write_room(tmp_path / "wide.glb")
