@@ -105,6 +105,11 @@ class Points:
         taken.__dict__.update({name: self.__dict__[name][which] for name in _DERIVED if name in self.__dict__})
         return taken
 
+    @property
+    def texel_m(self) -> float:
+        """Distance between neighbouring texels: the skirt has few."""
+        return 8 * TEXEL_M if len(self) and self.group[0] == SKIRT_GROUP else TEXEL_M
+
     @cached_property
     def side(self) -> Floats32:
         """Distance from the middle plane."""

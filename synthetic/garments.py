@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.seeds import rng_for
-from synthetic.canvas import TEXEL_M, Points
+from synthetic.canvas import SKIN_GROUP, TEXEL_M, Points
 from synthetic.looks import Look
 from synthetic.patterns import Colour, Floats32, Pattern, Reals, crease_tiles, lookup, tile
-from synthetic.skins import edge, mix, near, ramp
+from synthetic.skins import darken, edge, mix, near, ramp
 
 COLLARED = ("shirt", "polo", "blazer")
 _LINE_M = 0.0028  # half the width of a seam
@@ -150,11 +150,9 @@ def creases(points: Points, look: Look, *, strength: float, salt: float) -> Floa
     other = np.where(points.x < 0, np.float32(0.37), np.float32(0.0)) * (points.on_arm | points.on_leg)
     u = points.turn * np.where(points.on_arm | points.on_leg, np.float32(1), np.float32(2)) + shift + other
     down = np.where(points.on_arm, points.along, -points.along)
-    bends = points.bends
-    if len(points) and points.group[0] == 3:
-        bends = np.zeros_like(bends)
-    ring = lookup(rings, u, down / np.float32(0.36) + shift + other)
-    drape = lookup(drapes, u, down / np.float32(0.8) + shift + other)
+    bends = points.bends * (points.group == SKIN_GROUP)
+    ring = lookup(rings, u, down / np.float32(0.36) + shift + other, texel_tiles=points.texel_m / 0.36)
+    drape = lookup(drapes, u, down / np.float32(0.8) + shift + other, texel_tiles=points.texel_m / 0.8)
     share = np.float32(0.25) + np.float32(0.75) * bends
     light = 1.0 + np.float32(strength) * (share * (ring - 1.0) + (1.0 - 0.6 * bends) * (drape - 1.0))
     return np.asarray(light * np.exp(points.hollow * np.float32(-22.0)), np.float32)
@@ -168,21 +166,26 @@ def _creases() -> tuple[Floats32, Floats32]:
 def cloth(points: Points, pattern: Pattern) -> Floats32:
     """A pattern laid along and around trunk and limbs."""
     size = np.float32(1.0 / pattern.tile_m)
-    return lookup(tile(pattern), points.around * size, -points.along * size, texel_tiles=TEXEL_M / pattern.tile_m)
+    return lookup(
+        tile(pattern), points.around * size, -points.along * size, texel_tiles=points.texel_m / pattern.tile_m
+    )
 
 
 def _seam(
-    colour: Reals,
-    distance_m: npt.ArrayLike,
+    colour: Floats32,
+    distance_m: Reals,
     where: npt.ArrayLike = 1.0,
     *,
     depth: float = 0.3,
     half_m: float = _LINE_M,
 ) -> Floats32:
-    """Darken along a line, and lighten beside it."""
-    far = np.square(np.asarray(distance_m, np.float32))
+    """Darken along a line, and lighten beside it, in place."""
+    at = np.flatnonzero(np.abs(distance_m) < 6.0 * half_m)
+    far = np.square(distance_m[at].astype(np.float32))
     line = near(far, half_m) * np.float32(depth) - near(far, 2.6 * half_m) * np.float32(0.18 * depth)
-    return np.asarray(colour * (1.0 - line * where)[:, None], np.float32)
+    here = np.asarray(where)
+    colour[at] *= (np.float32(1.0) - line * (here[at] if here.ndim else here))[:, None].astype(np.float32)
+    return colour
 
 
 def _box(u: Reals, v: Reals, half_u: float, half_v: float) -> Floats32:
@@ -216,7 +219,7 @@ def paint_top(points: Points, look: Look) -> Floats32:
     if style in ("sweater", "hoodie", "jacket"):
         ribs = 0.9 + 0.1 * np.cos(points.around * np.float32(2 * np.pi / 0.008))
         cuff = np.maximum(edge(np.float32(0.05) - sleeve), edge(np.float32(0.05) - hem))
-        colour = colour * (1.0 - cuff * (1.0 - ribs))[:, None]
+        colour = darken(colour, cuff * (1.0 - ribs))
         colour = _seam(colour, np.minimum(sleeve, hem) - np.float32(0.05))
         colour = mix(colour, accent, (0.85 if look.seed % 5 == 0 else 0.0) * cuff)
     else:
@@ -239,7 +242,7 @@ def paint_top(points: Points, look: Look) -> Floats32:
         colour = _seam(colour, pouch, front, depth=0.4)
         hood = near(np.square(side / np.float32(1.3)) + np.square(y - np.float32(marks.neck_y - 0.045)), 0.1) * back
         rim = np.square(np.hypot(side / np.float32(1.25), y - np.float32(marks.neck_y + 0.0)) - np.float32(0.11))
-        colour = colour * (1.0 - 0.35 * near(rim, 0.012) * back + 0.04 * hood)[:, None]
+        colour = darken(colour, 0.35 * near(rim, 0.012) * back - 0.04 * hood)
     if style == "jacket" or (style == "hoodie" and look.open > 0):
         if look.open <= 0:
             teeth = np.float32(0.6) + np.float32(0.4) * ((y * np.float32(160.0)) % 1.0 > 0.5)
@@ -269,7 +272,7 @@ def paint_top(points: Points, look: Look) -> Floats32:
             + np.square((y - np.float32(marks.waist_y + 0.045)) % np.float32(0.1) - np.float32(0.05)),
             0.008,
         )
-        colour = colour * (1.0 - 0.6 * button * front * (y < marks.waist_y + 0.11))[:, None]
+        colour = darken(colour, 0.6 * button * front * (y < marks.waist_y + 0.11))
     return colour
 
 
@@ -282,10 +285,10 @@ def paint_inner(points: Points, look: Look) -> Floats32:
         if look.seed % 3:
             tie = 0.011 + 0.07 * np.clip(down - 0.02, 0.0, 0.35)
             stripes = ((points.x + points.y) * np.float32(40.0) % 1.0 < 0.3) * np.float32(0.25 * (look.seed % 2))
-            tied = mix(np.broadcast_to(np.array(look.accent, np.float32), colour.shape), (0.9, 0.9, 0.9), stripes)
+            tied = mix(np.tile(np.array(look.accent, np.float32), (len(points), 1)), (0.9, 0.9, 0.9), stripes)
             inside = np.asarray(tie, np.float32) - points.side
             colour = _seam(mix(colour, tied, edge(inside)), inside, depth=0.3)
-    return colour * (1.0 - 0.3 * near(np.square(opening_inside(points, look)), 0.02))[:, None]
+    return darken(colour, 0.3 * near(np.square(opening_inside(points, look)), 0.02))
 
 
 def _collar(colour: Reals, points: Points, look: Look, neckline: Reals, front: Reals) -> Floats32:
@@ -294,13 +297,13 @@ def _collar(colour: Reals, points: Points, look: Look, neckline: Reals, front: R
         lapel = np.float32(0.055) + opening_inside(points, look)  # beside the opening
         notch = np.square(points.y - np.float32(points.marks.neck_y - 0.11) - 0.4 * (side - np.float32(0.09)))
         colour = _seam(colour, lapel, front * (points.y > points.marks.waist_y + 0.1), depth=0.5)
-        colour = colour * (1.0 + 0.1 * (lapel > 0) * front * (points.y > points.marks.waist_y + 0.1))[:, None]
+        colour = darken(colour, -0.1 * (lapel > 0) * front * (points.y > points.marks.waist_y + 0.1))
         return _seam(colour, np.sqrt(notch), front * (lapel > 0) * (side > 0.06), depth=0.4)
     reach = np.float32(0.034) + 0.026 * near(np.square(side - np.float32(0.045)), 0.022) * front
     collar = reach - neckline
     share = (0.9 if look.seed % 3 == 0 else 0.0) if look.top_style == "polo" else (0.95 if look.seed % 7 == 0 else 0.0)
     colour = mix(colour, look.accent, share * edge(collar))
-    colour = colour * (1.0 + 0.06 * (collar > 0))[:, None]
+    colour = darken(colour, -0.06 * (collar > 0))
     return _seam(colour, collar, depth=0.55, half_m=0.0035)
 
 
@@ -363,7 +366,7 @@ def paint_bottom(points: Points, look: Look) -> Floats32:
         outside = np.abs(points.turn) * np.float32(0.534) - np.float32(0.1335)
         box = _box(np.asarray(outside, np.float32), y - np.float32(marks.hip_y - 0.27), 0.06, 0.075)
         colour = _seam(
-            colour * (1.0 - 0.08 * (box > 0) * leg * (points.turn > 0))[:, None],
+            darken(colour, 0.08 * (box > 0) * leg * (points.turn > 0)),
             box,
             leg * (points.turn > 0),
             depth=0.5,
@@ -371,7 +374,7 @@ def paint_bottom(points: Points, look: Look) -> Floats32:
         colour = _seam(colour, y - np.float32(marks.hip_y - 0.235), leg * (box > 0) * (points.turn > 0), depth=0.5)
     if style == "sweatpants":
         ribs = 0.9 + 0.1 * np.cos(points.around * np.float32(2 * np.pi / 0.008))
-        colour = colour * (1.0 - edge(np.float32(0.05) - inside) * (1.0 - ribs))[:, None]
+        colour = darken(colour, edge(np.float32(0.05) - inside) * (1.0 - ribs))
         colour = _seam(colour, inside - np.float32(0.05))
         string = near(np.square(side - np.float32(0.012)), 0.003) * front * (y > marks.waist_y - 0.08)
         colour = mix(colour, (0.9, 0.9, 0.88), 0.8 * string)
@@ -408,7 +411,7 @@ def paint_shoes(points: Points, look: Look) -> Floats32:
     side, y, z, front = shoe_shell(points, look)
     over = y - np.float32(points.marks.sole_y)
     from_middle = side - np.float32(0.167)
-    colour = np.broadcast_to(upper, (len(points), 3)).astype(np.float32)
+    colour = np.tile(upper, (len(points), 1))
     sole_top = {"sneaker": 0.024, "runner": 0.026 + 0.0, "oxford": 0.013, "boot": 0.024}[style]
     edge_y = np.full_like(over, sole_top)
     if style == "runner":
@@ -431,7 +434,7 @@ def paint_shoes(points: Points, look: Look) -> Floats32:
             * laced
             * (z > 0.045)
         )
-        colour = colour * (1.0 - 0.55 * lace)[:, None]
+        colour = darken(colour, 0.55 * lace)
     if style == "sneaker":
         toe = ramp(z - np.float32(0.125) - 0.1 * np.abs(from_middle), 0.004)
         colour = mix(colour, sole if look.seed % 2 else upper * 0.8, toe * front)
@@ -444,7 +447,7 @@ def paint_shoes(points: Points, look: Look) -> Floats32:
     shine = 1.0 + (0.35 if style in ("oxford", "boot") else 0.1) * near(
         np.square(over - np.float32(0.045)) + 0.3 * np.square(z - np.float32(0.15)), 0.03
     )
-    colour = colour * shine[:, None]
+    colour = darken(colour, 1.0 - shine)
     colour = mix(colour, sole * (0.85 if look.seed % 2 else 1.0), edge(edge_y - over))
     return _seam(colour, edge_y - over, depth=0.45)
 
@@ -461,7 +464,7 @@ def paint_scarf(points: Points, look: Look) -> Floats32:
 def paint_mask(points: Points, look: Look) -> Floats32:
     """A mask with three pleats."""
     base: Colour = ((0.62, 0.78, 0.86), (0.93, 0.93, 0.92), (0.1, 0.1, 0.11))[look.seed % 3]
-    colour = np.broadcast_to(np.array(base, np.float32), (len(points), 3)).astype(np.float32)
+    colour = np.tile(np.array(base, np.float32), (len(points), 1))
     y = points.y - np.float32(points.marks.eye[1] - 0.04)
     return _seam(
         _seam(colour, y % np.float32(0.02) - np.float32(0.01), depth=0.25), mask_inside(points) - np.float32(0.006)

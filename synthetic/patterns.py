@@ -5,6 +5,7 @@ Shape letters: H W picture, C channels (RGB).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import cv2
@@ -56,8 +57,15 @@ def tile(pattern: Pattern) -> Floats32:
     first, second = weights_HW2[..., :1], weights_HW2[..., 1:2]
     out = ground * (1 - first) + figure * first
     out = out * (1 - second) + accent * second
-    grain = 1.0 + 0.07 * (noise(rng, (64, 128)) - 0.5)[..., None] + 0.08 * (noise(rng, (4, 9)) - 0.5)[..., None]
-    return np.asarray(np.clip(out * grain, 0.0, 1.0), dtype=np.float32)
+    shift = (int(rng.integers(TILE_PX)), int(rng.integers(TILE_PX)))
+    return np.asarray(np.clip(out * np.roll(_grain(), shift, axis=(0, 1))[..., None], 0.0, 1.0), dtype=np.float32)
+
+
+@cache
+def _grain() -> Floats32:
+    rng = rng_for("pattern", "grain")
+    fine, coarse = noise(rng, (64, 128)), noise(rng, (4, 9))
+    return np.asarray(1.0 + 0.07 * (fine - 0.5) + 0.08 * (coarse - 0.5), np.float32)
 
 
 def sample_tile(tile_HWC: Floats32, u_tiles: npt.ArrayLike, v_tiles: npt.ArrayLike) -> Floats32:

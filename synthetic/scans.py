@@ -16,9 +16,8 @@ from PIL import Image, UnidentifiedImageError
 from manifests.errors import SyntheticError
 from manifests.seeds import rng_for
 from synthetic.body import BodyModel
-from synthetic.canvas import NormalMaker
 from synthetic.looks import Look
-from synthetic.wardrobe import Outfit, Smoother
+from synthetic.wardrobe import Fit, Outfit
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -200,7 +199,8 @@ class TextureWardrobe:
             SyntheticError: the texture is damaged or of another size.
         """
         rgb = self._read(self._folder / self.texture_of(look))
-        num, corners, triangles, smoother, maker = self._mesh
+        corners, triangles, fit = self._mesh
+        num = len(self._body.template_X3)
         return Outfit(
             texture_SS4=np.dstack([rgb, np.full(rgb.shape[:2], self.parts.index("person"), dtype=np.uint8)]),
             push_X=np.zeros(num),
@@ -210,23 +210,28 @@ class TextureWardrobe:
             face_ids_F=np.arange(len(self._body.faces_F3)),
             corners_K2=corners,
             triangles_F3=triangles,
-            smoother=smoother,
-            normal_maker=maker,
+            fit=fit,
         )
 
     def clothe(self, verts_X3: npt.ArrayLike, outfit: Outfit) -> tuple[Floats, Floats]:
         """The posed body as it is, vertices (X, 3) in metres, with its unit normals (X, 3): clothes are in the picture."""
-        verts = np.asarray(verts_X3, dtype=np.float64)
-        return verts, outfit.normal_maker.normals(verts)
+        return outfit.fit.clothe(verts_X3)
 
     @cached_property
-    def _mesh(self) -> tuple[int, Ints, Ints, Smoother, NormalMaker]:
-        num = len(self._body.template_X3)
-        pairs = self._body.faces_F3 * len(self.uvs_U2) + self.face_uvs_F3
-        keys, inverse = np.unique(pairs, return_inverse=True)
+    def _mesh(self) -> tuple[Ints, Ints, Fit]:
+        num, faces_F3 = len(self._body.template_X3), self._body.faces_F3
+        keys, inverse = np.unique(faces_F3 * len(self.uvs_U2) + self.face_uvs_F3, return_inverse=True)
         corners = np.stack(np.divmod(keys, len(self.uvs_U2)), axis=1)
-        nothing = Smoother(sp.csr_matrix((num, num)), np.zeros(num))
-        return num, corners, inverse.reshape(-1, 3), nothing, NormalMaker(self._body.faces_F3, num)
+        none = np.zeros(num)
+        fit = Fit(
+            sp.csr_matrix((num, num)),
+            push_X=none,
+            smooth_X=none,
+            shift_X3=np.zeros((num, 3)),
+            pieces=(),
+            faces_F3=faces_F3,
+        )
+        return corners, inverse.reshape(-1, 3), fit
 
 
 def _gender(made_from: str) -> str:

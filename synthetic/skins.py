@@ -12,6 +12,7 @@ from synthetic.patterns import Floats32, Reals, lookup, noise, streaks
 
 HATS = ("cap", "beanie", "headscarf")
 _BLOTCHES = noise(rng_for("skin", "blotches"), (4, 9, 19, 40))
+_LEAST = 1 / 400  # less is not seen
 _SPECKLES = noise(rng_for("skin", "speckles"), (60, 110))
 _STRANDS = streaks(rng_for("hair", "strands"), ((4, 48), (8, 90), (16, 128)))
 _CURLS = noise(rng_for("hair", "curls"), (28, 52, 90))
@@ -33,9 +34,20 @@ def near(squared_m2: Reals, radius_m: float) -> Floats32:
     return np.asarray(np.exp(squared_m2 * np.float32(-1.0 / radius_m**2)), np.float32)
 
 
-def mix(colour_N3: Reals, other: tuple[float, ...] | Reals, share_N: Reals) -> Floats32:
-    """Move colours towards another one."""
-    return np.asarray(colour_N3 + share_N[:, None] * (np.asarray(other, np.float32) - colour_N3), np.float32)
+def mix(colour_N3: Floats32, other: tuple[float, ...] | Reals, share_N: Reals) -> Floats32:
+    """Move colours towards another one, in place; only where there is a share, which most often is at few points."""
+    at = np.flatnonzero(share_N > _LEAST)
+    target = np.asarray(other, np.float32)
+    kept = colour_N3[at]
+    colour_N3[at] = kept + share_N[at, None].astype(np.float32) * ((target if target.ndim == 1 else target[at]) - kept)
+    return colour_N3
+
+
+def darken(colour_N3: Floats32, amount_N: Reals) -> Floats32:
+    """Take a share of the light away, in place; negative amounts add light."""
+    at = np.flatnonzero(np.abs(amount_N) > _LEAST)
+    colour_N3[at] *= np.float32(1.0) - amount_N[at, None].astype(np.float32)
+    return colour_N3
 
 
 def hair_inside(points: Points, look: Look) -> Floats32:
@@ -106,16 +118,15 @@ def paint_skin(points: Points, look: Look) -> Floats32:
     shift = np.float32(look.seed % 1009 / 1009.0)
     u = (points.x + 0.4 * points.z) / np.float32(0.45) + shift
     v = (points.y + 0.6 * points.z) / np.float32(0.45) + shift
-    blotch = lookup(_BLOTCHES, u, v)
     base = np.array(look.skin, np.float32)
-    deep = np.exp(-np.clip(points.hollow, -0.003, 0.007) * np.float32(45.0))
-    warm = np.stack(
-        [np.ones_like(deep), deep ** np.float32(0.35), deep ** np.float32(0.45)], axis=1
-    )  # hollows are reddish
-    colour = base * (np.float32(0.93) + np.float32(0.14) * blotch)[:, None] * (deep[:, None] ** np.float32(0.8)) * warm
+    hollow = np.clip(points.hollow, -0.003, 0.007)
+    colour = np.empty((len(points), 3), np.float32)
+    light = np.float32(0.93) + np.float32(0.14) * lookup(_BLOTCHES, u, v)
+    for channel, depth in enumerate((-36.0, -52.0, -56.0)):  # hollows are reddish
+        colour[:, channel] = base[channel] * light * np.exp(hollow * np.float32(depth))
     flush = (1.06, 0.9, 0.89) if float(base.mean()) > 0.5 else (1.05, 0.95, 0.94)
     knuckles = ramp(points.side - np.float32(points.marks.wrist_x + 0.07), 0.06) * (points.side < 1.0)
-    colour *= 1.0 + (0.6 * knuckles)[:, None] * (np.array(flush, np.float32) - 1.0)
+    colour = mix(colour, colour * np.array(flush, np.float32), 0.6 * knuckles)
     face = np.flatnonzero((points.y > points.marks.neck_y - 0.02) & (points.z > -0.03) & (points.side < 0.095))
     colour[face] = _paint_face(points.take(face), look, colour[face], np.array(flush, np.float32))
     return np.asarray(colour, np.float32)
@@ -132,7 +143,7 @@ def _paint_face(points: Points, look: Look, colour: Reals, flush: Reals) -> Floa
         np.square(side - np.float32(0.085)) + np.square(y - np.float32(0.005)) + np.square(z - np.float32(0.025)), 0.03
     )
     red += 0.4 * near(np.square(side) + np.square(y + np.float32(0.105)), 0.02) * front
-    colour = colour * (1.0 + red[:, None] * (flush - 1.0))
+    colour = mix(colour, colour * flush, red)
     if "freckles" in look.extras:
         spots = (
             ramp(speckle - np.float32(0.7), 0.08)
@@ -144,7 +155,7 @@ def _paint_face(points: Points, look: Look, colour: Reals, flush: Reals) -> Floa
     # Eyes: shaded sockets, the fold of the lid, lashes along the opening.
     from_eye_x, depth = side - np.float32(eye[0]), z - np.float32(eye[2])
     flat = np.square(from_eye_x)
-    colour = colour * (1.0 - (0.2 * near(0.5 * flat + np.square(y - np.float32(0.007)), 0.011) * front))[:, None]
+    colour = darken(colour, 0.2 * near(0.5 * flat + np.square(y - np.float32(0.007)), 0.011) * front)
     ball = np.sqrt(flat + np.square(y) + np.square(depth))
     lids = edge(np.float32(0.0143) - ball, blur_m=0.002) * front
     made_up = "makeup" in look.extras
@@ -156,7 +167,7 @@ def _paint_face(points: Points, look: Look, colour: Reals, flush: Reals) -> Floa
         * ramp(np.float32(0.015) - np.abs(from_eye_x), 0.004)
         * front
     )
-    colour = colour * (1.0 - 0.28 * fold)[:, None]
+    colour = darken(colour, 0.28 * fold)
     if made_up:
         shadow = near(flat * 0.6 + np.square(y - np.float32(0.008)), 0.008) * front
         colour = mix(colour, np.array(look.accent, np.float32) * 0.6, 0.3 * shadow)
@@ -180,12 +191,11 @@ def _paint_face(points: Points, look: Look, colour: Reals, flush: Reals) -> Floa
     lip_colour = np.array(look.lips, np.float32) * ((1.0, 0.62, 0.66) if made_up else (1.0, 1.0, 1.0))
     sheen = 1.0 + 0.18 * near(np.square(y + np.float32(0.0785)), 0.003)[:, None] - 0.14 * (y > seam)[:, None]
     colour = mix(colour, lip_colour * sheen, (0.92 if made_up else 0.8) * lips)
-    colour = (
-        colour
-        * (1.0 - 0.55 * near(np.square(y - seam), 0.0014) * ramp(np.float32(0.027) - side, 0.006) * (z > 0.11))[:, None]
+    colour = darken(
+        colour, 0.55 * near(np.square(y - seam), 0.0014) * ramp(np.float32(0.027) - side, 0.006) * (z > 0.11)
     )
     nostril = near(np.square(side - np.float32(0.0075)) + np.square(y + np.float32(0.0485)), 0.0042) * (z > 0.135)
-    colour = colour * (1.0 - 0.45 * nostril)[:, None]
+    colour = darken(colour, 0.45 * nostril)
 
     if look.beard != "none":
         inside = beard_inside(points, look)
@@ -242,7 +252,7 @@ def _paint_hat(points: Points, look: Look) -> Floats32:
     colour = np.array(look.hat_colour, np.float32) * shade[:, None]
     if look.hair == "cap":
         seam = near(np.square((angle * 6.0 + 0.5) % 1.0 - 0.5) * 0.002, 0.0022)
-        colour = colour * (1.0 - 0.25 * seam * (y > 0.06))[:, None]
+        colour = darken(colour, 0.25 * seam * (y > 0.06))
         brim = edge(np.float32(0.056) - y) * (z > 0.1)
         return mix(colour, np.array(look.accent, np.float32) * 0.9, brim * (0.9 if look.seed % 2 else 0.0))
     if look.hair == "beanie":

@@ -4,10 +4,10 @@ Clothes are not separate meshes that could poke through each other: the skin und
 its normals, and the texture is painted by the position of each texel on the T-pose, so hems are as fine as the texture. What
 keeps its own form (shoes, the brim of a cap, a bun) moves vertices to where they lie on the T-pose, and turns with head or foot.
 
-Shape letters: X vertices, F faces, N points, S texture side, M moved or smoothed vertices, R rigid pieces of the body.
+Shape letters: X vertices, F faces, N points, S texture side, M vertices that are moved, R rigid pieces of the body.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,8 +91,7 @@ class Outfit:
         face_ids_F: (F,) which of the body's faces they are.
         corners_K2: (K, 2) different pairs of (vertex, texture coordinate), which is what a GPU calls a vertex.
         triangles_F3: (F, 3) the same faces, as indices into `corners_K2`.
-        smoother: smooths posed vertices by `smooth_X`.
-        normal_maker: of the shown faces.
+        fit: puts it on posed vertices.
     """
 
     texture_SS4: npt.NDArray[np.uint8]
@@ -103,46 +102,109 @@ class Outfit:
     face_ids_F: Ints
     corners_K2: Ints
     triangles_F3: Ints
-    smoother: "Smoother"
-    normal_maker: NormalMaker
+    fit: "Fit"
 
 
-class Smoother:
-    """Moves some vertices towards their neighbours, again and again; knows only those and their neighbours.
+class Fit:
+    """Puts clothes on posed vertices: what can be worked out once for all poses is.
 
     Args:
         mean_XX: takes values at vertices to the means over their neighbours.
-        amount_X: in [0, 1], how far each vertex goes at each step.
+        push_X: as in `Outfit`.
+        smooth_X: as in `Outfit`.
+        shift_X3: as in `Outfit`.
+        pieces: the rigid pieces of the body.
+        faces_F3: the faces that are shown.
     """
 
-    def __init__(self, mean_XX: sp.csr_matrix, amount_X: Floats) -> None:
-        self._moved_M = np.flatnonzero(amount_X > 0.01)
-        rows = mean_XX[self._moved_M]
-        self._read = np.union1d(self._moved_M, rows.indices)
-        place = np.zeros(len(amount_X), dtype=np.int64)
+    def __init__(
+        self,
+        mean_XX: sp.csr_matrix,
+        *,
+        push_X: Floats,
+        smooth_X: Floats,
+        shift_X3: Floats,
+        pieces: Sequence["Piece"],
+        faces_F3: Ints,
+    ) -> None:
+        num = len(push_X)
+        self._normals = NormalMaker(faces_F3, num)
+        self._pushed = np.flatnonzero(push_X > 0)
+        self._push = push_X[self._pushed, None]
+        touched = np.zeros(num, dtype=bool)
+        touched[self._pushed] = True
+        self._pushed_normals = NormalMaker(faces_F3[touched[faces_F3].any(axis=1)], num)
+        # Smoothing knows the M vertices that it moves, which come first, and their neighbours.
+        moved = np.flatnonzero(smooth_X > 0.01)
+        rows = mean_XX[moved]
+        self._read = np.concatenate([moved, np.setdiff1d(rows.indices, moved)])
+        place = np.zeros(num, dtype=np.int64)
         place[self._read] = np.arange(len(self._read))
-        self._at_M = place[self._moved_M]
-        amount = 0.7 * amount_X[self._moved_M]
-        columns = sp.csr_matrix((rows.data, place[rows.indices], rows.indptr), (len(rows.indptr) - 1, len(self._read)))
-        stay = sp.csr_matrix((amount, self._at_M, np.arange(len(amount) + 1)), columns.shape)
-        self._step = (sp.diags(amount) @ columns - stay).tocsr()
+        self._num_moved = len(moved)
+        means = sp.csr_matrix((rows.data, place[rows.indices], rows.indptr), (len(moved), len(self._read)))
+        self._step = (sp.diags(0.7 * smooth_X[moved]) @ (means - sp.eye(*means.shape))).tocsr()
+        self._shifted = np.flatnonzero(np.abs(shift_X3).max(axis=1) > 1e-5)
+        self._pieces = pieces
+        share_RM = np.array([piece.weight_X[self._shifted] for piece in pieces]).reshape(
+            len(pieces), len(self._shifted)
+        )
+        if len(pieces):
+            share_RM[0, share_RM.sum(axis=0) < 0.01] = 1.0  # hair on the shoulders follows the head
+            share_RM /= share_RM.sum(axis=0)
+        self._shift_RM3 = share_RM[..., None] * shift_X3[self._shifted]
 
-    def smooth(self, verts_X3: Floats) -> Floats:
-        """Smoothed vertices (X, 3)."""
-        local = verts_X3[self._read]
+    def clothe(self, verts_X3: npt.ArrayLike) -> tuple[Floats, Floats]:
+        """Dressed vertices (X, 3) in metres and their unit normals (X, 3)."""
+        naked = np.asarray(verts_X3, dtype=np.float64)
+        local = naked[self._read]
         for _ in range(_SMOOTHING_STEPS):
-            local[self._at_M] += self._step @ local
-        smoothed = verts_X3.copy()
-        smoothed[self._moved_M] = local[self._at_M]
-        return smoothed
+            local[: self._num_moved] += self._step @ local
+        verts = naked.copy()
+        verts[self._read] = local
+        verts[self._pushed] += self._pushed_normals.normals(verts)[self._pushed] * self._push
+        if len(self._shifted):
+            turns_R33 = np.stack([piece.turn(naked) for piece in self._pieces])
+            verts[self._shifted] += (self._shift_RM3 @ turns_R33.transpose(0, 2, 1)).sum(axis=0)
+        return verts, self._normals.normals(verts)
+
+
+class Piece:
+    """A part of the body that keeps its form.
+
+    Args:
+        body: the body.
+        joint: the joint that it follows.
+    """
+
+    def __init__(self, body: BodyModel, joint: int) -> None:
+        follows = body.skin_vertices[body.weights_XJ[body.skin_vertices, joint] > 0.9]
+        self._at = follows[:: max(1, len(follows) // 48)]
+        self._rest_N3 = body.template_X3[self._at] - body.template_X3[self._at].mean(axis=0)
+        self._size = float(np.square(self._rest_N3).sum())
+        self.weight_X = body.weights_XJ[:, joint].astype(np.float64)
+
+    def turn(self, verts_X3: Floats) -> Floats:
+        """Rotation and scale (3, 3) that best take it from the T-pose to a pose (Kabsch)."""
+        posed = verts_X3[self._at]
+        posed -= posed.mean(axis=0)
+        left, _, right = np.linalg.svd(posed.T @ self._rest_N3)
+        left[:, 2] *= np.sign(np.linalg.det(left @ right))
+        return np.asarray(np.sqrt(np.square(posed).sum() / self._size) * (left @ right))
 
 
 class Wardrobe:
     """What looks need to know of one body: landmarks, the place of each texel, and neighbours of each vertex.
 
+    Attributes:
+        parts: names of the part ids in a texture's fourth channel.
+        uvs_U2: texture coordinates, origin at the lower left.
+        face_uvs_F3: indices into them for each face of the body.
+
     Raises:
         SyntheticError: the body has no texture coordinates, so nothing can be painted on it.
     """
+
+    parts = PARTS
 
     def __init__(self, body: BodyModel) -> None:
         if not len(body.uvs_U2) or int(body.face_group_F.max()) < LOCKS_GROUP:
@@ -153,11 +215,12 @@ class Wardrobe:
                 "smpl_uv.obj; nobody is rendered undressed",
             )
         self._body = body
+        self.uvs_U2, self.face_uvs_F3 = body.uvs_U2, body.face_uvs_F3
         self._marks = Landmarks.of(body)
         self._vertices = body_points(body, self._marks)
         self._canvas = build_canvas(body, self._vertices)
         self._mean_XX = neighbour_means(body.faces_F3, len(body.template_X3))
-        self._rigid = [_rigid_sample(body, joint) for joint in _RIGID_JOINTS]
+        self._pieces = [Piece(body, joint) for joint in _RIGID_JOINTS]
         points, marks = self._canvas.points, self._marks
         skin = points.group == SKIN_GROUP
         regions = {
@@ -194,8 +257,14 @@ class Wardrobe:
             face_ids_F=shown,
             corners_K2=np.stack(np.divmod(keys, len(body.uvs_U2)), axis=1),
             triangles_F3=inverse.reshape(-1, 3),
-            smoother=Smoother(self._mean_XX, smooth_X),
-            normal_maker=NormalMaker(faces_F3, len(body.template_X3)),
+            fit=Fit(
+                self._mean_XX,
+                push_X=push_X,
+                smooth_X=smooth_X,
+                shift_X3=shift_X3,
+                pieces=self._pieces,
+                faces_F3=faces_F3,
+            ),
         )
 
     def clothe(self, verts_X3: npt.ArrayLike, outfit: Outfit) -> tuple[Floats, Floats]:
@@ -208,17 +277,7 @@ class Wardrobe:
         Returns:
             vertices (X, 3) in metres, unit normals (X, 3).
         """
-        naked = np.asarray(verts_X3, dtype=np.float64)
-        verts = outfit.smoother.smooth(naked)
-        verts += outfit.normal_maker.normals(verts) * outfit.push_X[:, None]
-        moved = np.flatnonzero(np.abs(outfit.shift_X3).max(axis=1) > 1e-5)
-        if len(moved):
-            turns_R33 = np.stack([_turn(at, rest, naked) for at, rest in self._rigid])
-            weights_MR = self._body.weights_XJ[moved][:, _RIGID_JOINTS].astype(np.float64)
-            weights_MR[weights_MR.sum(axis=1) < 0.01, 0] = 1.0  # hair on the shoulders follows the head
-            weights_MR /= weights_MR.sum(axis=1, keepdims=True)
-            verts[moved] += np.einsum("mr,rab,mb->ma", weights_MR, turns_R33, outfit.shift_X3[moved], optimize=True)
-        return verts, outfit.normal_maker.normals(verts)
+        return outfit.fit.clothe(verts_X3)
 
     # ----------------------------------------------------------------------------------------------------------- shown
 
@@ -483,26 +542,14 @@ class Wardrobe:
             where, points = self._regions["locks"]
             colour[where], part[where] = paint_hair(points, look), HAIR
         part[part == 0] = SKIN
-        flat = np.full((TEXTURE_PX * TEXTURE_PX, 4), (128, 128, 128, SKIN), dtype=np.uint8)
-        flat[canvas.texels, :3] = np.clip(colour * np.float32(255.0) + np.float32(0.5), 0.0, 255.0)
-        flat[canvas.texels, 3] = part
+        texels = np.empty((num, 4), dtype=np.uint8)
+        np.clip(colour * np.float32(255.0) + np.float32(0.5), 0.0, 255.0, out=texels[:, :3], casting="unsafe")
+        texels[:, 3] = part
+        empty = np.array((128, 128, 128, SKIN), dtype=np.uint8)
+        flat = np.full(TEXTURE_PX * TEXTURE_PX, empty.view(np.uint32)[0])  # moved as whole texels
+        flat[canvas.texels] = texels.view(np.uint32)[:, 0]
         flat[canvas.gutter[0]] = flat[canvas.gutter[1]]
-        return flat.reshape(TEXTURE_PX, TEXTURE_PX, 4)
+        return flat.view(np.uint8).reshape(TEXTURE_PX, TEXTURE_PX, 4)
 
 
-def _rigid_sample(body: BodyModel, joint: int) -> tuple[Ints, Floats]:
-    """Some skin vertices that follow one joint only, and their places on the T-pose about their mean."""
-    follows = body.skin_vertices[body.weights_XJ[body.skin_vertices, joint] > 0.9]
-    at = follows[:: max(1, len(follows) // 64)]
-    return at, body.template_X3[at] - body.template_X3[at].mean(axis=0)
-
-
-def _turn(at: Ints, rest_N3: Floats, verts_X3: Floats) -> Floats:
-    """Rotation and scale (3, 3) that best take the T-pose of some vertices to their pose (Kabsch)."""
-    posed = verts_X3[at] - verts_X3[at].mean(axis=0)
-    left, _, right = np.linalg.svd(posed.T @ rest_N3)
-    left[:, 2] *= np.sign(np.linalg.det(left @ right))
-    return np.asarray(np.sqrt(np.square(posed).sum() / np.square(rest_N3).sum()) * (left @ right))
-
-
-__all__ = ["EYES", "PARTS", "SKIN", "TEXTURE_PX", "Outfit", "Smoother", "Wardrobe", "vertex_normals"]
+__all__ = ["PARTS", "TEXTURE_PX", "Fit", "Outfit", "Wardrobe", "vertex_normals"]
