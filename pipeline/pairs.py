@@ -8,7 +8,6 @@ Legend: n crops or candidates, C cells of the body's surface, K further views.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import table as tables
+from manifests.errors import ManifestError
 from manifests.geometry import angle_between
 from manifests.schema import PAIRS
 from manifests.seeds import rng_for
@@ -100,7 +100,7 @@ class Sequence:
             phash=crops.column("phash").to_numpy(),
             poses=poses,
             sight=_lines_of_sight(crops, poses),
-            cells=_cells(surface) if seen.any() else None,
+            cells=_cells(surface, where=place) if seen.any() else None,
             seen=seen,
         )
 
@@ -279,7 +279,7 @@ def _draw(
 
 def _pools(
     sequence: Sequence, kind: PairKind, recipe: PairRecipe
-) -> tuple[Seq[Candidates | Windows], tuple[float, ...], tuple[float, ...]]:
+) -> tuple[list[Candidates | Windows], tuple[float, ...], tuple[float, ...]]:
     """What to draw from: one pool for each class of time gaps, else one for all; edges of angles; the shares of all classes.
 
     There are no classes where nothing is known that could tell them apart.
@@ -290,7 +290,7 @@ def _pools(
         edges = np.rint(np.array(strata.edges) * TICKS_PER_S).astype(np.int64)
         edges[-1] += 1  # its upper edge too
         time = np.rint(np.where(known, sequence.time_s, 0) * TICKS_PER_S).astype(np.int64)
-        return windows(candidates, time, known, edges), (), strata.shares
+        return [*windows(candidates, time, known, edges)], (), strata.shares
     if kind is PairKind.CROSS_VIEW and (strata := recipe.view_angle_deg) and np.isfinite(sequence.sight).any():
         return [candidates], strata.edges, strata.shares
     return [candidates], (), (1.0,)
@@ -394,8 +394,14 @@ def _codes(column: pa.ChunkedArray) -> Ints:
     return codes
 
 
-def _cells(surface: pa.BinaryArray) -> npt.NDArray[np.uint8]:
-    """(n, C) visible pixels of each cell; zeros where they are not known."""
+def _cells(surface: pa.BinaryArray, *, where: str) -> npt.NDArray[np.uint8]:
+    """(n, C) visible pixels of each cell; zeros where they are not known.
+
+    Raises:
+        ManifestError: a crop tells of another number of cells.
+    """
+    if (pc.binary_length(surface).drop_null().to_numpy() != SURFACE_CELLS).any():
+        raise ManifestError(f"a crop's surface has not {SURFACE_CELLS} cells", where=where, hint="rebuild the crops")
     cells = np.zeros((len(surface), SURFACE_CELLS), np.uint8)
     known = surface.is_valid().to_numpy(zero_copy_only=False)
     joined = b"".join(surface.drop_null().to_pylist())

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from manifests import table as tables
 from manifests.commit import UnitWriter
+from manifests.errors import ManifestError
 from manifests.surface import SURFACE_CELLS, covisibility
 from manifests.types import PairKind, Reason
 from pipeline.candidates import accept, apportion, group_rows, in_random_order, rank_in_class, windows
@@ -436,6 +437,12 @@ def test_temperature_evens_out_the_weights_of_sources(tmp_path, monkeypatch) -> 
 
 def test_hands_are_paired_in_equal_number() -> None:
     assert RECIPES["hand"]().pair.equal_kinds
+
+
+def test_a_surface_of_another_size_is_refused() -> None:
+    rows = [crop_row(view=f"c{v}", subject="s1", surface=bytes(9), jpeg=b"") for v in range(2)]
+    with pytest.raises(ManifestError, match=r"(?s)has not 2048 cells.*cameras/train/rec.*rebuild the crops"):
+        draw(tables.from_rows("crops", rows), EVERY)
 
 
 @pytest.mark.parametrize(
