@@ -417,6 +417,8 @@ def sample_hand_poses(rng: np.random.Generator, joints_J3: Floats, tips_53: Floa
     poses_NJ3 = np.zeros((num_poses, len(HAND_PARENTS), 3))
     todo = np.arange(num_poses)
     for _ in range(_ATTEMPTS):
+        if not len(todo):
+            break
         poses_NJ3[todo] = _draw_poses(rng, keypoints_K3, len(todo))
         todo = todo[_collides(poses_NJ3[todo], keypoints_K3)]
     while len(todo):  # rare, and an open hand never collides

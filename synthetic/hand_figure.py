@@ -6,7 +6,7 @@ in the silhouette, as in datasets of hands, and have part 0.
 
 Convention: all that is added to the model is made in the right hand's rest pose, and mirrored for a left hand.
 Shape letters: X vertices of hand and additions, H of the hand alone, R of its rim, M stations along the arm, E additions,
-F faces, K corners, J joints (16), N points.
+F faces, K corners, J joints (16), G grasps, N points.
 """
 
 from collections.abc import Mapping
@@ -83,6 +83,28 @@ class _Rest:
     middle: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class _Movement:
+    """What a hand does at each of its grasps: fingers, turns around the arm, wrist, turns of the arm, radians; sway, metres."""
+
+    grasps_GJ3: Floats
+    rolls_G: Floats
+    bends_G3: Floats
+    swings_G3: Floats
+    sways_G3: Floats
+
+    @classmethod
+    def of(cls, model: HandModel, hand: Hand) -> "_Movement":
+        rng, num = rng_for(hand.seed, "movement"), hand.grasps
+        return cls(
+            grasps_GJ3=model.sample_poses(rng, num),
+            rolls_G=np.clip(rng.normal(0.0, 0.7, num), -1.4, 1.4),
+            bends_G3=np.clip(rng.normal(0.0, 0.2, (num, 3)), -0.4, 0.4),
+            swings_G3=rng.normal(0.0, 0.1, (num, 3)),
+            sways_G3=rng.normal(0.0, 0.02, (num, 3)),
+        )
+
+
 class HandFigure:
     """Hands of either side, in a sleeve.
 
@@ -99,6 +121,7 @@ class HandFigure:
     limb_m: float = 0.028  # the wrist lies deepest
 
     def __init__(self, right: HandModel, left: HandModel) -> None:
+        self.sha256 = right.sha256
         if not len(right.uvs_U2):
             raise SyntheticError(
                 "this hand cannot be painted: it has no texture coordinates (a converted MANO has none)",
@@ -137,6 +160,7 @@ class HandFigure:
         self.template_X3 = np.zeros((int(self.faces_F3.max()) + 1, 3))
         self.template_X3[: self._num_hand] = right.template_X3
         self._rest: _Rest | None = None
+        self._movement: tuple[tuple[Hand, str], _Movement] | None = None
 
     # ------------------------------------------------------------------------------------------------------- additions
 
@@ -204,7 +228,11 @@ class HandFigure:
         angle_A = _ANGLES
         strap_m = np.array([-0.017, -0.016, -0.002, -0.001])
         blocks.append(tube(strap_m, girth(strap_m, angle_A) + np.array([0.0, 0.0028, 0.0028, 0.0])[:, None], angle_A))
-        bands = [_band(ring, rest_X3, joints_J3, angle_A) for ring in _worn(scene)]
+        bands = []
+        for ring in _worn(scene):
+            joint = 3 * FINGERS.index(ring.finger) + 1
+            of_finger = self._models["right"].weights_XJ[:, joint : joint + 3].sum(axis=1) > 0.5
+            bands.append(_band(ring, rest_X3[of_finger], joints_J3[joint : joint + 2], angle_A))
         blocks += [*bands, np.zeros(((len(RING_RECTS) - len(bands)) * _BAND, 3))]
         radius = look.watch.radius_m if look.watch else 0.01
         top = float(girth(strap_m[1:2], np.zeros(1))[0, 0])
@@ -305,38 +333,35 @@ class HandFigure:
 
     def _move(self, model: HandModel, hand: Hand, along: Floats, phase: float) -> tuple[Floats, Floats, Floats]:
         """The movement at a phase: pose (16, 3), how the arm bends behind the rim (3, 3), and sway (3,) in metres."""
-        rng = rng_for(hand.seed, "movement")
-        num = hand.grasps
-        grasps_GJ3 = model.sample_poses(rng, num)
-        rolls = np.clip(rng.normal(0.0, 0.7, num), -1.4, 1.4)
-        bends = np.clip(rng.normal(0.0, 0.2, (num, 3)), -0.4, 0.4)
-        swings, sways = rng.normal(0.0, 0.1, (num, 3)), rng.normal(0.0, 0.02, (num, 3))
-        bends -= (bends @ along)[:, None] * along
-        here = phase * (num - 1)
-        first = min(int(here), num - 2)
+        if self._movement is None or self._movement[0] != (hand, model.side):
+            self._movement = ((hand, model.side), _Movement.of(model, hand))
+        keys = self._movement[1]
+        here = phase * (hand.grasps - 1)
+        first = min(int(here), hand.grasps - 2)
         ease = _ease(here - first)
 
         def between(values: Floats) -> Floats:
             return np.asarray((1 - ease) * values[first] + ease * values[first + 1])
 
-        pose_J3 = _between_turns(grasps_GJ3[first], grasps_GJ3[first + 1], ease)
+        start, end = keys.grasps_GJ3[first : first + 2]
         share = ease
+        pose_J3 = _between_turns(start, end, share)
         while (
             model.collides(pose_J3[None])[0] and 0 < share < 1
         ):  # on the way fingers may meet: wait at the nearer grasp
-            share = share - 0.1 if ease < 0.5 else share + 0.1
-            share = min(max(share, 0.0), 1.0)
-            pose_J3 = _between_turns(grasps_GJ3[first], grasps_GJ3[first + 1], share)
-        bend = matrix_from_axis_angle(between(bends))
+            share = min(max(share - 0.1 if ease < 0.5 else share + 0.1, 0.0), 1.0)
+            pose_J3 = _between_turns(start, end, share)
+        tilt = between(keys.bends_G3)
+        bend = matrix_from_axis_angle(tilt - (tilt @ along) * along)
         arm = np.array(hand.arm)
         turn = (
-            matrix_from_axis_angle(between(swings))
-            @ matrix_from_axis_angle(arm * (hand.roll_rad + between(rolls)))
+            matrix_from_axis_angle(between(keys.swings_G3))
+            @ matrix_from_axis_angle(arm * (hand.roll_rad + between(keys.rolls_G)))
             @ align(along, arm)
             @ bend.T
         )
         pose_J3[0] = axis_angle_from_matrix(turn)
-        return pose_J3, bend, between(sways)
+        return pose_J3, bend, between(keys.sways_G3)
 
 
 def _worn(scene: Scene) -> list[Ring]:
@@ -438,16 +463,17 @@ def _outline(
     return np.asarray(np.interp(angle_A, angle[order], radius[order], period=2 * np.pi))
 
 
-def _band(ring: Ring, rest_X3: Floats, joints_J3: Floats, angle_A: Floats) -> Floats:
+def _band(ring: Ring, finger_X3: Floats, bone_23: Floats, angle_A: Floats) -> Floats:
     """A ring around a finger at rest, as loops from edge to edge, (loops * angles, 3)."""
-    joint = 3 * FINGERS.index(ring.finger) + 1
-    bone = joints_J3[joint + 1] - joints_J3[joint]
-    origin, axis = joints_J3[joint] + ring.at * bone, bone / np.linalg.norm(bone)
+    axis = _unit(bone_23[1] - bone_23[0])
     up = _unit(np.cross(axis, [0.0, 0.0, 1.0]))
     side = _unit(np.cross(axis, up))
-    near = rest_X3[(np.linalg.norm(rest_X3 - origin, axis=1) < 0.016) & (np.abs((rest_X3 - origin) @ axis) < 0.008)]
-    origin = origin + up * ((near - origin) @ up).mean()
-    radius_A = _outline(near, origin, axis, up, side, angle_A, 0.008)
+    origin = bone_23[0] + ring.at * (bone_23[1] - bone_23[0])
+    near = finger_X3[np.abs((finger_X3 - origin) @ axis) < 0.007]
+    for across in (up, side):
+        reach = (near - origin) @ across
+        origin = origin + across * (reach.max() + reach.min()) / 2
+    radius_A = _outline(near, origin, axis, up, side, angle_A, 0.007)
     radius_A = np.maximum(radius_A, 0.97 * radius_A.mean())
     spokes_A3 = np.cos(angle_A)[:, None] * up + np.sin(angle_A)[:, None] * side
     loops = [

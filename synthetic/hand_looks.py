@@ -161,7 +161,7 @@ def sample_hand_look(rng: np.random.Generator, person: Look) -> HandLook:
         Ring(
             side=str(rng.choice(("right", "left"))),
             finger=str(rng.choice(("ring", "middle", "index", "pinky", "thumb"), p=(0.45, 0.2, 0.18, 0.09, 0.08))),
-            at=float(rng.uniform(0.42, 0.62)),
+            at=float(rng.uniform(0.58, 0.8)),
             width_m=float(rng.uniform(0.0025, 0.006)),
             colour=_METALS[int(rng.choice(4, p=(0.45, 0.35, 0.12, 0.08)))],
         )

@@ -37,6 +37,7 @@ STRAP_RECT: Rect = (0.23, 0.76, 0.33, 0.95)
 RING_RECTS: tuple[Rect, ...] = ((0.36, 0.76, 0.42, 0.95), (0.45, 0.76, 0.51, 0.95), (0.54, 0.76, 0.60, 0.95))
 _GUTTER_PX = 6
 _CREASE_M = 0.0006
+_MAP_PX, _MAP_M = 512, 0.13  # a map of the back of the hand: its side, and how far it reaches from the wrist
 
 # Lines across the fingers, millimetres beyond the joint and depth: on the back of second and third knuckle, on the palm's side.
 _BACK_LINES = {
@@ -78,6 +79,8 @@ class HandPainter:
         veined = self._back * np.clip(1 - 2.5 * on_fingers, 0, 1) * _ramp((0.022 - self._points[:, 0]) / 0.03)
         self._vein_texels = np.flatnonzero(veined > 0.01)
         self._veined = veined[self._vein_texels]
+        column, row = np.rint(_on_map(self._points[self._vein_texels][:, [0, 2]])).astype(np.int64).T
+        self._vein_places = (row, column)
 
     # -------------------------------------------------------------------------------------------------------- anatomy
 
@@ -238,25 +241,29 @@ class HandPainter:
 
     def _veins(self, look: HandLook, rng: np.random.Generator) -> Floats:
         """What veins and the hollows between sinews take from each colour, for the texels of the back of the hand."""
-        flat, points = self._joints[:, [0, 2]], self._points[self._vein_texels][:, [0, 2]]
+        flat = self._joints[:, [0, 2]]
         knuckles = flat[[1, 4, 10, 7]]
         gaps = (knuckles[1:] + knuckles[:-1]) / 2
         roots = np.array([[0.02, 0.012], [0.015, 0.0], [0.02, -0.014]])
-        vein = np.zeros(len(points))
+        veins, branches = [], []
         for root, gap in zip(roots, gaps, strict=True):
             inner = [root + (gap - root) * t + rng.normal(0.0, 0.0045, 2) for t in (0.35, 0.7)]
-            path = _curve(root, *inner, gap * 0.98)
-            vein = np.maximum(vein, np.exp(-np.square(_distance(points, path) / 0.0013)))
+            veins.append(_curve(root, *inner, gap * 0.98))
             other = gaps[int(rng.integers(3))]
-            branch = _curve(inner[0], (inner[0] + other) / 2 + rng.normal(0.0, 0.003, 2), inner[1], other * 0.9)
-            vein = np.maximum(vein, 0.7 * np.exp(-np.square(_distance(points, branch) / 0.0011)))
-        sinew = np.zeros(len(points))
-        for knuckle in knuckles:
-            line = np.stack([0.25 * knuckle, 0.98 * knuckle])
-            sinew = np.maximum(sinew, np.exp(-np.square(_distance(points, line) / 0.0028)))
+            branches.append(_curve(inner[0], (inner[0] + other) / 2 + rng.normal(0.0, 0.003, 2), inner[1], other * 0.9))
+        sinews = [np.stack([0.25 * knuckle, 0.98 * knuckle]) for knuckle in knuckles]
+        vein = np.maximum(self._near(veins, 0.0013), 0.7 * self._near(branches, 0.0011))
         show = self._veined * (0.25 + 0.75 * look.age)
-        hollow = 0.08 * (0.35 - sinew) * show
+        hollow = 0.08 * (0.35 - self._near(sinews, 0.0028)) * show
         return np.asarray((vein * show)[:, None] * np.array([0.13, 0.075, 0.045]) + hollow[:, None])
+
+    def _near(self, paths: list[Floats], width_m: float) -> Floats:
+        """1 on lines in (x, z), falling off beside them, for the texels of the back of the hand."""
+        empty = np.full((_MAP_PX, _MAP_PX), 255, dtype=np.uint8)
+        lines = [np.round(_on_map(path) * 16).astype(np.int32) for path in paths]
+        cv2.polylines(empty, lines, isClosed=False, color=0, thickness=1, shift=4)
+        distance_m = cv2.distanceTransform(empty, cv2.DIST_L2, 5) * (2 * _MAP_M / _MAP_PX)
+        return np.asarray(np.exp(-np.square(distance_m[self._vein_places] / width_m)), dtype=np.float64)
 
     def _glove(self, look: HandLook, pattern: Pattern) -> tuple[Floats32, npt.NDArray[np.uint8]]:
         points = self._points
@@ -417,6 +424,10 @@ def _curve(*points: npt.ArrayLike) -> Floats:
         others = [other for other in range(4) if other != index]
         terms.append(point * np.prod([(t - other) / (index - other) for other in others], axis=0))
     return np.asarray(sum(terms))
+
+
+def _on_map(points_N2: Floats) -> Floats:
+    return np.asarray((points_N2 / _MAP_M + 1) * (_MAP_PX / 2) - 0.5)
 
 
 def _distance(points_N2: Floats, path_P2: Floats) -> Floats:
