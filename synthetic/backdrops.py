@@ -27,7 +27,7 @@ from manifests.jsonstream import iter_arrays
 from synthetic import spaces
 from synthetic.backdrop import Backdrop, Kind
 from synthetic.camera import Camera
-from synthetic.panorama import lamp_light, light_from_panorama, panorama_picture
+from synthetic.panorama import lamp_light, light_from_panorama, panorama_picture, sky_picture
 from synthetic.room import Surface
 from synthetic.scene import Light
 
@@ -230,7 +230,7 @@ class Backdrops:
         image_px: int,
         zoom: int,
         shadow_SSC: Bytes | None = None,
-    ) -> Bytes | None:
+    ) -> Bytes:
         """What stands behind everything in a view, with the colours that the final image is to have.
 
         Args:
@@ -243,7 +243,7 @@ class Backdrops:
             shadow_SSC: what `room.floor_shadow` drew; it falls on a panorama's floor.
 
         Returns:
-            (S, S, 3) uint8 with S = image_px * zoom; None for meshes, which are drawn as surfaces.
+            (S, S, 3) uint8 with S = image_px * zoom. Behind a mesh, which is drawn as surfaces, stands a pale sky.
 
         Raises:
             SyntheticError: the file is gone or damaged.
@@ -251,7 +251,7 @@ class Backdrops:
         if self.kind == "images":
             return _crop(self.folder / backdrop.names[view], backdrop.crops[view], image_px * zoom)
         if self.kind == "meshes":
-            return None
+            return sky_picture(intrinsics, camera_from_world, image_px, zoom=zoom)
         return panorama_picture(
             _panorama(self.folder / backdrop.names[0]),
             intrinsics,

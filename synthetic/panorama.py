@@ -10,6 +10,8 @@ views and takes the person's shadow; what stands up from the ground within the d
 Shape letters: H W panorama, S side of a picture.
 """
 
+from functools import cache
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -87,8 +89,7 @@ def panorama_picture(
     above = eye - (0.0, EYE_M, 0.0)
     if eye[1] <= 0 or np.linalg.norm(above) >= DOME_M:
         raise ValueError(f"a camera at {eye.round(2).tolist()} m does not stand on the floor of a dome of {DOME_M} m")
-    at = (np.arange(image_px * zoom) + 0.5) / zoom - 0.5
-    gaze = rays(np.stack(np.meshgrid(at, at), axis=-1), intrinsics, camera_from_world).astype(np.float32)
+    gaze = _gaze(intrinsics, camera_from_world, image_px, zoom)
     above = above.astype(np.float32)
     # The space above the floor and in the sphere is convex: a ray leaves it where it first meets one of them.
     along = gaze @ above
@@ -101,6 +102,29 @@ def panorama_picture(
     arrives = _shadow_at(shadow_SSC, met[..., 0], met[..., 2])
     dimmed = np.where(to_floor < to_dome, arrives, 1.0) ** (1 / _GAMMA)  # pixels are no linear light
     return np.asarray((picture * dimmed[..., None].astype(np.float32) + 0.5).astype(np.uint8))
+
+
+def sky_picture(intrinsics: Floats, camera_from_world: Floats, image_px: int, *, zoom: int) -> Bytes:
+    """A pale sky over gray ground, for what shows through the holes and over the edges of a mesh.
+
+    Arguments and result are those of `panorama_picture`.
+    """
+    return look_up(_sky(), _gaze(intrinsics, camera_from_world, image_px, zoom))
+
+
+@cache
+def _sky() -> Bytes:
+    rows = np.linspace(0.0, np.pi, _LIGHT_ROWS)
+    at = (0.0, 1.2, 1.5, 1.65, np.pi)  # zenith, haze, horizon, ground, nadir
+    colours = ((120, 160, 215), (190, 208, 225), (215, 220, 222), (128, 124, 118), (104, 100, 95))
+    column_H3 = np.stack([np.interp(rows, at, channel) for channel in zip(*colours, strict=True)], axis=-1)
+    return np.repeat(column_H3[:, None].round().astype(np.uint8), 2 * _LIGHT_ROWS, axis=1)
+
+
+def _gaze(intrinsics: Floats, camera_from_world: Floats, image_px: int, zoom: int) -> npt.NDArray[np.float32]:
+    """Unit directions (S, S, 3) in the world of a picture's samples."""
+    at = (np.arange(image_px * zoom) + 0.5) / zoom - 0.5
+    return rays(np.stack(np.meshgrid(at, at), axis=-1), intrinsics, camera_from_world).astype(np.float32)
 
 
 def _shadow_at(shadow_SSC: Bytes, x: Floats, z: Floats) -> Floats:

@@ -145,7 +145,6 @@ def test_a_crop_is_the_part_of_the_photo_that_the_data_say(tmp_path: Path, size:
     found = Backdrops.of("images", tmp_path, annotations="none")
     drawn = Backdrop(kind="images", names=("ramp.png",), crops=((0.8, 0.25, 1.0),))
     picture = found.picture(drawn, view=0, intrinsics=K, camera_from_world=np.eye(4), image_px=50, zoom=2)
-    assert picture is not None
     assert picture.shape == (100, 100, 3)
     # A square of 200 px at a quarter of the remaining width and at the bottom.
     left, top = 0.25 * (size[0] - 200), size[1] - 200
@@ -164,7 +163,6 @@ def test_photos_are_turned_upright(tmp_path: Path) -> None:
     found = Backdrops.of("images", tmp_path, annotations="none")
     drawn = Backdrop(kind="images", names=("a.jpg",), crops=((1.0, 0.0, 0.5),))
     picture = found.picture(drawn, view=0, intrinsics=K, camera_from_world=np.eye(4), image_px=40, zoom=1)
-    assert picture is not None
     assert picture[2:15].mean() > 245
     assert picture[-15:-2].mean() < 10
 
@@ -492,6 +490,20 @@ def test_two_cameras_see_a_point_of_the_room_where_it_is(rooms: Backdrops) -> No
             assert np.linalg.norm((columns.mean() - x, rows.mean() - y)) < 0.1 * size, (centre, eye)
             distance = np.linalg.norm(at - eye)
             assert size == pytest.approx(2 * MARK_M * K[0, 0] / distance, rel=0.35), "and is as large as it is far"
+
+
+def test_behind_a_mesh_stands_a_sky_over_ground(rooms: Backdrops) -> None:
+    drawn = rooms.sample(rng_for(2), ring())
+    asked = {"view": 0, "intrinsics": K, "image_px": 128, "zoom": 1}
+    seen = []
+    for height in (9.0, 1.6, -6.0):  # up, level and down, all from one place
+        pose = look_at(np.array([0, 1.6, 3.0]), np.array([0, height, 0.0]), up=np.array([0.0, 1.0, 0.0]))
+        picture = rooms.picture(drawn, camera_from_world=pose, **asked)
+        assert picture.shape == (128, 128, 3)
+        seen.append(picture.reshape(-1, 3).mean(axis=0))
+    assert seen[0][2] > seen[0][0] + 20, "the sky is blue"
+    assert seen[2].max() < 135, "the ground is gray"
+    assert seen[0].mean() > seen[1].mean() > seen[2].mean()
 
 
 def test_a_room_is_turned_counterclockwise(rooms: Backdrops) -> None:
