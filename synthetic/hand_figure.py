@@ -230,7 +230,7 @@ class HandFigure:
         blocks.append(tube(strap_m, girth(strap_m, angle_A) + np.array([0.0, 0.0028, 0.0028, 0.0])[:, None], angle_A))
         bands = []
         for ring in _worn(scene):
-            joint = 3 * FINGERS.index(ring.finger) + 1
+            joint = _under(ring)
             of_finger = self._models["right"].weights_XJ[:, joint : joint + 3].sum(axis=1) > 0.5
             bands.append(_band(ring, rest_X3[of_finger], joints_J3[joint : joint + 2], angle_A))
         blocks += [*bands, np.zeros(((len(RING_RECTS) - len(bands)) * _BAND, 3))]
@@ -275,7 +275,7 @@ class HandFigure:
         bone_E = np.full(len(additions), -1, dtype=np.int64)
         start = len(self._rim) * (len(_ARM_M) + _SLEEVE_STATIONS) + _BAND  # after forearm, sleeve and strap
         for index, ring in enumerate(_worn(scene)):
-            bone_E[start + index * _BAND : start + (index + 1) * _BAND] = 3 * FINGERS.index(ring.finger) + 1
+            bone_E[start + index * _BAND : start + (index + 1) * _BAND] = _under(ring)
         self._rest = _Rest(dressed, additions, bone_E, joints_J3 - middle, along, middle)
         return dressed
 
@@ -461,6 +461,11 @@ def _outline(
     angle, radius = np.arctan2(near @ side, near @ up), np.hypot(near @ side, near @ up)
     order = np.argsort(angle)
     return np.asarray(np.interp(angle_A, angle[order], radius[order], period=2 * np.pi))
+
+
+def _under(ring: Ring) -> int:
+    """The joint at the root of the bone that a ring sits on: the thumb's first bone is part of the palm."""
+    return 3 * FINGERS.index(ring.finger) + (2 if ring.finger == "thumb" else 1)
 
 
 def _band(ring: Ring, finger_X3: Floats, bone_23: Floats, angle_A: Floats) -> Floats:

@@ -25,7 +25,7 @@ class Ring:
     Attributes:
         side: of the hand that wears it.
         finger: one of `hand.FINGERS`.
-        at: where on the finger's first bone, 0 to 1.
+        at: where on its bone, 0 to 1: the finger's first that is free of the palm.
         width_m: of the band.
         colour: of the metal.
     """

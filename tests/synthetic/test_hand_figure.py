@@ -253,7 +253,7 @@ def test_rings_sit_on_their_fingers(hands: dict[str, HandModel], placed: Callabl
             assert len(dressed.faces_T) - len(plain.faces_T) == 2 * 3 * 32, "one ring, that of this hand"
             band = posed.verts_X3[np.unique(dressed.verts_T3[np.isin(dressed.faces_T, plain.faces_T, invert=True)])]
             named = dict(zip(HAND21, posed.keypoints["hand21"], strict=True))
-            a, b = named[f"{finger}1"], named[f"{finger}2"]
+            a, b = (named[f"{finger}{knuckle}"] for knuckle in ((2, 3) if finger == "thumb" else (1, 2)))
             along = (b - a) / np.linalg.norm(b - a)
             share = (band - a) @ along / np.linalg.norm(b - a)
             assert 0.55 < share.min() < share.max() < 0.85
