@@ -31,7 +31,7 @@ from manifests.types import Reject
 TEMPORARY = "_tmp"
 PLAN = "plan.json"
 STATS = "stats.json"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 UNIT_ID = re.compile(r"(?!(plan|stats)$)[a-z0-9_-]+")
 
 
