@@ -142,7 +142,7 @@ def lookup(tile_HWC: Floats32, u_tiles: Reals, v_tiles: Reals, *, texel_tiles: f
         picture = cv2.resize(picture, (wanted, wanted), interpolation=cv2.INTER_AREA)
         side = wanted
     num = len(u_tiles)
-    rows = -(-num // _ROW)
+    rows = max(-(-num // _ROW), 1)
     maps = np.zeros((2, rows * _ROW), dtype=np.float32)
     for line, tiles in zip(maps, (u_tiles, v_tiles), strict=True):
         line[:num] = (tiles - np.floor(tiles)) * np.float32(side) - np.float32(0.5)

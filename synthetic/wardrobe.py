@@ -72,6 +72,7 @@ PARTS = ("background", "skin", "hair", "top", "bottom", "shoes", "eyes", "access
 SKIN, HAIR, TOP, BOTTOM, SHOES, EYES, ACCESSORY = range(1, len(PARTS))
 _SMOOTHING_STEPS = 8
 _RIGID_JOINTS = (15, 7, 8, 10, 11)  # head, feet, toes
+_THICK_M = {"sweater": 0.004, "hoodie": 0.007, "jacket": 0.009, "blazer": 0.006}
 _HAIR_M = {
     "bald": 0.002, "shaved": 0.002, "short": 0.013, "parted": 0.019, "curly": 0.026, "afro": 0.055, "bun": 0.009, "tail": 0.009,
     "bob": 0.019, "long": 0.015, "cap": 0.013, "beanie": 0.017, "headscarf": 0.012,
@@ -129,13 +130,15 @@ class Fit:
     ) -> None:
         num = len(push_X)
         self._normals = NormalMaker(faces_F3, num)
-        self._pushed = np.flatnonzero(push_X > 0)
+        shown = np.zeros(num, dtype=bool)
+        shown[faces_F3] = True
+        self._pushed = np.flatnonzero(shown & (push_X > 0))
         self._push = push_X[self._pushed, None]
         touched = np.zeros(num, dtype=bool)
         touched[self._pushed] = True
         self._pushed_normals = NormalMaker(faces_F3[touched[faces_F3].any(axis=1)], num)
         # Smoothing knows the M vertices that it moves, which come first, and their neighbours.
-        moved = np.flatnonzero(smooth_X > 0.01)
+        moved = np.flatnonzero(shown & (smooth_X > 0.01))
         rows = mean_XX[moved]
         self._read = np.concatenate([moved, np.setdiff1d(rows.indices, moved)])
         place = np.zeros(num, dtype=np.int64)
@@ -143,7 +146,7 @@ class Fit:
         self._num_moved = len(moved)
         means = sp.csr_matrix((rows.data, place[rows.indices], rows.indptr), (len(moved), len(self._read)))
         self._step = (sp.diags(0.7 * smooth_X[moved]) @ (means - sp.eye(*means.shape))).tocsr()
-        self._shifted = np.flatnonzero(np.abs(shift_X3).max(axis=1) > 1e-5)
+        self._shifted = np.flatnonzero(shown & (np.abs(shift_X3).max(axis=1) > 1e-5))
         self._pieces = pieces
         share_RM = np.array([piece.weight_X[self._shifted] for piece in pieces]).reshape(
             len(pieces), len(self._shifted)
@@ -349,7 +352,7 @@ class Wardrobe:
             ramp(f(points, look), width) * skin
             for f, width in ((top_inside, 0.012), (bottom_inside, 0.012), (shoe_inside, 0.01), (hair_inside, 0.014))
         )
-        thick = {"sweater": 0.004, "hoodie": 0.007, "jacket": 0.009, "blazer": 0.006}.get(look.top_style, 0.0)
+        thick = _THICK_M.get(look.top_style, 0.0)
         drop = np.clip((marks.shoulder_y - y) / 0.4, 0.0, 1.0)
         sleeve = np.clip((side - marks.shoulder_x) / 0.3, 0.0, 1.0)
         loose = look.top.loose_m * np.where(points.on_arm, 0.25 + 0.5 * sleeve, 0.4 + 0.6 * drop)
@@ -437,6 +440,9 @@ class Wardrobe:
             places = self._body.template_X3
             wider = 0.9 * (places[locks] - self._mean_XX[locks] @ places)  # so that no gaps stay between locks
             wider[:, 1] = 0.0
+            cloth = 0.004 + 0.6 * look.top.loose_m + _THICK_M.get(look.top_style, 0.0)
+            cloth += 0.04 * (look.top_style == "hoodie") + 0.02 * ("scarf" in look.extras)
+            wider[:, 2] -= cloth * np.clip((marks.neck_y + 0.05 - places[locks, 1]) / 0.06, 0.0, 1.0)
             wider[:, 0] -= (0.55 if look.hair == "tail" else 0.0) * places[locks, 0]
             shift[locks] = wider * np.clip((marks.eye[1] + 0.08 - places[locks, 1]) / 0.05, 0.0, 1.0)[:, None]
         return shift
