@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from manifests.geometry import camera_centre, rays
+from manifests.geometry import camera_centre
 from synthetic.room import SHADOW_SIZE_M
 from synthetic.scene import Light, light_lobe
 
@@ -123,8 +123,12 @@ def _sky() -> Bytes:
 
 def _gaze(intrinsics: Floats, camera_from_world: Floats, image_px: int, zoom: int) -> npt.NDArray[np.float32]:
     """Unit directions (S, S, 3) in the world of a picture's samples."""
-    at = (np.arange(image_px * zoom) + 0.5) / zoom - 0.5
-    return rays(np.stack(np.meshgrid(at, at), axis=-1), intrinsics, camera_from_world).astype(np.float32)
+    at = ((np.arange(image_px * zoom) + 0.5) / zoom - 0.5).astype(np.float32)
+    right, down, ahead = (camera_from_world[:3, :3].T @ np.linalg.inv(intrinsics)).T.astype(np.float32)
+    gaze = at[:, None] * right + (
+        at[:, None, None] * down + ahead
+    )  # manifests.geometry.rays, a row and a column at a time
+    return np.asarray(gaze / np.sqrt(np.einsum("yxc,yxc->yx", gaze, gaze))[..., None], dtype=np.float32)
 
 
 def _shadow_at(shadow_SSC: Bytes, x: Floats, z: Floats) -> Floats:

@@ -9,7 +9,7 @@ import trimesh
 from PIL import Image
 
 from manifests.errors import SourceError, SyntheticError
-from manifests.geometry import project
+from manifests.geometry import project, rays
 from manifests.recipes import from_mapping
 from manifests.seeds import rng_for
 from synthetic import spaces
@@ -286,6 +286,21 @@ def test_all_cameras_see_a_point_of_the_panorama_in_one_colour(point: tuple[floa
         picture = panorama_picture(panorama, K, pose, 128, zoom=2, yaw_rad=yaw)
         x, y = np.round((pixel + 0.5) * 2 - 0.5).astype(int)
         assert np.abs(picture[y, x].astype(int) - expected).max() <= 2, eye
+
+
+def test_a_far_off_panorama_is_what_the_rays_of_the_pixels_meet() -> None:
+    # High over the ground all rays that rise meet the dome: their colours follow from geometry alone.
+    skewed = np.array([[80.0, 3.0, 30.0], [0, 95.0, 40.0], [0, 0, 1]])
+    pose = look_at(np.array([1.0, 2.0, 3.0]), np.array([0.5, 7.0, -4.0]), up=np.array([0.1, 1.0, 0.0]))
+    gaze = rays(np.stack(np.meshgrid(np.arange(64.0), np.arange(64.0)), axis=-1), skewed, pose)
+    above = np.array([1.0, 2.0 - EYE_M, 3.0])
+    along = gaze @ above
+    met = above + (np.sqrt(along**2 - above @ above + DOME_M**2) - along)[..., None] * gaze
+    panorama = panorama_of(slopes, height=512)
+    rising = gaze[..., 1] > 0
+    assert rising.mean() > 0.5
+    picture = panorama_picture(panorama, skewed, pose, 64, zoom=1)
+    assert np.abs(picture.astype(int) - look_up(panorama, met))[rising].max() <= 1
 
 
 def test_the_shadow_falls_on_the_floor_where_it_is_drawn() -> None:
