@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from manifests.audit_copies import look_at_same_images
 from manifests.audit_files import Evidence, Progress, look_at_files
 from manifests.audit_images import look_at_images
+from manifests.audit_keys import Keys
 from manifests.audit_rows import look_at_rows
 from manifests.audit_shards import look_at_shards
 from manifests.audit_totals import look_at_totals
@@ -24,10 +25,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit found. `stats` are plain JSON values (see `manifests.stats`)."""
+    """What an audit found. `stats` are plain JSON values (see `manifests.stats`); `keys` lead to the rows."""
 
     findings: tuple[Finding, ...]
     stats: dict[str, Any]
+    keys: dict[str, Keys] = field(default_factory=dict, compare=False, repr=False)
 
     def count(self, severity: Severity) -> int:
         """Number of findings of one severity."""
@@ -76,7 +78,7 @@ def audit(
         findings += _unchecked(evidence)
     stats = stats_of(evidence, rows.tally, overlaps)
     findings += look_at_totals(stats)
-    return Audit(tuple(fold(findings)), stats)
+    return Audit(tuple(fold(findings)), stats, rows.keys)
 
 
 def _guarded(what: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:

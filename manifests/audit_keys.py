@@ -6,6 +6,7 @@ Legend: n rows, W 8-byte words of a name.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,14 +97,23 @@ class Keys:
 
     def names(self, rows: Ints, column: str = "key") -> list[str]:
         """The values of a column in these rows, which need not be in order; only the files that hold them are read."""
-        found = np.empty(len(rows), object)
+        found: list[str] = self.fetch(rows, [column]).column(0).to_pylist() if len(rows) else []
+        return found
+
+    def fetch(self, rows: Ints, columns: Sequence[str] | None = None) -> pa.Table:
+        """These rows of the table, in the order asked for: all columns but the heavy ones, or some."""
         starts = np.cumsum([0, *(part.num_rows for part in self.parts)])
         part_of = np.searchsorted(starts, rows, side="right") - 1
-        for number in np.unique(part_of):
-            mine = np.flatnonzero(part_of == number)
-            data = self.parts[number].read([column]).column(column)
-            found[mine] = data.take(pa.array(rows[mine] - starts[number])).to_pylist()
-        return list(found)
+        numbers = np.unique(part_of)
+        found = [self.parts[n].read(columns).take(pa.array(rows[part_of == n] - starts[n])) for n in numbers]
+        order = np.argsort(np.argsort(part_of, kind="stable"), kind="stable")
+        return pa.concat_tables(found).unify_dictionaries().combine_chunks().take(pa.array(order))
+
+    def named(self, names: Sequence[str], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The rows of these names that are there, in the order asked for."""
+        rows = self.rows_of(hashes_of(pa.array(names, pa.string())))
+        found: list[dict[str, Any]] = self.fetch(rows[rows >= 0], columns).to_pylist() if (rows >= 0).any() else []
+        return found
 
     def rows_of(self, hashes: Hashes) -> Ints:
         """The first row of each hash, -1 where it is none's; (m,) to (m,)."""

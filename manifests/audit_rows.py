@@ -194,11 +194,12 @@ def _look_at_batch(parts: dict[str, list[Part]], asked: Asked) -> Seen:
         gone = np.isin(np.arange(pairs.num_rows), parent[row < 0])
         if gone.any():
             lost.append(_Lost("pairs", ("further",), pairs.filter(pa.array(gone))))
+    hashes = {table: hashes_of(data[table].column("key")) for table in TABLES}
     return Seen(
         findings=findings,
         parts=read,
         failed=failed,
-        hashes={table: hashes_of(data[table].column("key")) for table in TABLES},
+        hashes=hashes,
         phash=crops.column("phash").to_numpy(),
         split=_split_numbers(crops),
         media=hashes_of(pc.binary_join_element_wise(frames.column("source").cast(pa.string()), frames.column("media"), "/")),
@@ -206,7 +207,7 @@ def _look_at_batch(parts: dict[str, list[Part]], asked: Asked) -> Seen:
         people={*count_by(frames, PEOPLE), *count_by(crops, PEOPLE)},
         official={source for (source,) in count_by(_flagged(frames, OFFICIAL_SPLIT), ["source"])},
         lost=lost,
-        tally=Tally.of(frames, crops, pairs, target=target, at_home=at_home),
+        tally=Tally.of(frames, crops, pairs, hashes["pairs"], target=target, at_home=at_home),
     )  # fmt: skip
 
 
@@ -302,7 +303,7 @@ def _look_up_lost(evidence: Evidence, keys: dict[str, Keys], lost: list[_Lost], 
                 yield from of_rows("reference", one.table, gone, one.data.column("key"), what, where=column)
         if one.columns == ("further",):
             there = found["further"] >= 0
-            sides = _fetch(keys["crops"], found["further"][there])
+            sides = keys["crops"].fetch(found["further"][there])
             yield from look_at_further(one.data, Sides(sides), parent[there], np.arange(sides.num_rows))
             continue
         there = np.all([rows >= 0 for rows in found.values()], axis=0)
@@ -310,21 +311,11 @@ def _look_up_lost(evidence: Evidence, keys: dict[str, Keys], lost: list[_Lost], 
         if not data.num_rows:
             continue
         rows = np.concatenate([found[column][there] for column in one.columns])
-        others, place = _fetch(keys[among], rows), np.arange(len(rows))
+        others, place = keys[among].fetch(rows), np.arange(len(rows))
         if one.table == "crops":
             yield from look_at_crops(data, others, place)
         else:
             yield from look_at_pairs(data, Sides(others), place[: data.num_rows], place[data.num_rows :], asked)
-
-
-def _fetch(keys: Keys, rows: Ints) -> pa.Table:
-    """These rows of a table without its heavy columns, in the order asked for."""
-    starts = np.cumsum([0, *(part.num_rows for part in keys.parts)])
-    part_of = np.searchsorted(starts, rows, side="right") - 1
-    numbers = np.unique(part_of)
-    found = [keys.parts[n].read().take(pa.array(rows[part_of == n] - starts[n])) for n in numbers]
-    order = np.argsort(np.argsort(part_of, kind="stable"), kind="stable")
-    return pa.concat_tables(found).unify_dictionaries().combine_chunks().take(pa.array(order))
 
 
 def _leaks(seen: Sequence[Seen]) -> Iterator[Finding]:

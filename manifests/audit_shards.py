@@ -20,7 +20,7 @@ from manifests.audit_images import Images, digest_of
 from manifests.audit_keys import rows_of
 from manifests.errors import ManifestError, ShardError
 from manifests.findings import NUM_EXAMPLES, Finding, Severity, error, of_rows, plural
-from manifests.sample import MAX_MEMBER_BYTES, SILHOUETTE_BYTES, check_end
+from manifests.sample import MAX_MEMBER_BYTES, SILHOUETTE_BYTES, check_end, member_names
 from manifests.schema import MEMBERS
 from manifests.types import Role
 
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 PAIR_COLUMNS = [
     "key", "kind", "source", "domain", "split", "target", "reference", "dt_s", "view_angle_rad", "covisibility", "weight",
+    "further",
 ]  # fmt: skip
 Ints = npt.NDArray[np.int64]
 Places = dict[str, tuple[int, int]]  # member name to offset and size of its data
@@ -41,13 +42,23 @@ class Shelf:
         pairs: all pairs.
         rows: row in `pairs` of each sample of the shard, -1 where it is none.
         crop_rows: per role, row in the crops of each pair, -1 where it is none.
+        further: the same of all further views, pair after pair, and where those of each pair begin.
+        num_further: further views of each sample, as the index tells.
         images: of the crops.
     """
 
     pairs: pa.Table
     rows: Ints
     crop_rows: dict[Role, Ints]
+    further: tuple[Ints, Ints]
+    num_further: list[int]
     images: Images
+
+    def crops_of(self, row: int) -> dict[str, int]:
+        """Row in the crops of each view of a pair, by the name that opens its members."""
+        crops = {role.value: int(self.crop_rows[role][row]) for role in Role}
+        views, starts = self.further
+        return crops | {f"view{n}": int(crop) for n, crop in enumerate(views[starts[row] : starts[row + 1]], start=2)}
 
 
 def look_at_shards(evidence: Evidence, images: Images, progress: Progress) -> Iterator[Finding]:
@@ -59,10 +70,15 @@ def look_at_shards(evidence: Evidence, images: Images, progress: Progress) -> It
     yield from _packed(evidence, pairs)
     yield from _shards_table(evidence, pairs, indexes)
     crop_rows = {role: rows_of(pairs.column(role.value), crops.column("key")) for role in Role}
+    listed = pairs.column("further").combine_chunks()
+    starts = np.append(0, np.cumsum(pc.list_value_length(listed).to_numpy(zero_copy_only=False))).astype(np.int64)
+    further = rows_of(pc.list_flatten(listed), crops.column("key")), starts
     for count, tar in enumerate(tars, start=1):
         index = indexes.get(tar.commit.unit)
         if index is not None:
-            shelf = Shelf(pairs, rows_of(index.column("key"), pairs.column("key")), crop_rows, images)
+            rows = rows_of(index.column("key"), pairs.column("key"))
+            num_further = pc.list_value_length(index.column("further")).to_pylist()
+            shelf = Shelf(pairs, rows, crop_rows, further, num_further, images)
             yield from _look_at_shard(tar, index, shelf)
         progress("shards", count, len(tars))
 
@@ -169,10 +185,13 @@ def _members(tar: Part) -> tuple[Places, list[str]]:
 
 
 def _hold_against_index(where: str, tar: Part, index: pa.Table, places: Places, order: list[str]) -> Iterator[Finding]:
-    keys = index.column("key").to_pylist()
-    listed = [f"{key}.{member}" for key in keys for member in MEMBERS]
-    if len(order) != tar.file.rows * len(MEMBERS):
-        message = f"it holds {len(order)} members, its commit tells {tar.file.rows} samples of {len(MEMBERS)}"
+    keys, further = index.column("key").to_pylist(), index.column("further").to_pylist()
+    listed = [
+        f"{key}.{member}" for key, views in zip(keys, further, strict=True) for member in member_names(len(views))
+    ]
+    due = tar.file.rows * len(MEMBERS) + sum(2 * len(views) for views in further)
+    if len(order) != due:
+        message = f"it holds {len(order)} members, its commit and index tell {due}"
         yield error("rows", "tar", where, message)
     elif order != listed:
         first = next((i for i, pair in enumerate(zip(order, listed, strict=False)) if pair[0] != pair[1]), 0)
@@ -189,6 +208,10 @@ def _hold_against_index(where: str, tar: Part, index: pa.Table, places: Places, 
             ],
             bool,
         )
+    for row, views in enumerate(further):
+        for number, view in enumerate(views, start=2):
+            of_view = {f"{keys[row]}.view{number}.{kind}": (at["offset"], at["size"]) for kind, at in view.items()}
+            off[row] |= any(name in places and places[name] != place for name, place in of_view.items())
     message = "the index has a member begin or end where the tar does not"
     yield from of_rows("offset", "index", off, index.column("key"), message, where=where)
 
@@ -199,11 +222,12 @@ def _look_at_samples(where: str, tar: Part, keys: list[str], places: Places, she
     pairs = shelf.pairs.take(pa.array(np.maximum(shelf.rows, 0))).to_pylist() if shelf.pairs.num_rows else []
     with tar.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for i, key in enumerate(keys):
-            parts = {m: bytes(data[p[0] : sum(p)]) for m in MEMBERS if (p := places.get(f"{key}.{m}")) is not None}
+            members = member_names(shelf.num_further[i])
+            parts = {m: bytes(data[p[0] : sum(p)]) for m in members if (p := places.get(f"{key}.{m}")) is not None}
             pair = pairs[i] if pairs and shelf.rows[i] >= 0 else None
-            for role in Role:
-                crop = int(shelf.crop_rows[role][shelf.rows[i]]) if pair is not None else -1
-                for problem in _problems_of_role(parts, role, crop, shelf.images):
+            crops = shelf.crops_of(int(shelf.rows[i])) if pair is not None else {}
+            for role in sorted({member.split(".")[0] for member in members if member != "json"}):
+                for problem in _problems_of_role(parts, role, crops.get(role, -1), shelf.images):
                     bad[problem].append(key)
             if "json" in parts and pair is not None and (odd := _odd_json(parts["json"], pair)):
                 bad["sample_json", f"its JSON {odd}"].append(key)
@@ -214,23 +238,23 @@ def _look_at_samples(where: str, tar: Part, keys: list[str], places: Places, she
         )  # fmt: skip
 
 
-def _problems_of_role(parts: dict[str, bytes], role: Role, crop: int, images: Images) -> Iterator[tuple[str, str]]:
+def _problems_of_role(parts: dict[str, bytes], role: str, crop: int, images: Images) -> Iterator[tuple[str, str]]:
     """Rule and message for what is wrong with one image of a sample and its silhouette."""
     known = crop >= 0 and bool(images.known[crop])
-    jpeg, silhouette = parts.get(f"{role.value}.jpg"), parts.get(f"{role.value}.sil")
+    jpeg, silhouette = parts.get(f"{role}.jpg"), parts.get(f"{role}.sil")
     if jpeg is not None:
         digest = digest_of(jpeg)
         same = known and images.jpeg[crop].tobytes() == digest
         problem = None if same else images.judge(digest, jpeg)  # the crop's own finding tells of what they share
         if problem is not None:
-            yield "image", f"the {role.value} {problem}"
+            yield "image", f"the {role} {problem}"
         elif known and not same:
-            yield "sample_bytes", f"the {role.value}'s image is not its crop's"
+            yield "sample_bytes", f"the {role}'s image is not its crop's"
     if silhouette is not None:
         if len(silhouette) != SILHOUETTE_BYTES:
-            yield "silhouette", f"the {role.value}'s silhouette has not {SILHOUETTE_BYTES} bytes"
+            yield "silhouette", f"the {role}'s silhouette has not {SILHOUETTE_BYTES} bytes"
         elif known and images.silhouette[crop].tobytes() != digest_of(silhouette):
-            yield "sample_bytes", f"the {role.value}'s silhouette is not its crop's"
+            yield "sample_bytes", f"the {role}'s silhouette is not its crop's"
 
 
 def _odd_json(text: bytes, pair: dict[str, Any]) -> str | None:
@@ -241,10 +265,11 @@ def _odd_json(text: bytes, pair: dict[str, Any]) -> str | None:
         return "does not parse"
     if not isinstance(meta, dict):
         return "is no mapping"
-    due = {name: pair[name] for name in ("kind", "source", "domain", "split", "dt_s", "view_angle_rad")}
+    due = {name: pair[name] for name in ("kind", "source", "domain", "split", "dt_s", "view_angle_rad", "covisibility")}
     wrong = [name for name, value in due.items() if meta.get(name) != value]
-    for role in Role:
-        side = meta.get(role.value)
-        if not isinstance(side, dict) or side.get("key") != pair[role.value]:
-            wrong.append(f"{role.value}.key")
+    views = {f"view{n}": key for n, key in enumerate(pair["further"], start=2)}
+    for role, key in {**{role.value: pair[role.value] for role in Role}, **views}.items():
+        side = meta.get(role)
+        if not isinstance(side, dict) or side.get("key") != key:
+            wrong.append(f"{role}.key")
     return f"differs from its pair in {', '.join(wrong)}" if wrong else None

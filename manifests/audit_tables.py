@@ -152,7 +152,7 @@ def look_at_pairs(pairs: pa.Table, sides: Sides, target: Ints, reference: Ints, 
         asked: what the recipe asked for.
     """
     keys, crops = pairs.column("key"), sides.crops
-    for column in ("source", "licence", "domain", "sequence", "split"):
+    for column in ("source", "licence", "domain", "subject", "sequence", "split"):
         mine, its = codes_of(pairs.column(column), crops.column(column))
         differs = (mine != its[target]) | (mine != its[reference])
         message = f"the {column} of the pair, its target and its reference are not one"

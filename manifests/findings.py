@@ -31,7 +31,7 @@ RULES: dict[str, str] = {
     "crop_frame": "a crop agrees with its frame on source, licence, domain, split, group, sequence, instant and view",
     "cross_view": "a cross-view pair is one person at one instant, seen by two cameras",
     "cross_pose": "a cross-pose pair is one person seen by one camera at two instants without a cut between",
-    "pair_columns": "a pair agrees with its crops on source, licence, domain and sequence",
+    "pair_columns": "a pair agrees with its crops on source, licence, domain, subject and sequence",
     "pair_split": "target and reference are of the pair's split",
     "evaluation": "no pair shows anybody of an evaluation set",
     "time": "dt_s is the time between the two crops",

@@ -3,6 +3,7 @@
 import io
 import math
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,20 @@ def contact_sheet(build: Build, pairs: pa.Table, *, columns: int = 3) -> Image.I
         columns: pairs in a row of the sheet.
     """
     crops = _crops(build, {key for role in Role for key in pairs.column(role.value).to_pylist()})
+    return draw_sheet(pairs.to_pylist(), crops, columns=columns)
+
+
+def draw_sheet(
+    pairs: Sequence[dict[str, Any]], crops: Mapping[str, dict[str, Any]], *, columns: int = 3
+) -> Image.Image:
+    """Draw pairs, see `contact_sheet`, from their rows and those of their crops by key; a crop that is not there is marked."""
     width, height = 2 * TILE_PX + 2, TILE_PX + CAPTION_PX
-    columns = min(columns, pairs.num_rows)
-    lines = math.ceil(pairs.num_rows / columns)
+    columns = min(columns, len(pairs))
+    lines = math.ceil(len(pairs) / columns)
     size = GAP_PX + columns * (width + GAP_PX), GAP_PX + lines * (height + GAP_PX)
     sheet = Image.new("RGB", size, PAPER)
     font = ImageFont.load_default(FONT_PX)
-    for place, pair in enumerate(pairs.to_pylist()):
+    for place, pair in enumerate(pairs):
         x = GAP_PX + place % columns * (width + GAP_PX)
         y = GAP_PX + place // columns * (height + GAP_PX)
         for side, role in enumerate(Role):

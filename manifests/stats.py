@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.audit_files import Evidence
-from manifests.audit_keys import Ints, is_word, words_of
+from manifests.audit_keys import Hashes, Ints, is_word, words_of
 from manifests.types import PairKind, SilhouetteFrom, Split
 
 Floats32 = npt.NDArray[np.float32]
@@ -41,12 +41,13 @@ class Tally:
         names: distinct sequences, groups and views of the frames, per source, domain and split.
         pairs: rows per source, domain, split and kind.
         licences: pairs per terms, source and split.
-        subjects: pairs per source and subject of the target; the empty name where it is unknown.
+        subjects: pairs per source and subject; the empty name where it is unknown.
         histograms: by name and source: counts between EDGES, and how many are unknown or outside.
         coverage: of the crops, per source, domain and who drew the silhouette.
         rejects: entries per stage, source and reason.
         why: the first few of these: key and detail.
         extremes: by name: how far, and the key of a pair.
+        drawn: per place and kind of pairs, those whose keys have the smallest hashes: hash and key; chance, but the same chance always.
     """
 
     frames: Counter[Place] = field(default_factory=Counter)
@@ -61,14 +62,19 @@ class Tally:
     why: defaultdict[Place, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     extremes: defaultdict[str, list[tuple[float, str]]] = field(default_factory=lambda: defaultdict(list))
 
+    drawn: defaultdict[Place, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
+
     @classmethod
-    def of(cls, frames: pa.Table, crops: pa.Table, pairs: pa.Table, *, target: Ints, at_home: pa.Table) -> "Tally":
+    def of(
+        cls, frames: pa.Table, crops: pa.Table, pairs: pa.Table, hashes: Hashes, *, target: Ints, at_home: pa.Table
+    ) -> "Tally":
         """Count the rows of one unit.
 
         Args:
             frames: of the unit.
             crops: of the unit.
             pairs: of the unit.
+            hashes: of the keys of the pairs.
             target: (h,) row in the crops of the target of each pair whose crops are of this unit.
             at_home: these h pairs.
         """
@@ -79,11 +85,8 @@ class Tally:
                 tally.names[tuple(place)].setdefault(name, set()).add(value)
         tally.pairs = count_by(pairs, [*PLACE, "kind"])
         tally.licences = count_by(pairs, ["licence", "source", "split"])
-        if at_home.num_rows:
-            shown = crops.select(["source", "subject"]).take(pa.array(target))
-            tally.subjects = count_by(
-                shown.set_column(1, "subject", shown.column("subject").fill_null("")), ["source", "subject"]
-            )
+        shown = count_by(pairs, ["source", "subject"])
+        tally.subjects = Counter({(source, subject or ""): rows for (source, subject), rows in shown.items()})
         across = pa.array(is_word(pairs.column("kind"), PairKind.CROSS_VIEW))
         gaps = pc.abs(pc.if_else(across, None, pairs.column("dt_s")))
         angles = pc.if_else(across, pairs.column("view_angle_rad"), None)
@@ -92,6 +95,10 @@ class Tally:
         tally._count("coverage", crops, "coverage")
         tally._count("covisibility", pairs, "covisibility")
         keys = pairs.column("key")
+        for way in tally.pairs:
+            rows = np.flatnonzero(_are(pairs, [*PLACE, "kind"], way))
+            rows = rows[np.argsort(hashes[rows])[:NUM_EXTREMES]]
+            tally.drawn[way] = list(zip(hashes[rows].tolist(), keys.take(pa.array(rows)).to_pylist(), strict=True))
         tally._farthest("widest view angles", angles, keys)
         tally._farthest("narrowest view angles", pc.negate(angles), keys)
         tally._farthest("longest times between", gaps, keys)
@@ -137,6 +144,9 @@ class Tally:
                 NUM_EXTREMES, [*self.extremes[name], *found], key=lambda one: (-one[0], one[1])
             )
 
+        for place, drawn in other.drawn.items():
+            self.drawn[place] = sorted([*self.drawn[place], *drawn])[:NUM_EXTREMES]
+
     def add_rejects(self, rejects: pa.Table) -> None:
         """Count what a unit left out."""
         sources = pc.list_element(pc.split_pattern(rejects.column("key"), "/"), 0)
@@ -167,10 +177,15 @@ def count_by(data: pa.Table, by: list[str], *, of: str | None = None) -> Counter
 
 def _rows_at(data: pa.Table, by: list[str], place: Place) -> pa.Table:
     """The rows that have these words; the table itself where all have."""
+    fit = _are(data, by, place)
+    return data if fit.all() else data.filter(pa.array(fit))
+
+
+def _are(data: pa.Table, by: list[str], place: Place) -> npt.NDArray[np.bool_]:
     fit = np.ones(data.num_rows, bool)
     for name, value in zip(by, place, strict=True):
         fit &= is_word(data.column(name), value)
-    return data if fit.all() else data.filter(pa.array(fit))
+    return fit
 
 
 def stats_of(evidence: Evidence, tally: Tally, overlaps: dict[Place, Floats32]) -> dict[str, Any]:
@@ -184,7 +199,7 @@ def stats_of(evidence: Evidence, tally: Tally, overlaps: dict[Place, Floats32]) 
     Returns:
         stages (units, counts, fingerprint), rows per table, pairs per source, split and kind, people and recordings per
         source and split, shards per split, rejects per stage, source and reason, silhouettes per source and who drew them,
-        balance (weight and pairs of each source), licences, subjects, extremes (keys of pairs), and histograms (edges, counts)
+        balance (weight and pairs of each source), licences, subjects, drawn and extremes (keys of pairs), and histograms (edges, counts)
         of all and of each source.
     """
     tars = [part.file for part in evidence.parts.get("tar", [])]
@@ -222,6 +237,7 @@ def stats_of(evidence: Evidence, tally: Tally, overlaps: dict[Place, Floats32]) 
             for row in _listed(tally.rejects, ["stage", "source", "reason"])
         ],
         "silhouettes": _silhouettes(tally, overlaps),
+        "drawn": _in_turn(tally),
         "extremes": {name: [key for _, key in found] for name, found in sorted(tally.extremes.items())},
         "histograms": {name: _histogram(name, list(tally.histograms[name].values())) for name in EDGES}
         | {"pairs_of_a_subject": _of_subjects(list(tally.subjects.items()))},
@@ -231,6 +247,12 @@ def stats_of(evidence: Evidence, tally: Tally, overlaps: dict[Place, Floats32]) 
             if tally.histograms[name]
         },
     }
+
+
+def _in_turn(tally: Tally) -> list[str]:
+    """Keys of pairs drawn by chance, in turn from every source, split and kind there is."""
+    ways = [drawn for _, drawn in sorted(tally.drawn.items())]
+    return [drawn[turn][1] for turn in range(NUM_EXTREMES) for drawn in ways if turn < len(drawn)][: 2 * NUM_EXTREMES]
 
 
 def _listed(counts: Counter[Place], by: list[str]) -> list[dict[str, Any]]:

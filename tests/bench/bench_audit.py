@@ -124,7 +124,7 @@ def write_unit(root, number):
         "key": pc.binary_join_element_wise(place, pa.array(kind), *tails, "/"),
         "kind": np.repeat(["cross_view", "cross_pose"], half), "source": "rig", "licence": "none", "domain": "body",
         "split": split, "sequence": sequence, "target": keys[1].take(pa.array(target)), "weight": 1.0,
-        "reference": keys[1].take(pa.array(reference)), "dt_s": time[reference] - time[target], "view_angle_rad": angle,
+        "reference": keys[1].take(pa.array(reference)), "dt_s": time[reference] - time[target], "view_angle_rad": angle, "subject": shared["subject"],
         "further": nothing(2 * half),
     }).sort_by("key")  # fmt: skip
     for stage, data in (("frames", frames), ("crops", crops), ("pairs", pairs)):

@@ -259,3 +259,41 @@ def test_an_empty_stage_is_no_crash(tmp_path):
     result = audit(tmp_path)
     assert result.passed
     assert result.stats["rows"] == {"frames": 0, "crops": 0, "pairs": 0, "rejects": 0}
+
+
+def test_further_views_of_a_sample_are_those_of_its_pair(build):
+    """A third view in the pair, the tar and the index agrees; other bytes, or none, are told."""
+    unit = "rig-rec1"
+    samples = list(read_tar(build / "shards" / f"{SHARD}.tar"))
+    key = next(sample.key for sample in samples if "/v/" in sample.key and "cam3" not in sample.key)
+    view = f"rig/train/rec1/{int(key.split('/')[4].split('-')[0]):08d}/cam3/p0"
+    crops = {row["key"]: row for row in tables.read("crops", build / "crops" / f"{unit}.crops.parquet").to_pylist()}
+    change_rows(
+        build, "pairs", unit, "pairs",
+        lambda rows: [row | ({"further": [view]} if row["key"] == key else {}) for row in rows],
+    )  # fmt: skip
+
+    def with_view(jpeg):
+        def change(samples):
+            return [
+                replace(one, further=((jpeg, crops[view]["silhouette"]),), meta=one.meta | {"view2": {"key": view}})
+                if one.key == key
+                else one
+                for one in samples
+            ]
+
+        change_samples(build, SHARD, change)
+
+    assert {(f.rule, f.examples) for f in audit(build).findings} == {("sample_json", (key,))}
+    with_view(crops[view]["jpeg"])
+    assert audit(build).findings == ()
+    with_view(jpeg_of(64, 64))
+    told = only_finding(build, "sample_bytes", table="index", count=1, examples=(key,))
+    assert told.message == "the view2's image is not its crop's"
+    with_view(crops[view]["jpeg"])
+
+    def shift(rows):
+        next(row for row in rows if row["key"] == key)["further"][0]["jpg"]["offset"] += 1
+
+    change_rows(build, "shards", SHARD, "index", shift)
+    only_finding(build, "offset", table="index", count=1, examples=(key,))

@@ -18,7 +18,8 @@ from manifests.build import Build
 from manifests.diff import diff
 from manifests.errors import ManifestError
 from manifests.findings import RULES
-from manifests.report import bars, megabytes, page, sheet_of
+from manifests.report import page_of, sheets_of, to_json
+from manifests.report_page import bars, megabytes, page
 from manifests.sheet import CAPTION_PX, GAP_PX, OUTLINE, TILE_PX, captions, choose_pairs, contact_sheet, open_jpeg
 from manifests.show import rows_by_key, value_text
 from manifests.types import Role
@@ -87,29 +88,33 @@ def test_page_is_self_contained_and_escapes_what_it_shows(build):
     add_crop(build, parser="<script>alert(1)</script>", coverage=2.0)
     path = build / "frames" / "plan.json"
     path.write_text(path.read_text().replace("rig-rec1", "<img src=x onerror=alert(1)>"))
-    text = page(audit(build), "a <b> & c", sheet_of(build))
+    text = page_of(audit(build), "a <b> & c")
     assert "onerror" in text
     assert "<img src=x" not in text
-    assert "<script" not in text
+    assert "alert(1)" in text
+    assert text.count("<script") == 1  # the page's own, which its policy names by hash
+    assert "<script>alert" not in text
     assert "a &lt;b&gt; &amp; c" in text
     assert re.findall(r"(?:src|href)=['\"](?!data:)", text) == []
     assert "url(" not in text
-    (picture,) = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", text)
-    assert Image.open(io.BytesIO(base64.b64decode(picture))).size == sheet_size(12)
+    pictures = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", text)
+    sizes = [Image.open(io.BytesIO(base64.b64decode(picture))).size for picture in pictures]
+    assert sizes == [sheet_size(len(sheet.keys)) for sheet in sheets_of(audit(build))]
+    assert sizes[0] == sheet_size(12)
     assert [rule for rule in RULES if f"<td>{rule}</td>" not in text] == []
 
 
 def test_page_of_a_build_without_pairs(build):
     for stage in ("pairs", "shards"):
         shutil.rmtree(build / stage)
-    text = page(audit(build), "out", sheet_of(build))
+    text = page_of(audit(build), "out")
     assert "There is no pair that can be shown." in text
     assert "data:image" not in text
     assert "<td>packed</td><td>no finding</td>" in text  # no shard was there to be held against the pairs
 
 
 def test_page_claims_proof_only_where_all_was_looked_at(honest):
-    assert "<td>packed</td><td>holds</td>" in page(audit(honest), "out", None)
+    assert "<td>packed</td><td>holds</td>" in page(to_json(audit(honest)), "out", [], [])
 
 
 def test_report_that_cannot_be_written(build, run):

@@ -129,7 +129,8 @@ def _pairs(crops: Rows) -> Rows:
         rows.append(
             {
                 "key": f"{place}/{'v' if across else 'p'}/{names[0]}/{names[1]}", "kind": kind, "source": one["source"],
-                "licence": "none", "domain": "body", "split": one["split"], "sequence": one["sequence"], "target": one["key"],
+                "licence": "none", "domain": "body", "split": one["split"], "subject": one["subject"], "sequence": one["sequence"],
+                "target": one["key"],
                 "reference": other["key"], "dt_s": 0.0 if across else other["time_s"] - one["time_s"],
                 "view_angle_rad": turn, "weight": 1.0, "further": [],
             }
