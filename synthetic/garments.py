@@ -153,7 +153,7 @@ def creases(points: Points, look: Look, *, strength: float, salt: float) -> Floa
     bends = points.bends * (points.group == SKIN_GROUP)
     ring = lookup(rings, u, down / np.float32(0.36) + shift + other, texel_tiles=points.texel_m / 0.36)
     drape = lookup(drapes, u, down / np.float32(0.8) + shift + other, texel_tiles=points.texel_m / 0.8)
-    share = np.float32(0.25) + np.float32(0.75) * bends
+    share = np.float32(0.16) + np.float32(0.84) * bends
     light = 1.0 + np.float32(strength) * (share * (ring - 1.0) + (1.0 - 0.6 * bends) * (drape - 1.0))
     return np.asarray(light * np.exp(points.hollow * np.float32(-22.0)), np.float32)
 

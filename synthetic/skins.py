@@ -67,7 +67,7 @@ def hair_inside(points: Points, look: Look) -> Floats32:
     rise = 0.022 * look.hairline
     line = np.interp(
         z,
-        (-0.06, -0.025, -0.012, 0.0, 0.034, 0.042, 0.058, 0.068, 0.088, 0.108, 0.125, 0.15),
+        (-0.06, -0.025, -0.011, 0.003, 0.034, 0.042, 0.058, 0.068, 0.088, 0.108, 0.125, 0.15),
         (
             -0.1,
             -0.088,
@@ -109,7 +109,10 @@ def beard_inside(points: Points, look: Look) -> Floats32:
     cheek = np.interp(
         side, (0.0, 0.024, 0.034, 0.045, 0.06, 0.068, 0.08), (-0.0505, -0.0535, -0.062, -0.06, -0.045, -0.012, -0.005)
     ).astype(np.float32)
-    jaw = np.minimum(np.minimum(cheek - y, y + np.float32(0.128) - 0.15 * (np.float32(0.1) - z)), z - np.float32(0.042))
+    jaw = np.minimum(
+        np.minimum(cheek - y, y + np.float32(0.128) - 0.15 * (np.float32(0.1) - z)),
+        0.8 * (z - np.float32(0.036) - 0.3 * np.clip(-y - np.float32(0.02), 0.0, 0.1)),
+    )
     return np.asarray(np.minimum(jaw, lip_free), np.float32)
 
 
@@ -199,7 +202,7 @@ def _paint_face(points: Points, look: Look, colour: Reals, flush: Reals) -> Floa
 
     if look.beard != "none":
         inside = beard_inside(points, look)
-        strength, soft = {"stubble": (0.4, 0.014), "full": (0.94, 0.007)}.get(look.beard, (0.9, 0.005))
+        strength, soft = {"stubble": (0.4, 0.014), "full": (0.94, 0.009)}.get(look.beard, (0.9, 0.005))
         beard = ramp(inside, soft) * strength * (0.72 + 0.5 * speckle)
         colour = mix(colour, np.array(look.hair_colour, np.float32) * 0.85, np.minimum(beard, 1.0))
     return np.asarray(colour, np.float32)

@@ -8,7 +8,7 @@ Shape letters: X vertices, F faces, N points, S texture side, M vertices that ar
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -489,6 +489,10 @@ class Wardrobe:
             shade=shade,
             cover=hair_cover(head, look),
         )
+        if look.hair in ("cap", "beanie") and look.seed % 4:  # hair is seen below it
+            cropped = replace(look, hair="short" if look.seed % 2 else "shaved")
+            cover = hair_cover(head, cropped)
+            lay(HAIR, "head", hair_inside(head, cropped), lambda p: paint_hair(p, cropped), shade=0.0, cover=cover)
         if "mask" in look.extras:
             lay(ACCESSORY, "head", mask_inside(head), lambda p: paint_mask(p, look))
         if "scarf" in look.extras:
