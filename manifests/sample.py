@@ -7,6 +7,7 @@ first cell in the highest bit (`numpy.packbits`); all zero means that no silhoue
 """
 
 import json
+import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -164,32 +165,71 @@ def read_tar(path: Path) -> Iterator[Sample]:
     parts: dict[str, bytes] = {}
     sample_key = ""
     try:
-        with tarfile.open(path, mode="r:") as tar:
-            for info in tar:
-                if not info.isreg() or info.size > MAX_MEMBER_BYTES:
-                    raise ShardError(
-                        f"member {info.name!r} is no part of a sample", where=path, hint="rebuild the shard"
-                    )
-                key, _, name = info.name.partition(".")
+        with path.open("rb") as file:
+            for full_name, offset, size in tar_members(file, path):
+                key, _, name = full_name.partition(".")
                 sample_key = sample_key if parts else key
                 due = _due(len(parts))
                 if name not in due or key != sample_key:
                     raise ShardError(
-                        f"{info.name} where {sample_key}.{due[0]} was due",
+                        f"{full_name} where {sample_key}.{due[0]} was due",
                         where=path,
                         hint="rebuild the shard",
                     )
-                member = tar.extractfile(info)
-                parts[name] = member.read() if member is not None else b""
+                file.seek(offset)
+                parts[name] = file.read(size)
                 if name == MEMBERS[-1]:
                     yield from_members(key, parts)
                     parts = {}
-            end = tar.offset
-    except (tarfile.TarError, OSError, ValueError) as error:
+    except OSError as error:
         raise ShardError(f"the tar does not read to its end: {error}", where=path, hint="rebuild the shard") from error
     if parts:
         raise ShardError("the last sample is incomplete", where=path, hint="the tar was cut short: rebuild the shard")
-    check_end(path, end)
+
+
+def tar_members(file: BinaryIO, path: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and size in bytes of each member of a shard.
+
+    Stricter than `tarfile`, and of bounded memory: a member is a plain file with a header of its own and no more than
+    `MAX_MEMBER_BYTES`; headers that lengthen names or sizes, which may say anything of themselves, are refused.
+
+    Args:
+        file: an open tar.
+        path: of it, for messages.
+
+    Raises:
+        ShardError: it is cut short, damaged, or holds something else.
+    """
+    end, offset = file.seek(0, os.SEEK_END), 0
+    while True:
+        file.seek(offset)
+        header = file.read(tarfile.BLOCKSIZE)
+        if header and not any(header):
+            break
+        offset += tarfile.BLOCKSIZE
+        name, size = _read_header(header, path)
+        if offset + size > end:
+            raise ShardError(f"the tar does not read to its end: {name} is cut", where=path, hint="rebuild the shard")
+        yield name, offset, size
+        offset += size + -size % tarfile.BLOCKSIZE
+    check_end(path, offset)
+
+
+def _read_header(header: bytes, path: Path) -> tuple[str, int]:
+    """Name and size of a member, from its header."""
+    try:
+        if len(header) != tarfile.BLOCKSIZE:
+            raise ValueError("it is cut in a header")
+        if int(header[148:155].strip(b" \0"), 8) != sum(header) - sum(header[148:156]) + 8 * ord(" "):
+            raise ValueError("the checksum of a header is wrong")
+        size = int(header[124:136].rstrip(b" \0"), 8)
+        parts = [part.split(b"\0", 1)[0].decode("ascii") for part in (header[345:500], header[:100])]
+    except ValueError as error:
+        raise ShardError(f"the tar does not read to its end: {error}", where=path, hint="rebuild the shard") from error
+    name = "/".join(part for part in parts if part) if header[257:263] == b"ustar\0" else parts[1]
+    if header[156:157] not in (b"0", b"\0") or not 0 <= size <= MAX_MEMBER_BYTES:
+        raise ShardError(f"member {name!r} is no part of a sample", where=path, hint="rebuild the shard")
+    return name, size
 
 
 def _due(read: int) -> tuple[str, ...]:

@@ -75,19 +75,22 @@ class RayExecutor:
             while waiting or pool.busy:
                 while waiting and pool.free:
                     pool.start(waiting)
-                ready, _ = ray.wait(list(pool.busy), num_returns=1, timeout=0.5)
+                ready, _ = ray.wait([*pool.busy, *pool.opening], num_returns=1, timeout=0.5)
                 _tell_steps(progress, report)
                 for reference in ready:
+                    if reference in pool.opening:
+                        pool.welcome(reference)
+                        continue
                     unit, outcome = pool.collect(reference)
-                    if outcome is None:
+                    if isinstance(outcome, str):
                         done = _steps(progress / unit.id)[0]
                         tries[unit.id] = 1 if done > furthest[unit.id] else tries[unit.id] + 1
                         furthest[unit.id] = max(done, furthest[unit.id])
                         if tries[unit.id] < MAX_TRIES:
-                            logger.warning("the worker of unit %s died; trying again", unit.id)
+                            logger.warning("the worker of unit %s died (%s); trying again", unit.id, outcome)
                             waiting.add(unit)
                             continue
-                        outcome = _given_up(folder, unit)
+                        outcome = _given_up(folder, unit, outcome)
                     with suppress(FileNotFoundError):
                         (progress / unit.id).unlink()
                     yield outcome
@@ -129,9 +132,9 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
-def _given_up(folder: Path, unit: Unit) -> Outcome:
+def _given_up(folder: Path, unit: Unit, why: str) -> Outcome:
     error = StageError(
-        f"the worker died {MAX_TRIES} times on unit {unit.id}",
+        f"the worker died {MAX_TRIES} times on unit {unit.id}: {why}",
         where=folder / unit.id,
         hint="look for a damaged input or too little memory; EXECUTOR=local shows where it dies",
     )
@@ -177,6 +180,9 @@ class _Worker:
         self.opened: Any = None
         self.is_open = False
 
+    def hello(self) -> None:
+        """Answer, which it can only once it is up."""
+
     def run(self, unit: Unit) -> Outcome:
         if not self.is_open:
             self.opened, self.is_open = self.stage.open(), True
@@ -212,11 +218,18 @@ class _Waiting:
 
 
 class _Pool:
-    """Units under way: one per free slot; a slot is an actor for pooled stages, else just leave to start a task."""
+    """Units under way: one per free slot; a slot is an actor for pooled stages, else just leave to start a task.
+
+    An actor gets a unit only when it is up: where a node was lost, there may be no room for one that replaces another, and a
+    unit given to it would wait for ever while the others go on.
+    """
 
     def __init__(self, ray: Any, stage: Stage, folder: Path, stamp: str, size: int, gpus: float = 0.0) -> None:
         self.ray, self.stage, self.folder, self.stamp = ray, stage, folder, stamp
         self.busy: dict[Any, tuple[Unit, Any]] = {}
+        self.free: list[Any] = []
+        self.opening: dict[Any, Any] = {}
+        self._failed = 0  # actors that died before they were up, one after the other
         self._groups: dict[Any, str] = {}  # that each actor has read for
         # One thread per worker, whatever the library: as many workers as CPUs must not each take all CPUs.
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"), "1")
@@ -225,10 +238,33 @@ class _Pool:
         if stage.pooled:
             # One that dies is replaced by us: a restarting one would refuse the next units for a while.
             self._actor = ray.remote(_Worker).options(max_restarts=0, **options)
-            self.free: list[Any] = [self._actor.remote(stage, folder, stamp) for _ in range(size)]
+            for _ in range(size):
+                self._open()
         else:
             self._task = ray.remote(_run_task).options(max_retries=0, **options)
             self.free = [None] * size
+
+    def _open(self) -> None:
+        slot = self._actor.remote(self.stage, self.folder, self.stamp)
+        self.opening[slot.hello.remote()] = slot
+
+    def welcome(self, reference: Any) -> None:
+        """Take an actor that is up into the pool; replace one that died before."""
+        slot = self.opening.pop(reference)
+        try:
+            self.ray.get(reference)
+        except self.ray.exceptions.RayError as error:
+            self._failed += 1
+            if self._failed > MAX_TRIES * (len(self.opening) + 1):
+                raise StageError(
+                    f"no worker comes up: {_short(error)}",
+                    where=self.folder,
+                    hint="look at the cluster (`ray status`); do its nodes have this version of crosspose?",
+                ) from error
+            self._open()
+        else:
+            self._failed = 0
+            self.free.append(slot)
 
     def start(self, waiting: _Waiting) -> None:
         slot = self.free.pop()
@@ -240,16 +276,13 @@ class _Pool:
             reference = self._task.remote(self.stage, self.folder, self.stamp, unit)
         self.busy[reference] = (unit, slot)
 
-    def collect(self, reference: Any) -> tuple[Unit, Outcome | None]:
-        """The unit and its outcome; None when its worker died."""
+    def collect(self, reference: Any) -> tuple[Unit, Outcome | str]:
+        """The unit and its outcome; when its worker or its node died, what Ray says of that."""
         unit, slot = self.busy.pop(reference)
         self.free.append(slot)
         try:
-            return unit, self.ray.get(reference)
-        except (self.ray.exceptions.RayActorError, self.ray.exceptions.WorkerCrashedError):
-            if slot is not None:
-                self.free[-1] = self._actor.remote(self.stage, self.folder, self.stamp)
-            return unit, None
+            outcome: Outcome = self.ray.get(reference)
+            return unit, outcome
         except self.ray.exceptions.RayTaskError as error:
             told = error.cause
             if not isinstance(told, CrossposeError):
@@ -259,6 +292,12 @@ class _Pool:
                     hint="run with EXECUTOR=local",
                 )
             return unit, Outcome(unit.id, None, told, 0.0)
+        except self.ray.exceptions.RayError as error:
+            if slot is not None:
+                self.free.pop()
+                self._groups.pop(slot, None)
+                self._open()
+            return unit, _short(error)
 
     def close(self) -> None:
         for reference, (_, slot) in self.busy.items():
@@ -266,9 +305,14 @@ class _Pool:
                 self.ray.cancel(reference, force=True)
             else:
                 self.ray.kill(slot)
-        for slot in self.free:
+        for slot in (*self.free, *self.opening.values()):
             if slot is not None:
                 self.ray.kill(slot)
+
+
+def _short(error: Exception) -> str:
+    """The first line of what Ray says."""
+    return next(iter(str(error).splitlines()), type(error).__name__).strip()
 
 
 def _run_task(stage: Stage, folder: Path, stamp: str, unit: Unit) -> Outcome:

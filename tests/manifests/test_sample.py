@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -221,6 +222,59 @@ def test_a_tar_of_something_else_is_refused(tmp_path, members, match):
     path.write_bytes(tar_with(*members))
     with pytest.raises(ShardError, match=match):
         list(read_tar(path))
+
+
+@given(data=st.data())
+def test_a_tar_that_is_damaged_anywhere_is_read_or_refused(data, tmp_path_factory):
+    """Never a crash, and never a sample with another key; what is inside a member only its hash can tell."""
+    path = tmp_path_factory.mktemp("tar") / "x.tar"
+    written = [sample(f"k{i}", further=((b"v" * 700, bytes(512)),) * (i % 2)) for i in range(3)]
+    whole, _ = tar_of(written)
+    broken = bytearray(whole[: data.draw(st.integers(0, len(whole)))] if data.draw(st.booleans()) else whole)
+    for _ in range(data.draw(st.integers(0, 4)) if broken else 0):
+        at = data.draw(st.integers(0, len(broken) - 1))
+        block = data.draw(st.binary(min_size=1, max_size=512))
+        broken[at : at + len(block)] = block
+    path.write_bytes(broken)
+    try:
+        found = list(read_tar(path))
+    except ShardError as error:
+        told = error
+    else:
+        told, found = None, [one.key for one in found]
+    assert (told.hint == "rebuild the shard") if told else (found == [one.key for one in written])
+
+
+def bomb(kind, size, *, name=b"k.target.jpg"):
+    info = tarfile.TarInfo(name.decode())
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("kind", [b"L", b"K", b"x", b"g", b"S", b"X", b"7", b"5", b"2"])
+def test_a_header_that_asks_for_gigabytes_is_refused_before_they_are_read(tmp_path, kind):
+    path = tmp_path / "x.tar"
+    with path.open("wb") as file:
+        file.write(bomb(kind, 3 << 30))
+        file.truncate(4 << 30)  # a hole: nothing is on the disk, but it would read as zeros
+    tracemalloc.start()
+    with pytest.raises(ShardError, match="no part of a sample"):
+        list(read_tar(path))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "size", [b"-0000000001", b"99999999999", b"0x000000010", b"\x80" + bytes(10), b"\xff" * 11, b""]
+)
+def test_a_size_that_is_none_is_refused(tmp_path, size):
+    header = bytearray(bomb(b"0", 0))
+    header[124:136] = size.ljust(12, b"\0")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "x.tar").write_bytes(bytes(header) + bytes(10240))
+    with pytest.raises(ShardError, match=r"no part of a sample|does not read to its end"):
+        list(read_tar(tmp_path / "x.tar"))
 
 
 def test_no_tar_at_all_is_refused(tmp_path):

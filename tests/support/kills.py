@@ -21,7 +21,7 @@ from typing import Any
 
 from manifests.build import STAGES, Build
 from manifests.sample import read_tar
-from pipeline.executors import LocalExecutor, RayExecutor
+from pipeline.executors import MAX_TRIES, LocalExecutor, RayExecutor
 from pipeline.recipes import BuildRecipe, CropRecipe, PairRecipe, ParserRecipe, ShardRecipe, SourceRecipe
 from pipeline.stage import Executor, run_stage
 from pipeline.stages import stages
@@ -199,16 +199,18 @@ def soak(folder: Path, how: str, kills: int, seed: int) -> dict[str, Any]:
 def kill_some(driver: Forked | Started, chance: random.Random, count: Counter[str], out: Path) -> bool:
     """Kill a driver at a moment of chance, and workers before it. Returns whether it came to its end first."""
     forked = isinstance(driver, Forked)
-    before, end = num_commits(out), time.monotonic() + chance.uniform(0, 0.5 if forked else 60)
+    before, end = num_commits(out), time.monotonic() + chance.uniform(0, 0.5 if forked else 120)
+    spare = 0 if forked else MAX_TRIES - 1  # more kills of its workers, and a unit is given up for good reason
     while time.monotonic() < end:
         if driver.ended():
             return True
         if not forked and num_commits(out) > before:  # it has begun: now any moment will do
             before, end = sys.maxsize, time.monotonic() + chance.uniform(0, 3)
-        if not forked and chance.random() < 0.05 and (workers := busy_workers()):
+        if spare and chance.random() < 0.005 and (workers := busy_workers()):
             with suppress(ProcessLookupError):
                 os.kill(chance.choice(workers), signal.SIGKILL)
                 count["kills of workers"] += 1
+                spare -= 1
         time.sleep(0.003 if forked else 0.03)
     if driver.ended():
         return True
