@@ -1,6 +1,6 @@
 """Clothes: where each covers the T-pose, and what it looks like there.
 
-`*_inside` answer in metres, positive inside the garment; `paint_*` answer with colours (N, 3). Both work on vertices and texels.
+`*_inside` answer in metres, positive inside the garment; `paint_*` answer with colours (3, N). Both work on vertices and texels.
 
 Shape letters: N points.
 """
@@ -15,7 +15,7 @@ from manifests.seeds import rng_for
 from synthetic.canvas import SKIN_GROUP, TEXEL_M, Points
 from synthetic.looks import Look
 from synthetic.patterns import Colour, Floats32, Pattern, Reals, crease_tiles, lookup, tile
-from synthetic.skins import darken, edge, mix, near, ramp
+from synthetic.skins import darken, edge, flat, mix, near, ramp
 
 COLLARED = ("shirt", "polo", "blazer")
 _LINE_M = 0.0028  # half the width of a seam
@@ -166,9 +166,10 @@ def _creases() -> tuple[Floats32, Floats32]:
 def cloth(points: Points, pattern: Pattern) -> Floats32:
     """A pattern laid along and around trunk and limbs."""
     size = np.float32(1.0 / pattern.tile_m)
-    return lookup(
+    found = lookup(
         tile(pattern), points.around * size, -points.along * size, texel_tiles=points.texel_m / pattern.tile_m
     )
+    return np.ascontiguousarray(found.T)
 
 
 def _seam(
@@ -184,7 +185,9 @@ def _seam(
     far = np.square(distance_m[at].astype(np.float32))
     line = near(far, half_m) * np.float32(depth) - near(far, 2.6 * half_m) * np.float32(0.18 * depth)
     here = np.asarray(where)
-    colour[at] *= (np.float32(1.0) - line * (here[at] if here.ndim else here))[:, None].astype(np.float32)
+    light = (np.float32(1.0) - line * (here[at] if here.ndim else here)).astype(np.float32)
+    for row in colour:
+        row[at] = row.take(at) * light
     return colour
 
 
@@ -285,7 +288,7 @@ def paint_inner(points: Points, look: Look) -> Floats32:
         if look.seed % 3:
             tie = 0.011 + 0.07 * np.clip(down - 0.02, 0.0, 0.35)
             stripes = ((points.x + points.y) * np.float32(40.0) % 1.0 < 0.3) * np.float32(0.25 * (look.seed % 2))
-            tied = mix(np.tile(np.array(look.accent, np.float32), (len(points), 1)), (0.9, 0.9, 0.9), stripes)
+            tied = mix(flat(look.accent, len(points)), (0.9, 0.9, 0.9), stripes)
             inside = np.asarray(tie, np.float32) - points.side
             colour = _seam(mix(colour, tied, edge(inside)), inside, depth=0.3)
     return darken(colour, 0.3 * near(np.square(opening_inside(points, look)), 0.02))
@@ -397,7 +400,7 @@ def paint_skirt(points: Points, look: Look) -> Floats32:
     colour = cloth(points, pattern)
     if look.seed % 3 == 0 and look.skirt != "coat":  # pleats
         pleat = np.asarray(points.turn * np.float32(40) % 1.0, np.float32)
-        colour = colour * (0.74 + 0.34 * pleat)[:, None]
+        colour *= 0.74 + 0.34 * pleat
     if look.skirt == "coat":
         front = ramp(points.z, 0.02)
         colour = _seam(colour, points.x, front, depth=0.6)
@@ -411,7 +414,7 @@ def paint_shoes(points: Points, look: Look) -> Floats32:
     side, y, z, front = shoe_shell(points, look)
     over = y - np.float32(points.marks.sole_y)
     from_middle = side - np.float32(0.167)
-    colour = np.tile(upper, (len(points), 1))
+    colour = flat(upper, len(points))
     sole_top = {"sneaker": 0.024, "runner": 0.026 + 0.0, "oxford": 0.013, "boot": 0.024}[style]
     edge_y = np.full_like(over, sole_top)
     if style == "runner":
@@ -454,17 +457,16 @@ def paint_shoes(points: Points, look: Look) -> Floats32:
 
 def paint_scarf(points: Points, look: Look) -> Floats32:
     """A scarf, its folds around the neck."""
-    colour = np.broadcast_to(np.array(look.hat_colour, np.float32), (len(points), 3))
     fold = 0.85 + 0.25 * np.sin(
         (points.y + 0.45 * points.z + 0.02 * np.sin(9 * points.x)) * np.float32(2 * np.pi / 0.032)
     )
-    return np.asarray(colour * fold[:, None], np.float32)
+    return np.asarray(flat(look.hat_colour, len(points)) * fold, np.float32)
 
 
 def paint_mask(points: Points, look: Look) -> Floats32:
     """A mask with three pleats."""
     base: Colour = ((0.62, 0.78, 0.86), (0.93, 0.93, 0.92), (0.1, 0.1, 0.11))[look.seed % 3]
-    colour = np.tile(np.array(base, np.float32), (len(points), 1))
+    colour = flat(base, len(points))
     y = points.y - np.float32(points.marks.eye[1] - 0.04)
     return _seam(
         _seam(colour, y % np.float32(0.02) - np.float32(0.01), depth=0.25), mask_inside(points) - np.float32(0.006)
@@ -492,7 +494,7 @@ def _printed(colour: Reals, points: Points, look: Look, front: Reals, back: Real
         v = (np.float32(centre_y) - points.y) / np.float32(2 * half) + np.float32(0.5)
         shown = np.flatnonzero((u > 0.005) & (u < 0.995) & (v > 0.005) & (v < 0.995) & (face > 0))
         rgba = lookup(picture, u[shown], v[shown], texel_tiles=TEXEL_M / (2 * half))
-        colour[shown] = mix(colour[shown], rgba[:, :3], rgba[:, 3] * face[shown])
+        colour[:, shown] = mix(colour.take(shown, axis=1), rgba[:, :3].T, rgba[:, 3] * face[shown])
     return colour
 
 

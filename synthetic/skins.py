@@ -1,9 +1,10 @@
 """Paints what is not cloth: skin, face, beard, hair of the head, eyes. All places are metres from the eyes or from landmarks.
 
-Shape letters: N points.
+Shape letters: N points. Colours lie in three rows (3, N), which is several times faster to pick from than (N, 3).
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from manifests.seeds import rng_for
 from synthetic.canvas import TEXEL_M, Points
@@ -34,20 +35,28 @@ def near(squared_m2: Reals, radius_m: float) -> Floats32:
     return np.asarray(np.exp(squared_m2 * np.float32(-1.0 / radius_m**2)), np.float32)
 
 
-def mix(colour_N3: Floats32, other: tuple[float, ...] | Reals, share_N: Reals) -> Floats32:
+def flat(colour: npt.ArrayLike, num_points: int) -> Floats32:
+    """One colour for all points (3, N)."""
+    return np.repeat(np.asarray(colour, np.float32)[:, None], num_points, axis=1)
+
+
+def mix(colour_3N: Floats32, other: npt.ArrayLike, share_N: Reals) -> Floats32:
     """Move colours towards another one, in place; only where there is a share, which most often is at few points."""
     at = np.flatnonzero(share_N > _LEAST)
-    target = np.asarray(other, np.float32)
-    kept = colour_N3[at]
-    colour_N3[at] = kept + share_N[at, None].astype(np.float32) * ((target if target.ndim == 1 else target[at]) - kept)
-    return colour_N3
+    share = share_N.take(at).astype(np.float32)
+    for row, target in zip(colour_3N, np.asarray(other, np.float32), strict=True):
+        kept = row.take(at)
+        row[at] = kept + share * ((target.take(at) if target.ndim else target) - kept)
+    return colour_3N
 
 
-def darken(colour_N3: Floats32, amount_N: Reals) -> Floats32:
+def darken(colour_3N: Floats32, amount_N: Reals) -> Floats32:
     """Take a share of the light away, in place; negative amounts add light."""
     at = np.flatnonzero(np.abs(amount_N) > _LEAST)
-    colour_N3[at] *= np.float32(1.0) - amount_N[at, None].astype(np.float32)
-    return colour_N3
+    light = np.float32(1.0) - amount_N.take(at).astype(np.float32)
+    for row in colour_3N:
+        row[at] = row.take(at) * light
+    return colour_3N
 
 
 def hair_inside(points: Points, look: Look) -> Floats32:
@@ -123,15 +132,15 @@ def paint_skin(points: Points, look: Look) -> Floats32:
     v = (points.y + 0.6 * points.z) / np.float32(0.45) + shift
     base = np.array(look.skin, np.float32)
     hollow = np.clip(points.hollow, -0.003, 0.007)
-    colour = np.empty((len(points), 3), np.float32)
+    colour = np.empty((3, len(points)), np.float32)
     light = np.float32(0.93) + np.float32(0.14) * lookup(_BLOTCHES, u, v)
     for channel, depth in enumerate((-36.0, -52.0, -56.0)):  # hollows are reddish
-        colour[:, channel] = base[channel] * light * np.exp(hollow * np.float32(depth))
+        colour[channel] = base[channel] * light * np.exp(hollow * np.float32(depth))
     flush = (1.06, 0.9, 0.89) if float(base.mean()) > 0.5 else (1.05, 0.95, 0.94)
     knuckles = ramp(points.side - np.float32(points.marks.wrist_x + 0.07), 0.06) * (points.side < 1.0)
-    colour = mix(colour, colour * np.array(flush, np.float32), 0.6 * knuckles)
+    colour = mix(colour, colour * np.array(flush, np.float32)[:, None], 0.6 * knuckles)
     face = np.flatnonzero((points.y > points.marks.neck_y - 0.02) & (points.z > -0.03) & (points.side < 0.095))
-    colour[face] = _paint_face(points.take(face), look, colour[face], np.array(flush, np.float32))
+    colour[:, face] = _paint_face(points.take(face), look, colour.take(face, axis=1), np.array(flush, np.float32))
     return np.asarray(colour, np.float32)
 
 
@@ -146,7 +155,7 @@ def _paint_face(points: Points, look: Look, colour: Reals, flush: Reals) -> Floa
         np.square(side - np.float32(0.085)) + np.square(y - np.float32(0.005)) + np.square(z - np.float32(0.025)), 0.03
     )
     red += 0.4 * near(np.square(side) + np.square(y + np.float32(0.105)), 0.02) * front
-    colour = mix(colour, colour * flush, red)
+    colour = mix(colour, colour * flush[:, None], red)
     if "freckles" in look.extras:
         spots = (
             ramp(speckle - np.float32(0.7), 0.08)
@@ -192,8 +201,8 @@ def _paint_face(points: Points, look: Look, colour: Reals, flush: Reals) -> Floa
         z > 0.11
     )
     lip_colour = np.array(look.lips, np.float32) * ((1.0, 0.62, 0.66) if made_up else (1.0, 1.0, 1.0))
-    sheen = 1.0 + 0.18 * near(np.square(y + np.float32(0.0785)), 0.003)[:, None] - 0.14 * (y > seam)[:, None]
-    colour = mix(colour, lip_colour * sheen, (0.92 if made_up else 0.8) * lips)
+    sheen = 1.0 + 0.18 * near(np.square(y + np.float32(0.0785)), 0.003) - 0.14 * (y > seam)
+    colour = mix(colour, lip_colour[:, None] * sheen, (0.92 if made_up else 0.8) * lips)
     colour = darken(
         colour, 0.55 * near(np.square(y - seam), 0.0014) * ramp(np.float32(0.027) - side, 0.006) * (z > 0.11)
     )
@@ -233,9 +242,9 @@ def paint_hair(points: Points, look: Look) -> Floats32:
     if look.hair == "parted":
         line = near(np.square(x - np.float32(0.025)), 0.0022) * (z > -0.05) * (y > 0.05)
         shade = shade * (1.0 - 0.45 * line)
-    colour = np.array(look.hair_colour, np.float32) * shade[:, None]
+    colour = np.array(look.hair_colour, np.float32)[:, None] * shade
     if look.hair in ("shaved", "bald"):
-        colour = 0.62 * colour + 0.38 * np.array(look.skin, np.float32)
+        colour = 0.62 * colour + 0.38 * np.array(look.skin, np.float32)[:, None]
     return np.asarray(colour, np.float32)
 
 
@@ -252,7 +261,7 @@ def _paint_hat(points: Points, look: Look) -> Floats32:
     y, z = points.y - np.float32(points.marks.eye[1]), points.z
     angle = np.arctan2(points.x, z - np.float32(0.04)) * np.float32(0.5 / np.pi)
     shade = np.float32(0.86) + np.float32(0.2) * lookup(_BLOTCHES, angle, y / np.float32(0.2))
-    colour = np.array(look.hat_colour, np.float32) * shade[:, None]
+    colour = np.array(look.hat_colour, np.float32)[:, None] * shade
     if look.hair == "cap":
         seam = near(np.square((angle * 6.0 + 0.5) % 1.0 - 0.5) * 0.002, 0.0022)
         colour = darken(colour, 0.25 * seam * (y > 0.06))
@@ -261,11 +270,11 @@ def _paint_hat(points: Points, look: Look) -> Floats32:
     if look.hair == "beanie":
         ribs = 0.84 + 0.16 * np.cos(angle * np.float32(2 * np.pi * 56))
         cuff = edge(np.float32(0.028) - hair_inside(points, look))
-        return np.asarray(mix(colour, look.accent, 0.6 * cuff * (look.seed % 3 == 0)) * ribs[:, None], np.float32)
+        return np.asarray(mix(colour, look.accent, 0.6 * cuff * (look.seed % 3 == 0)) * ribs, np.float32)
     fold = lookup(
         _STRANDS, np.asarray(y + 0.4 * z, np.float32) / np.float32(0.9), angle + np.float32(look.seed % 101 / 101)
     )
-    return np.asarray(colour * (0.78 + 0.4 * fold)[:, None], np.float32)
+    return np.asarray(colour * (0.78 + 0.4 * fold), np.float32)
 
 
 def paint_eyes(points: Points, look: Look) -> Floats32:
@@ -274,10 +283,10 @@ def paint_eyes(points: Points, look: Look) -> Floats32:
     dx = points.x - np.float32(eye[0]) * np.sign(points.x)
     y, z = points.y - np.float32(eye[1]), points.z - np.float32(eye[2])
     radius = np.hypot(dx, y + np.float32(0.001))
-    white = np.array((0.87, 0.84, 0.82), np.float32) * (0.94 - 0.3 * ramp(np.abs(dx), 0.013))[:, None]
-    iris = np.array(look.iris, np.float32) * (0.75 + 0.6 * ramp(np.float32(0.0066) - radius, 0.006))[:, None]
+    white = np.array((0.87, 0.84, 0.82), np.float32)[:, None] * (0.94 - 0.3 * ramp(np.abs(dx), 0.013))
+    iris = np.array(look.iris, np.float32)[:, None] * (0.75 + 0.6 * ramp(np.float32(0.0066) - radius, 0.006))
     colour = mix(white, (0.1, 0.08, 0.07), edge(np.float32(0.0068) - radius, blur_m=0.0015) * 0.75)
-    colour = np.asarray(colour + edge(np.float32(0.006) - radius, blur_m=0.0015)[:, None] * (iris - colour), np.float32)
+    colour = mix(colour, iris, edge(np.float32(0.006) - radius, blur_m=0.0015))
     colour = mix(colour, (0.02, 0.02, 0.02), edge(np.float32(0.003) - radius, blur_m=0.0015))
     colour = mix(
         colour,
@@ -285,5 +294,5 @@ def paint_eyes(points: Points, look: Look) -> Floats32:
         0.8
         * near(np.square(points.x - np.float32(eye[0]) * np.sign(points.x) - 0.0018) + np.square(y - 0.001), 0.0013),
     )
-    colour *= (1.0 - 0.5 * ramp(y + np.float32(0.001), 0.006))[:, None]
-    return np.asarray(np.where((z > 0)[:, None], colour, np.float32(0.4)), np.float32)
+    colour *= 1.0 - 0.5 * ramp(y + np.float32(0.001), 0.006)
+    return np.asarray(np.where(z > 0, colour, np.float32(0.4)), np.float32)

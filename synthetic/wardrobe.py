@@ -56,6 +56,7 @@ from synthetic.skins import (
     HATS,
     beard_inside,
     edge,
+    flat,
     hair_cover,
     hair_inside,
     near,
@@ -453,7 +454,7 @@ class Wardrobe:
         """Paint from the outermost layer inwards, so that each texel is painted about once."""
         canvas = self._canvas
         num = len(canvas.points)
-        colour, part = np.zeros((num, 3), np.float32), np.zeros(num, np.uint8)
+        colour, part = np.zeros((3, num), np.float32), np.zeros(num, np.uint8)
         bare, light = np.ones(num, np.float32), np.ones(num, np.float32)
 
         def lay(
@@ -470,7 +471,9 @@ class Wardrobe:
             seen = share * bare[where]
             at = np.flatnonzero(seen > 1 / 255)
             chosen = where[at]
-            colour[chosen] += paint(points.take(at)) * (seen[at] * light[chosen])[:, None]
+            weight = seen[at] * light[chosen]
+            for row, painted in zip(colour, paint(points.take(at)), strict=True):
+                row[chosen] += painted * weight
             top = chosen[(share[at] > 0.5) & (part[chosen] == 0)]
             part[top] = name
             bare[chosen] -= seen[at]
@@ -504,7 +507,7 @@ class Wardrobe:
                 BOTTOM,
                 "lower",
                 bottom_inside(lower, look),
-                lambda p: paint_bottom(p, look) * creases(p, look, strength=strength, salt=0.3)[:, None],
+                lambda p: paint_bottom(p, look) * creases(p, look, strength=strength, salt=0.3),
             )
 
         if look.tucked:
@@ -517,10 +520,10 @@ class Wardrobe:
                 TOP,
                 "upper",
                 inner,
-                lambda p: paint_inner(p, look) * creases(p, look, strength=0.6, salt=0.7)[:, None],
+                lambda p: paint_inner(p, look) * creases(p, look, strength=0.6, salt=0.7),
                 shade=0.0,
             )
-        lay(TOP, "upper", top, lambda p: paint_top(p, look) * creases(p, look, strength=strength, salt=0.0)[:, None])
+        lay(TOP, "upper", top, lambda p: paint_top(p, look) * creases(p, look, strength=strength, salt=0.0))
         if not look.tucked:
             lay_bottom()
         if "watch" in look.extras:
@@ -529,37 +532,41 @@ class Wardrobe:
                 ACCESSORY,
                 "upper",
                 np.float32(0.011) - np.abs(side),
-                lambda p: np.full((len(p), 3), 0.08 + 0.3 * (look.seed % 2), np.float32),
+                lambda p: flat(np.full(3, 0.08 + 0.3 * (look.seed % 2)), len(p)),
             )
         lay(SHOES, "feet", shoe_inside(feet, look), lambda p: paint_shoes(p, look))
-        socks = np.array(look.socks, np.float32)
+        socks = np.array(look.socks, np.float32)[:, None]
         lay(
             SHOES,
             "feet",
             sock_inside(feet, look),
-            lambda p: socks * (0.9 + 0.1 * np.cos(p.around * np.float32(900)))[:, None],
+            lambda p: socks * (0.9 + 0.1 * np.cos(p.around * np.float32(900))),
         )
         skin = np.flatnonzero(self._skin_texels & (bare > 1 / 255))
-        colour[skin] += paint_skin(canvas.points.take(skin), look) * (bare[skin] * light[skin])[:, None]
+        weight = bare[skin] * light[skin]
+        for row, painted in zip(colour, paint_skin(canvas.points.take(skin), look), strict=True):
+            row[skin] += painted * weight
         for name in ("left", "right"):
             where, points = self._regions[name]
-            colour[where], part[where] = paint_eyes(points, look), EYES
+            colour[:, where], part[where] = paint_eyes(points, look), EYES
         if look.skirt != "none":
             where, points = self._regions["skirt"]
-            cloth = paint_skirt(points, look) * creases(points, look, strength=1.2, salt=0.5)[:, None]
-            colour[where], part[where] = cloth, BOTTOM if look.skirt == "skirt" else TOP
+            cloth = paint_skirt(points, look) * creases(points, look, strength=1.2, salt=0.5)
+            colour[:, where], part[where] = cloth, BOTTOM if look.skirt == "skirt" else TOP
         if look.hair in ("long", "bob", "tail"):
             where, points = self._regions["locks"]
-            colour[where], part[where] = paint_hair(points, look), HAIR
+            colour[:, where], part[where] = paint_hair(points, look), HAIR
         part[part == 0] = SKIN
         texels = np.empty((num, 4), dtype=np.uint8)
-        np.clip(colour * np.float32(255.0) + np.float32(0.5), 0.0, 255.0, out=texels[:, :3], casting="unsafe")
+        colour *= np.float32(255.0)
+        colour += np.float32(0.5)
+        texels[:, :3] = np.clip(colour, 0.0, 255.0, out=colour).T
         texels[:, 3] = part
         empty = np.array((128, 128, 128, SKIN), dtype=np.uint8)
-        flat = np.full(TEXTURE_PX * TEXTURE_PX, empty.view(np.uint32)[0])  # moved as whole texels
-        flat[canvas.texels] = texels.view(np.uint32)[:, 0]
-        flat[canvas.gutter[0]] = flat[canvas.gutter[1]]
-        return flat.view(np.uint8).reshape(TEXTURE_PX, TEXTURE_PX, 4)
+        texture = np.full(TEXTURE_PX * TEXTURE_PX, empty.view(np.uint32)[0])  # moved as whole texels
+        texture[canvas.texels] = texels.view(np.uint32)[:, 0]
+        texture[canvas.gutter[0]] = texture[canvas.gutter[1]]
+        return texture.view(np.uint8).reshape(TEXTURE_PX, TEXTURE_PX, 4)
 
 
 __all__ = ["PARTS", "TEXTURE_PX", "Fit", "Outfit", "Wardrobe", "vertex_normals"]
