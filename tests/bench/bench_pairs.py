@@ -77,7 +77,8 @@ for name in names:
 total = time.perf_counter() - began
 seconds["committing"] = total - seconds["reading crops"] - seconds["sampling"]
 peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"rows": rows, "seconds": seconds, "total": total, "peak_mb": peak_mb}))
+told = {"rows": rows, "seconds": seconds, "total": total, "cpu_s": time.process_time(), "peak_mb": peak_mb}
+print(json.dumps(told))
 """
 
 
@@ -119,8 +120,8 @@ def draw(crops: Path, out: Path, *, workers: int, num: int | None = None, **reci
     for one in told:
         steps.update(one["seconds"])
     logger.info(
-        "%d pairs of %d recordings by %d workers in %.1f s: %.0f pairs/s, peak %.0f MB", rows, len(names), workers, seconds,
-        rows / seconds, peak_mb,
+        "%d pairs of %d recordings by %d workers in %.1f s (%.1f s of CPU in all): %.0f pairs/s, peak %.0f MB",
+        rows, len(names), workers, seconds, sum(one["cpu_s"] for one in told), rows / seconds, peak_mb,
     )  # fmt: skip
     for step, spent in steps.items():
         logger.info("    %-40s %5.1f %%", step, 100 * spent / total)
