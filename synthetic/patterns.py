@@ -52,13 +52,13 @@ def tile(pattern: Pattern) -> Floats32:
         (256, 256, 3) RGB in [0, 1], which repeats without a seam.
     """
     rng = rng_for("pattern", pattern.kind, pattern.seed)
-    weights_HW2 = KINDS[pattern.kind](rng)
-    ground, figure, accent = (np.array(colour, dtype=np.float32) for colour in pattern.colours)
-    first, second = weights_HW2[..., :1], weights_HW2[..., 1:2]
-    out = ground * (1 - first) + figure * first
-    out = out * (1 - second) + accent * second
-    shift = (int(rng.integers(TILE_PX)), int(rng.integers(TILE_PX)))
-    return np.asarray(np.clip(out * np.roll(_grain(), shift, axis=(0, 1))[..., None], 0.0, 1.0), dtype=np.float32)
+    first, second = np.moveaxis(KINDS[pattern.kind](rng), 2, 0).astype(np.float32)
+    grain = np.roll(_grain(), (int(rng.integers(TILE_PX)), int(rng.integers(TILE_PX))), axis=(0, 1))
+    out = np.empty((TILE_PX, TILE_PX, 3), dtype=np.float32)
+    for channel, (ground, figure, accent) in enumerate(np.array(pattern.colours, dtype=np.float32).T):
+        plain = ground + (figure - ground) * first
+        np.clip((plain + (accent - plain) * second) * grain, 0.0, 1.0, out=out[..., channel])
+    return out
 
 
 @cache
