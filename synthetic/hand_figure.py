@@ -11,7 +11,6 @@ F faces, K corners, J joints (16), G grasps, N points.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,19 +20,9 @@ from manifests.seeds import rng_for
 from synthetic.canvas import vertex_normals
 from synthetic.figure import Dressed, Posed, part_of_faces
 from synthetic.hand import FINGERS, HAND_PARENTS, TIPS, HandModel, Side
-from synthetic.hand_looks import HAND_M, Hand, Ring
-from synthetic.hand_paint import (
-    ARM_RECT,
-    DIAL_RECT,
-    GARMENTS,
-    RING_RECTS,
-    SLEEVE_RECT,
-    STRAP_RECT,
-    STRIP_M,
-    HandPainter,
-    in_rect,
-)
-from synthetic.patterns import noise, sample_tile
+from synthetic.hand_looks import HAND_M, Hand
+from synthetic.hand_paint import GARMENTS, HandPainter
+from synthetic.hand_wear import ARM, DIAL, RINGS, SLEEVE, STRAP, layers, rim_of, worn_verts
 from synthetic.rotations import align, axis_angle_from_matrix, matrix_from_axis_angle
 from synthetic.scene import Scene
 
@@ -49,17 +38,9 @@ HAND21 = (
         for knuckle in (1, 2, 3, "_tip")
     ),
 )
-_SKIN, _ARM, _SLEEVE, _STRAP, _DIAL, _RINGS = 0, 2, 3, 4, 5, 6  # layers of faces; 1 is the lid of the stump
-_STUMP_M = 0.03  # how far behind the wrist the model ends
-# Stations of the forearm behind the rim.
-_ARM_M = (0.006, 0.015, 0.028, 0.042, 0.058, 0.076, 0.096, 0.118, 0.142, 0.168)
-_SLEEVE_END_M = 0.33
-_SLEEVE_STATIONS, _RING_LOOPS, _RING_ANGLES = 22, 4, 32
-_BAND = _RING_LOOPS * _RING_ANGLES  # vertices of a ring, or of the watch's strap
-_ANGLES: Floats = np.asarray(np.arange(_RING_ANGLES) * (2 * np.pi / _RING_ANGLES))
+_SKIN = 0  # the layer of the model's own faces that are shown
 _BEND_M = 0.07  # the wrist bends over this length
 _GLOVE_M = 0.0014
-_PROFILE_M, _PROFILE = (-0.05, 0.0, 0.03, 0.12, 0.22, 0.30), (1.0, 1.0, 1.03, 1.28, 1.5, 1.5)  # girth of the arm
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +53,6 @@ class _Rest:
         bone_E: the first joint of the finger that an addition sits on; -1 those on the arm.
         bones_J3: the hand's joints, in the same frame.
         along: unit direction of the arm.
-        middle: (3,) the rim's middle in the model's frame.
     """
 
     dressed: Dressed
@@ -80,7 +60,6 @@ class _Rest:
     bone_E: Ints
     bones_J3: Floats
     along: Floats
-    middle: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,20 +115,19 @@ class HandFigure:
             )
         self._models: dict[str, HandModel] = {"right": right, "left": left}
         self._painter = HandPainter(right)
-        self._rim = _rim(right)
+        self._rim = rim_of(right)
         self._num_hand = len(right.template_X3)
-        additions = self._additions()
         faces, uvs, corners, groups = (
             [right.faces_F3],
             [self._painter.uvs_U2],
             [right.face_uvs_F3],
             [right.face_group_F],
         )
-        for new_faces, new_uvs, new_corners, group in additions:
-            faces.append(new_faces)
-            corners.append(new_corners + sum(map(len, uvs)))
-            uvs.append(new_uvs.astype(np.float32))
-            groups.append(np.full(len(new_faces), group))
+        for worn in layers(self._rim, self._num_hand):
+            faces.append(worn.faces_F3)
+            corners.append(worn.corners_F3 + sum(map(len, uvs)))
+            uvs.append(worn.uvs_U2.astype(np.float32))
+            groups.append(np.full(len(worn.faces_F3), worn.layer))
         self.faces_F3: Ints = np.concatenate(faces)
         self.face_uvs_F3: Ints = np.concatenate(corners)
         self.uvs_U2: npt.NDArray[np.float32] = np.concatenate(uvs)
@@ -162,84 +140,6 @@ class HandFigure:
         self._rest: _Rest | None = None
         self._movement: tuple[tuple[Hand, str], _Movement] | None = None
 
-    # ------------------------------------------------------------------------------------------------------- additions
-
-    def _additions(self) -> list[tuple[Ints, Floats, Ints, int]]:
-        """Faces, texture coordinates, corners and layer of all that is added, in the order of `_shapes`."""
-        rim, first = self._rim, self._num_hand
-        num = len(rim)
-        out = []
-        grid = np.concatenate([rim[None], first + np.arange(len(_ARM_M) * num).reshape(-1, num)])
-        out.append((*_sheet(grid, ARM_RECT, np.concatenate([[0.0], _ARM_M]) / _ARM_M[-1]), _ARM))
-        first += len(_ARM_M) * num
-        grid = first + np.arange(_SLEEVE_STATIONS * num).reshape(-1, num)
-        out.append((*_sheet(grid, SLEEVE_RECT, _sleeve_length(0.0) / STRIP_M), _SLEEVE))
-        first += grid.size
-        for rect, layer in ((STRAP_RECT, _STRAP), *zip(RING_RECTS, range(_RINGS, _RINGS + 3), strict=True)):
-            grid = first + np.arange(_BAND).reshape(_RING_LOOPS, -1)
-            out.append((*_sheet(grid, rect, np.array([0.0, 0.25, 0.75, 1.0])), layer))
-            first += grid.size
-        out.append((*_disc(first), _DIAL))
-        return out
-
-    def _shapes(self, scene: Scene, hand: Hand, rest_X3: Floats, joints_J3: Floats, along: Floats) -> Floats:
-        """The additions (E, 3) around a right hand at rest whose rim has its middle at the origin."""
-        look = hand.look
-        rim_R3 = rest_X3[self._rim]
-        up = _unit(np.array([0.0, 1.0, 0.0]) - along * along[1])
-        side = _unit(np.cross(along, up))
-        angle_R = np.arctan2(rim_R3 @ side, rim_R3 @ up)
-        skin_X3 = rest_X3[(rest_X3 @ along > -0.06)]
-
-        def girth(at_m: Floats, angle_A: Floats) -> Floats:
-            """Radius (M, A) of the arm, or of the hand before it, at stations and angles."""
-            radius_A = _outline(rim_R3, np.zeros(3), along, up, side, angle_A, 1.0)
-            smooth_A = np.mean([np.roll(radius_A, shift) for shift in range(-3, 4)], axis=0)
-            soft_M1, round_M1 = np.clip(at_m / 0.02, 0.0, 1.0)[:, None], np.clip(at_m / 0.2, 0.0, 0.7)[:, None]
-            radius_MA = (1 - soft_M1) * radius_A + soft_M1 * smooth_A
-            radius_MA = (1 - round_M1) * radius_MA + round_M1 * radius_A.mean()
-            radius_MA *= np.interp(at_m, _PROFILE_M, _PROFILE)[:, None]
-            for index in np.flatnonzero(at_m < 0):
-                before = _outline(skin_X3, at_m[index] * along, along, up, side, angle_A, 0.006)
-                radius_MA[index] = np.maximum(radius_MA[index], before)
-            return np.asarray(radius_MA)
-
-        def tube(at_m: Floats, radius_MA: Floats, angle_A: Floats) -> Floats:
-            spokes_A3 = np.cos(angle_A)[:, None] * up + np.sin(angle_A)[:, None] * side
-            return np.asarray((at_m[:, None, None] * along + radius_MA[..., None] * spokes_A3).reshape(-1, 3))
-
-        arm_m = np.array(_ARM_M)
-        blocks = [tube(arm_m, girth(arm_m, angle_R), angle_R)]
-        start = look.sleeve_m - _STUMP_M
-        at_m = start + _sleeve_length(start)
-        skin_MR = girth(at_m, angle_R)
-        off = look.loose_m * _SLEEVE_OFF + 0.0025
-        folds = noise(rng_for(look.seed, "folds"), (3, 7))
-        fold_MR = sample_tile(folds[..., None], angle_R / (2 * np.pi), at_m[:, None] / 0.16)[..., 0] - 0.5
-        beyond = np.clip((at_m - start - look.cuff_m) / 0.02, 0.0, 1.0)[:, None]
-        radius_MR = (
-            skin_MR
-            + off[:, None]
-            + (0.25 + 0.75 * beyond) * (0.35 * look.loose_m + 0.004) * fold_MR * (off[:, None] > 0.003)
-        )
-        radius_MR[-1] = 1e-4
-        radius_MR[-2] *= 0.6
-        blocks.append(tube(at_m, radius_MR, angle_R))
-        angle_A = _ANGLES
-        strap_m = np.array([-0.017, -0.016, -0.002, -0.001])
-        blocks.append(tube(strap_m, girth(strap_m, angle_A) + np.array([0.0, 0.0028, 0.0028, 0.0])[:, None], angle_A))
-        bands = []
-        for ring in _worn(scene):
-            joint = _under(ring)
-            of_finger = self._models["right"].weights_XJ[:, joint : joint + 3].sum(axis=1) > 0.5
-            bands.append(_band(ring, rest_X3[of_finger], joints_J3[joint : joint + 2], angle_A))
-        blocks += [*bands, np.zeros(((len(RING_RECTS) - len(bands)) * _BAND, 3))]
-        radius = look.watch.radius_m if look.watch else 0.01
-        top = float(girth(strap_m[1:2], np.zeros(1))[0, 0])
-        middle = strap_m.mean() * along + (top + 0.001) * up
-        blocks.append(middle + _dial(radius) @ np.stack([along, up, side]))
-        return np.concatenate(blocks)
-
     # ------------------------------------------------------------------------------------------------------------ dress
 
     def dress(self, scene: Scene) -> Dressed:
@@ -247,10 +147,11 @@ class HandFigure:
         hand = _hand_of(scene)
         look, side = hand.look, scene.side
         assert side is not None
-        shown = np.isin(self.group_F, [_SKIN, _ARM, _SLEEVE])
-        shown |= (self.group_F >= _RINGS) & (self.group_F < _RINGS + len(_worn(scene)))
+        rings = [ring for ring in look.rings if ring.side == side]
+        shown = np.isin(self.group_F, [_SKIN, ARM, SLEEVE])
+        shown |= (self.group_F >= RINGS) & (self.group_F < RINGS + len(rings))
         if look.watch is not None and look.watch.side == side:
-            shown |= np.isin(self.group_F, [_STRAP, _DIAL])
+            shown |= np.isin(self.group_F, [STRAP, DIAL])
         faces_T = np.flatnonzero(shown)
         num_own = int((self.group_F[faces_T] == _SKIN).sum())
         turn = 1 if side == "right" else -1  # mirrored triangles would look inwards
@@ -270,13 +171,10 @@ class HandFigure:
         mirror = _MIRROR[side]
         rest_X3, joints_J3 = verts[0].astype(np.float64) * mirror, joints[0].astype(np.float64) * mirror
         middle = rest_X3[self._rim].mean(axis=0)
-        along = _normal(rest_X3[self._rim])
-        additions = self._shapes(scene, hand, rest_X3 - middle, joints_J3 - middle, along)
-        bone_E = np.full(len(additions), -1, dtype=np.int64)
-        start = len(self._rim) * (len(_ARM_M) + _SLEEVE_STATIONS) + _BAND  # after forearm, sleeve and strap
-        for index, ring in enumerate(_worn(scene)):
-            bone_E[start + index * _BAND : start + (index + 1) * _BAND] = _under(ring)
-        self._rest = _Rest(dressed, additions, bone_E, joints_J3 - middle, along, middle)
+        verts_E3, bone_E, along = worn_verts(
+            look, rings, rest_X3 - middle, joints_J3 - middle, self._rim, self._models["right"]
+        )
+        self._rest = _Rest(dressed, verts_E3, bone_E, joints_J3 - middle, along)
         return dressed
 
     # ------------------------------------------------------------------------------------------------------------- pose
@@ -364,11 +262,6 @@ class HandFigure:
         return pose_J3, bend, between(keys.sways_G3)
 
 
-def _worn(scene: Scene) -> list[Ring]:
-    """The rings on the scene's hand."""
-    return [ring for ring in _hand_of(scene).look.rings if ring.side == scene.side]
-
-
 _MIRROR: Mapping[Side, Floats] = {"right": np.ones(3), "left": np.array([-1.0, 1.0, 1.0])}
 
 
@@ -381,111 +274,6 @@ def _hand_of(scene: Scene) -> Hand:
 
 
 # ------------------------------------------------------------------------------------------------------------- geometry
-
-# Stations of the sleeve behind its end: in (the shade between cuff and skin), over the cuff's edge, along the arm, its end.
-_SLEEVE_STEPS = np.array([0.004, 0.0, 0.0008, 0.006, 0.012, 0.018, 0.025, 0.033, 0.042, 0.052, 0.064, 0.077, 0.092, 0.11, 0.13, 0.15, 0.175, 0.2, 0.23, 0.26, 0.29, 0.30])  # fmt: skip
-_SLEEVE_OFF = np.array([0.0, 0.9, 1.0] + [1.0] * (_SLEEVE_STATIONS - 3))
-
-
-def _sleeve_length(start_m: float) -> Floats:
-    """Place of each station behind the sleeve's end, metres; the last is where the arm ends."""
-    return np.asarray(_SLEEVE_STEPS * ((_SLEEVE_END_M - start_m) / _SLEEVE_STEPS[-1]))
-
-
-def _rim(hand: HandModel) -> Ints:
-    """Vertices around the stump in order, as the faces of the lid pass them, from the back of the hand on."""
-    lid = hand.faces_F3[hand.face_group_F == 1]
-    middle = int(np.bincount(lid.ravel()).argmax())
-    after = {}
-    for face in lid.tolist():
-        at = face.index(middle)
-        after[face[(at + 1) % 3]] = face[(at + 2) % 3]
-    around = [next(iter(after))]
-    while len(around) < len(after):
-        around.append(after[around[-1]])
-    return np.roll(around, -int(hand.template_X3[around, 1].argmax()))
-
-
-def _normal(rim_R3: Floats) -> Floats:
-    """Unit direction away from the hand, across the plane of the rim."""
-    from_middle = rim_R3 - rim_R3.mean(axis=0)
-    area = np.cross(from_middle, np.roll(from_middle, -1, axis=0)).sum(axis=0)
-    return np.asarray(area / np.linalg.norm(area))
-
-
-def _sheet(grid_MR: Ints, rect: tuple[float, float, float, float], v_M: Floats) -> tuple[Ints, Floats, Ints]:
-    """Faces between rings of vertices, which look outwards, their texture coordinates and corners."""
-    rows, columns = grid_MR.shape
-    closed = np.concatenate([grid_MR, grid_MR[:, :1]], axis=1)
-    places = np.arange(rows * (columns + 1)).reshape(rows, columns + 1)
-
-    def triangles(of: Ints) -> Ints:
-        a, b, c, d = of[:-1, :-1], of[:-1, 1:], of[1:, 1:], of[1:, :-1]
-        return np.concatenate([np.stack([a, b, c], axis=-1), np.stack([a, c, d], axis=-1)]).reshape(-1, 3)
-
-    u, v = np.meshgrid(np.linspace(0, 1, columns + 1), v_M)
-    return triangles(closed), in_rect(rect, u, v).reshape(-1, 2), triangles(places)
-
-
-def _disc(first: int) -> tuple[Ints, Floats, Ints]:
-    """A watch's case: a disc, its rim and the middle of its face, from vertex `first` on; see `_dial`."""
-    num = _RING_ANGLES
-    low, high, middle = first + np.arange(num), first + num + np.arange(num), first + 2 * num
-    next_low, next_high = np.roll(low, -1), np.roll(high, -1)
-    faces = np.concatenate(
-        [
-            np.stack([np.full(num, middle), next_high, high], axis=1),
-            np.stack([high, next_low, low], axis=1),
-            np.stack([high, next_high, next_low], axis=1),
-        ]
-    )
-    angles = _ANGLES
-    circle = 0.5 + 0.5 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    uvs = in_rect(DIAL_RECT, *np.concatenate([circle, 0.5 + 0.92 * (circle - 0.5), [[0.5, 0.5]]]).T)
-    return faces, uvs, faces - first
-
-
-def _dial(radius_m: float) -> Floats:
-    """Vertices of a watch's case around its foot: axes along the arm, outwards, across."""
-    angles = _ANGLES
-    circle = np.stack([np.cos(angles), np.zeros(_RING_ANGLES), np.sin(angles)], axis=1) * radius_m
-    return np.concatenate([circle - [0, 0.002, 0], 0.92 * circle + [0, 0.006, 0], [[0.0, 0.0062, 0.0]]])
-
-
-def _outline(
-    points_N3: Floats, origin: Floats, axis: Floats, up: Floats, side: Floats, angle_A: Floats, reach_m: float
-) -> Floats:
-    """How far points near a plane reach from its origin, in each direction (A,)."""
-    from_origin = points_N3 - origin
-    near = from_origin[np.abs(from_origin @ axis) < reach_m]
-    angle, radius = np.arctan2(near @ side, near @ up), np.hypot(near @ side, near @ up)
-    order = np.argsort(angle)
-    return np.asarray(np.interp(angle_A, angle[order], radius[order], period=2 * np.pi))
-
-
-def _under(ring: Ring) -> int:
-    """The joint at the root of the bone that a ring sits on: the thumb's first bone is part of the palm."""
-    return 3 * FINGERS.index(ring.finger) + (2 if ring.finger == "thumb" else 1)
-
-
-def _band(ring: Ring, finger_X3: Floats, bone_23: Floats, angle_A: Floats) -> Floats:
-    """A ring around a finger at rest, as loops from edge to edge, (loops * angles, 3)."""
-    axis = _unit(bone_23[1] - bone_23[0])
-    up = _unit(np.cross(axis, [0.0, 0.0, 1.0]))
-    side = _unit(np.cross(axis, up))
-    origin = bone_23[0] + ring.at * (bone_23[1] - bone_23[0])
-    near = finger_X3[np.abs((finger_X3 - origin) @ axis) < 0.007]
-    for across in (up, side):
-        reach = (near - origin) @ across
-        origin = origin + across * (reach.max() + reach.min()) / 2
-    radius_A = _outline(near, origin, axis, up, side, angle_A, 0.007)
-    radius_A = np.maximum(radius_A, 0.97 * radius_A.mean())
-    spokes_A3 = np.cos(angle_A)[:, None] * up + np.sin(angle_A)[:, None] * side
-    loops = [
-        origin + at * ring.width_m * axis + (radius_A + off)[:, None] * spokes_A3
-        for at, off in ((-0.5, -0.0008), (-0.3, 0.0012), (0.3, 0.0012), (0.5, -0.0008))
-    ]
-    return np.concatenate(loops)
 
 
 def _bent(points_E3: Floats, along: Floats, turn: Floats) -> Floats:
@@ -501,10 +289,6 @@ def _bent(points_E3: Floats, along: Floats, turn: Floats) -> Floats:
     place_E3 = np.stack([np.interp(behind, steps_m, line_S3[:, axis]) for axis in range(3)], axis=1)
     across = points_E3 - behind[:, None] * along
     return np.asarray(place_E3 + np.einsum("eab,eb->ea", matrix_from_axis_angle(share_E[:, None] * full), across))
-
-
-def _unit(vector: npt.NDArray[Any]) -> Floats:
-    return np.asarray(vector / np.linalg.norm(vector))
 
 
 def _ease(t: float) -> float:

@@ -59,16 +59,17 @@ class HandPainter:
         self._tips = right.template_X3[right.tip_vertices]
         self._palm = float(np.linalg.norm(self._joints[4]))
         self.uvs_U2 = _laid_out(right)
-        face_S, weights, self._gutter = rasterise(self.uvs_U2[right.face_uvs_F3], TEXTURE_PX)
+        skin = right.face_group_F == 0  # the lid of the stump has no place of its own in the texture
+        face_S, weights, self._gutter = rasterise(self.uvs_U2[right.face_uvs_F3[skin]], TEXTURE_PX)
         self._texels = np.flatnonzero(face_S >= 0)
-        corners = right.faces_F3[face_S[self._texels]]
-        normals_X3 = vertex_normals(right.template_X3, right.faces_F3)
+        corners = right.faces_F3[skin][face_S[self._texels]]
+        normals_X3 = vertex_normals(right.template_X3, right.faces_F3[skin])
         share = weights[self._texels]
         self._points = np.einsum("nk,nkc->nc", share, right.template_X3[corners])
         self._normals = np.einsum("nk,nkc->nc", share, normals_X3[corners])
         weights_NJ = np.einsum("nk,nkj->nj", share, right.weights_XJ[corners].astype(np.float64))
         self._finger_N5 = np.stack([weights_NJ[:, 3 * f + 1 : 3 * f + 4].sum(axis=1) for f in range(5)], axis=1)
-        self._palm_side = _ramp((-self._facing() - 0.05) / 0.5)
+        self._palm_side = _ramp((0.1 - self._facing()) / 0.8)
         self._back = _ramp((self._facing() - 0.05) / 0.5)
         self._nails = self._find_nails()
         self._creases = self._find_creases()
@@ -288,7 +289,7 @@ class HandPainter:
 def _tones(skin: Floats) -> tuple[Floats, Floats, Floats]:
     """Colours of palm, inner forearm, and back of the hand: palms are paler and redder, the more so the darker the skin."""
     darkness = float(np.clip(1.05 - skin.mean(), 0.15, 0.9))
-    palm = skin + (0.22 + 0.45 * darkness) * (np.array([0.93, 0.70, 0.61]) - skin)
+    palm = skin + (0.20 + 0.36 * darkness) * (np.array([0.93, 0.70, 0.61]) - skin)
     return palm, 0.4 * palm + 0.6 * skin, skin
 
 
