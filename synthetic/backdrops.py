@@ -230,7 +230,7 @@ class Backdrops:
         image_px: int,
         zoom: int,
         shadow_SSC: Bytes | None = None,
-    ) -> Bytes | None:
+    ) -> Bytes:
         """What stands behind everything in a view, with the colours that the final image is to have.
 
         Args:

@@ -30,6 +30,7 @@ Bytes = npt.NDArray[np.uint8]
 
 SUPERSAMPLING = 2
 _NEAR_M, _FAR_M = 0.05, 60.0
+_LIT, _UNLIT = 0.0, 1.0  # what a material's metallic factor means to our shader
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL looks along -z with y up
 _EGL_HINT = (
     "apt-get install -y libegl1 libgl1 libgl1-mesa-dri, and start Python anew with PYOPENGL_PLATFORM=egl or unset"
@@ -138,12 +139,28 @@ class GL:
         texture: Any,
         *,
         double_sided: bool = False,
+        lit: bool = True,
         shadow: Any = None,
     ) -> Any:
-        """A mesh to put on a stage."""
+        """A mesh to put on a stage.
+
+        Args:
+            verts_K3: (K, 3) metres.
+            normals_K3: (K, 3) unit.
+            uvs_K2: (K, 2) texture coordinates, v upwards.
+            triangles_F3: (F, 3) indices into them.
+            texture: what `texture` gave.
+            double_sided: whether backs are drawn.
+            lit: whether light falls on it; scans hold theirs.
+            shadow: texture of the light that arrives on the floor, or none.
+        """
         pr = self.pyrender
         material = pr.MetallicRoughnessMaterial(
-            baseColorTexture=texture, emissiveTexture=shadow, alphaMode="OPAQUE", doubleSided=double_sided
+            baseColorTexture=texture,
+            emissiveTexture=shadow,
+            alphaMode="OPAQUE",
+            doubleSided=double_sided,
+            metallicFactor=_LIT if lit else _UNLIT,
         )
         primitive = pr.Primitive(
             positions=np.asarray(verts_K3, dtype=np.float32),
@@ -155,7 +172,7 @@ class GL:
         )
         return pr.Mesh(primitives=[primitive])
 
-    def surface(self, surface: Surface, *, texture: Any = None, shadow: Any = None) -> Any:
+    def surface(self, surface: Surface, *, texture: Any = None, shadow: Any = None, double_sided: bool = False) -> Any:
         """A piece of the surroundings as a mesh; `texture` if it was uploaded before."""
         return self.mesh(
             surface.verts_X3,
@@ -163,6 +180,8 @@ class GL:
             surface.uvs_X2,
             surface.faces_F3,
             self.texture(surface.texture_HWC, tiles=True) if texture is None else texture,
+            double_sided=double_sided,
+            lit=surface.lit,
             shadow=shadow,
         )
 
@@ -205,7 +224,6 @@ def _own_renderer(api: Any) -> Any:
             api.glClear(api.GL_COLOR_BUFFER_BIT | api.GL_DEPTH_BUFFER_BIT)
             view, projection = self._get_camera_matrices(scene)
             camera = (projection @ view).astype(np.float32)
-            gaze = -view[2].astype(np.float32)
             bound = None
             for node in self._sorted_mesh_nodes(scene):
                 for primitive in node.mesh.primitives:
@@ -215,13 +233,13 @@ def _own_renderer(api: Any) -> Any:
                         program._bind()
                         at, bound = _places(api, program), program
                         api.glUniformMatrix4fv(at["camera"], 1, api.GL_TRUE, camera)
-                        api.glUniform4fv(at["gaze"], 1, gaze)
                         api.glUniform3fv(at["sh"], 9, self.sh_93)
                         api.glUniform1i(at["picture"], 0)
                         if at["shadow"] >= 0:
                             api.glUniform1i(at["shadow"], 1)
                             api.glUniform1f(at["shadow_size_m"], SHADOW_SIZE_M)
                     api.glUniform1i(at["first_triangle"], node.first_triangle)
+                    api.glUniform1f(at["lit"], float(material.metallicFactor == _LIT))
                     for unit, texture in enumerate((material.baseColorTexture, material.emissiveTexture)):
                         if texture is not None:
                             api.glActiveTexture(api.GL_TEXTURE0 + unit)
@@ -284,9 +302,9 @@ def _places(api: Any, program: Any) -> dict[str, int]:
     known: dict[str, int] = program.__dict__.setdefault("places", {})
     if not known:
         names = {"picture": "material.base_color_texture", "shadow": "material.emissive_texture"}
-        for name in ("camera", "gaze", "sh", "first_triangle", "shadow_size_m", "picture", "shadow"):
+        for name in ("camera", "lit", "sh", "first_triangle", "shadow_size_m", "picture", "shadow"):
             known[name] = api.glGetUniformLocation(program._program_id, names.get(name, name))
-        assert min(known[name] for name in ("camera", "gaze", "sh", "first_triangle", "picture")) >= 0
+        assert min(known[name] for name in ("camera", "lit", "sh", "first_triangle", "picture")) >= 0
     return known
 
 

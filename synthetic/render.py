@@ -202,14 +202,18 @@ class Renderer:
         place = (scene.room, scene.backdrop, scene.occluders)
         if now.walls is None or now.place != place:
             surfaces = self._surroundings(scene)
-            now.walls = [self._gl.surface(surface) for surface in surfaces if not surface.is_floor]
+            strange = scene.backdrop is not None  # which way the faces of a stranger's mesh look is not known
+            now.walls = [self._gl.surface(s, double_sided=strange) for s in surfaces if not s.is_floor]
             now.floors = [(s, self._gl.texture(s.texture_HWC, tiles=True)) for s in surfaces if s.is_floor]
             now.place = place
         if now.posed is None or now.stage is None or now.moment != (scene, instant):
             posed = self.figure.pose(scene, instant, now.dressed)
             now.shadow = floor_shadow(posed.shown_N3, scene.light, scene.room, scene.occluders)
             shadow = self._gl.texture(now.shadow, tiles=False)
-            floors = [self._gl.surface(floor, texture=texture, shadow=shadow) for floor, texture in now.floors]
+            floors = [
+                self._gl.surface(floor, texture=texture, shadow=shadow, double_sided=scene.backdrop is not None)
+                for floor, texture in now.floors
+            ]
             person, worn = self._person(posed, now.dressed)
             stage = self._gl.stage(person, [*worn, *now.walls, *floors])
             now.posed, now.stage, now.moment = posed, stage, (scene, instant)
@@ -223,7 +227,8 @@ class Renderer:
 
     def _before_backdrop(self, drawing: Drawing, scene: Scene, view: int, intrinsics: Floats) -> Drawing:
         """Fill with a photo what the drawing left open."""
-        if scene.backdrop is None:
+        empty = drawing.labels[..., 1] == 0
+        if scene.backdrop is None or not empty.any():
             return drawing
         picture = self._files().picture(
             scene.backdrop,
@@ -234,9 +239,7 @@ class Renderer:
             zoom=SUPERSAMPLING,
             shadow_SSC=self._now.shadow,
         )
-        if picture is None:
-            return drawing
-        rgba, empty = drawing.rgba.copy(), drawing.labels[..., 1] == 0
+        rgba = drawing.rgba.copy()
         rgba[empty, :3] = picture[::-1][empty]
         return Drawing(rgba, drawing.labels)
 
@@ -273,22 +276,29 @@ def _downsample(drawing: Drawing) -> tuple[Bytes, Bytes, npt.NDArray[np.int32], 
         saw it, its garment or 0, depth (H, W).
     """
     side = drawing.rgba.shape[0] // 2
-    rgb = cv2.resize(drawing.rgba, (side, side), interpolation=cv2.INTER_AREA)[::-1, :, :3]
-    triangles = drawing.labels[..., 0]
-    # The four samples of each pixel; they were drawn upside down, so the upper two stand in odd rows.
-    hit = [triangles[y::-2, x::2] > 0 for y in (-1, -2) for x in (0, 1)]
-    count = hit[0].astype(np.uint8) + hit[1] + hit[2] + hit[3]
-    silhouette = count >= 2
+    small = cv2.resize(drawing.rgba, (side, side), interpolation=cv2.INTER_AREA)
+    rgb = np.ascontiguousarray(small[::-1, :, :3], dtype=np.uint8)
+    # Drawn upside down, so the upper samples of a pixel stand in odd rows. Without the person the first sample speaks.
+    depth_m = drawing.labels[::-2, ::2, 1].copy()
+    alpha, sample, garment = (np.zeros((side, side), dtype=np.uint8) for _ in range(3))
+    triangle = np.full((side, side), -1, dtype=np.int32)
+    hit = drawing.labels[::-1, :, 0] > 0
+    rows, columns = (np.flatnonzero(hit.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return rgb, alpha, triangle, sample, garment, depth_m
+    box = slice(rows[0] // 2, rows[-1] // 2 + 1), slice(columns[0] // 2, columns[-1] // 2 + 1)
+    hits = [hit[y::2, x::2][box] for y in (0, 1) for x in (0, 1)]
+    count = hits[0].astype(np.uint8) + hits[1] + hits[2] + hits[3]
+    person = count >= 2
     # The first sample that is as its pixel speaks for it: of the person in the silhouette, else of what is around.
-    alike = [part == silhouette for part in hit]
-    sample = np.where(alike[0], 0, np.where(alike[1], 1, np.where(alike[2], 2, 3))).astype(np.uint8)
-    at = _first_samples(side) + np.array([0, 1, -2 * side, 1 - 2 * side])[sample]
-    triangle, depth_m = drawing.labels.reshape(-1, 2)[at].transpose(2, 0, 1)
-    garment = drawing.rgba.reshape(-1, 4)[:, 3][at]
-    off = ~silhouette
-    triangle[off], garment[off] = 0, 0
-    alpha = np.array([0, 64, 128, 191, 255], dtype=np.uint8)[count]
-    return np.ascontiguousarray(rgb), alpha, triangle.astype(np.int32) - 1, sample, garment, depth_m.copy()
+    alike = [one == person for one in hits]
+    sample[box] = np.where(alike[0], 0, np.where(alike[1], 1, np.where(alike[2], 2, 3)))
+    at = _first_samples(side)[box] + np.array([0, 1, -2 * side, 1 - 2 * side])[sample[box]]
+    number, depth_m[box] = drawing.labels.reshape(-1, 2)[at].transpose(2, 0, 1)
+    triangle[box] = np.where(person, number, 0.0).astype(np.int32) - 1
+    garment[box] = np.where(person, drawing.rgba.reshape(-1, 4)[:, 3][at], 0)
+    alpha[box] = np.array([0, 64, 128, 191, 255], dtype=np.uint8)[count]
+    return rgb, alpha, triangle, sample, garment, depth_m
 
 
 @lru_cache(maxsize=4)

@@ -166,8 +166,8 @@ class SceneRecipe:
             )
         if self.annotations is not None and self.background != "images":
             raise ValueError("annotations tell which images hold people: they go with background images only")
-        if self.num_occluders and self.background in ("images", "panoramas"):
-            raise ValueError(f"occluders stand on a floor, and {self.background} have none: set num_occluders to 0")
+        if self.num_occluders and self.background == "images":
+            raise ValueError("occluders stand on a floor, and images have none: set num_occluders to 0")
         if (self.textures is None) != (self.uv is None) or (self.textures is not None and self.body is None):
             raise ValueError(
                 "SURREAL's textures fit SMPL: give textures, uv and body (a converted SMPL), or none of them"
@@ -338,7 +338,7 @@ def sample_scene(recipe: SceneRecipe, seed: int, scene: int, backdrops: "Backdro
         room = _sample_room(rng, cameras)
         ceiling_m = room.height_m
     else:
-        backdrop = backdrops.sample(rng, cameras)
+        backdrop = backdrops.sample(rng_for(seed, "backdrop", *names), cameras)
         cameras, light = backdrops.fit(backdrop, cameras), backdrops.light(backdrop) or light
     framing, side = _sample_framing(recipe, rng_for(seed, "framing", *names))
     betas = tuple(np.clip(person.normal(0.0, 1.0, 10), -2.0, 2.0).round(4).tolist())

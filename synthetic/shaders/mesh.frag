@@ -12,11 +12,12 @@ uniform Material material;
 uniform float shadow_size_m;
 uniform int first_triangle;  // of this mesh of the person, counted from 1; 0: not the person
 
+#ifdef HAS_EMISSIVE_TEX
 in vec2 floor_m;
+#endif
 in vec3 light_even;
 in vec3 light_odd;
 in vec2 uv;
-in float depth_m;
 layout(location = 0) out vec4 frag_color;
 layout(location = 1) out vec2 frag_label;
 
@@ -33,5 +34,5 @@ void main() {
         garment = texelFetch(material.base_color_texture, clamp(ivec2(fract(uv) * vec2(size)), ivec2(0), size - 1), 0).a;
     }
     frag_color = vec4(colour, garment);
-    frag_label = vec2(first_triangle > 0 ? float(first_triangle + gl_PrimitiveID) : 0.0, depth_m);
+    frag_label = vec2(first_triangle > 0 ? float(first_triangle + gl_PrimitiveID) : 0.0, 1.0 / gl_FragCoord.w);
 }
