@@ -1,8 +1,10 @@
-"""Tell two builds apart: recipes, units, rows and shards."""
+"""Tell two builds apart: recipes, units, rows, shards, and how far what they hold has drifted."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import table as tables
+from manifests.audit import audit
 from manifests.build import STAGES, Build
 from manifests.commit import PLAN, Commit, DataFile
 from manifests.errors import ManifestError
@@ -19,6 +22,8 @@ from manifests.recipes import changed_keys
 from manifests.show import key_column
 
 NUM_EXAMPLES = 5
+MEASURED = ("frames/frames", "renders/frames", "renders/crops", "crops/crops", "pairs/pairs")
+LITTLE = 0.01  # share of a distribution that may move without being told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +31,7 @@ class Difference:
     """One way in which two builds differ.
 
     Attributes:
-        what: recipe, units, rows or bytes.
+        what: recipe, units, rows, bytes or drift.
         where: stage or table, and column.
         message: one sentence, counts first.
         examples: keys, units or changed settings.
@@ -58,7 +63,55 @@ def diff(root_a: Path, root_b: Path) -> list[Difference]:
             found += _tables(stage, table, root_a / stage, root_b / stage, mine, theirs)
         if stage == "shards":
             found += _tars(mine, theirs)
+    if any(one.what == "rows" and one.where in MEASURED for one in found):
+        found += _drift(*(audit(root, tables_only=True).stats for root in (root_a, root_b)))
     return found
+
+
+def _drift(a: dict[str, Any], b: dict[str, Any]) -> Iterator[Difference]:
+    """How the builds differ as a whole: shares of sources and kinds, and distributions, by the share that would have to move."""
+    for name in ("source", "split", "kind", "domain"):
+        one, other = (_shares(stats["pairs"], name) for stats in (a, b))
+        yield from _moved(f"pairs by {name}", one, other)
+    for name in a["histograms"]:
+        (one, edges), (other, _) = (_bins(stats["histograms"][name]) for stats in (a, b))
+        yield from _moved(name, one, other, edges)
+    for source in sorted({row["source"] for stats in (a, b) for row in stats["sources"]}):
+        one, other = (sum(row["crops"] for row in stats["sources"] if row["source"] == source) for stats in (a, b))
+        if max(one, other) * (1 - LITTLE) > min(one, other):
+            yield Difference(what="drift", where=f"crops of {source}", message=f"{one:,} in A, {other:,} in B")
+
+
+def _shares(rows: list[dict[str, Any]], name: str) -> dict[str, float]:
+    counts = Counter[str]()
+    for row in rows:
+        counts[row[name]] += row["rows"]
+    return {value: count / counts.total() for value, count in counts.items()}
+
+
+def _bins(histogram: dict[str, Any]) -> tuple[dict[str, float], list[str]]:
+    """Share of each bin of a histogram, and of what is unknown; and the bins in order."""
+    edges = [f"{edge:.3g}" for edge in histogram["edges"]]
+    names = [*(f"{low} to {high}" for low, high in pairwise(edges)), "unknown"]
+    counts = [*histogram["counts"], histogram["unknown"]]
+    return {name: count / (sum(counts) or 1) for name, count in zip(names, counts, strict=True)}, names
+
+
+def _moved(
+    where: str, one: dict[str, float], other: dict[str, float], order: list[str] | None = None
+) -> Iterator[Difference]:
+    """Tell how much of a distribution moved (half the sum of all changes), and what changed most."""
+    names = order or sorted({*one, *other})
+    change = {name: other.get(name, 0) - one.get(name, 0) for name in names}
+    moved = sum(map(abs, change.values())) / 2
+    if moved > LITTLE:
+        most = sorted(names, key=lambda name: -abs(change[name]))[:NUM_EXAMPLES]
+        told = (
+            f"{name}: {100 * one.get(name, 0):.1f} % -> {100 * other.get(name, 0):.1f} %"
+            for name in most
+            if change[name]
+        )
+        yield Difference(what="drift", where=where, message=f"{100 * moved:.1f} % of it moved", examples=tuple(told))
 
 
 def _plans(stage: str, folder_a: Path, folder_b: Path) -> Iterator[Difference]:

@@ -381,6 +381,34 @@ def test_diff_sees_a_tar_that_was_cut(honest, build):
     assert (found.what, found.where, found.examples) == ("bytes", "shards", (tar.name,))
 
 
+def test_drift_is_told_in_shares(honest, build):
+    """Fewer pairs of one kind in one recording move the shares of all that is measured."""
+    change_rows(build, "pairs", "rig-rec2", "pairs", lambda rows: [row for row in rows if row["kind"] == "cross_view"])
+    found = {d.where: (d.message, d.examples) for d in diff(honest, build) if d.what == "drift"}
+    # 54 of 117 pairs are cross-view; then 54 of 96.
+    assert found["pairs by kind"] == (
+        "10.1 % of it moved", ("cross_pose: 53.8 % -> 43.8 %", "cross_view: 46.2 % -> 56.2 %"),
+    )  # fmt: skip
+    assert found["pairs by split"][1] == ("train: 66.7 % -> 81.2 %", "val: 33.3 % -> 18.8 %")
+    assert "view_angle_rad" not in found  # the angles of cross-view pairs are what they were
+    assert "crops of rig" not in found
+    turned = {d.where: d.message for d in diff(build, honest) if d.what == "drift"}
+    assert turned["pairs by kind"] == "10.1 % of it moved"
+
+
+def test_drift_of_a_measure_and_of_crops(honest, build):
+    def wider(rows):
+        return [row | {"view_angle_rad": row["view_angle_rad"] + 0.25 * (row["kind"] == "cross_view")} for row in rows]
+
+    change_rows(build, "pairs", "rig-rec1", "pairs", wider)
+    change_rows(build, "crops", "rig-rec1", "crops", lambda rows: rows[:9])
+    found = {d.where: (d.message, d.examples) for d in diff(honest, build) if d.what == "drift"}
+    assert found["view_angle_rad"][0] == "33.3 % of it moved"  # all of one recording of three
+    assert found["view_angle_rad"][1][0] == "0.524 to 0.698: 66.7 % -> 44.4 %"
+    assert found["crops of rig"] == ("36 in A, 27 in B", ())
+    assert "pairs by source" not in found
+
+
 # --- as a program ---
 
 
