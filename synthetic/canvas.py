@@ -21,11 +21,12 @@ TEXTURE_PX = 768
 TEXEL_M = 0.0024  # about; charts differ
 SKIN_GROUP, LEFT_EYE, RIGHT_EYE, SKIRT_GROUP, LOCKS_GROUP = range(5)
 _GUTTER_PX = 9.0
+_FINGERS = ("thumb", "index", "middle", "ring", "pinky")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Landmarks:
-    """Places on the T-pose, metres; of pairs, the left one, at positive x."""
+    """Places on the T-pose, metres; of pairs, the left one, at positive x; `tips_53` are those of the fingers."""
 
     eye: Floats
     head_back_z: float
@@ -42,6 +43,7 @@ class Landmarks:
     knee_y: float
     ankle_y: float
     sole_y: float
+    tips_53: Floats
 
     @classmethod
     def of(cls, body: BodyModel) -> "Landmarks":
@@ -65,6 +67,7 @@ class Landmarks:
             knee_y=float(joints[4, 1]),
             ankle_y=float(joints[7, 1]),
             sole_y=float(skin[:, 1].min()),
+            tips_53=body.template_X3[[body.extra_vertices[f"l{finger}"] for finger in _FINGERS]],
         )
 
 

@@ -338,7 +338,7 @@ def paint_bottom(points: Points, look: Look) -> Floats32:
         )
     colour = _seam(colour, outer * np.float32(0.5), leg, depth=0.35)
     if "stripe" in look.extras:
-        band = edge(np.float32(0.016) - outer * np.float32(0.5)) * (y < marks.hip_y + 0.08)
+        band = edge(np.float32(0.016) - outer * np.float32(0.5)) * (y < marks.hip_y + 0.08) * ((points.turn > 0) | ~leg)
         colour = mix(colour, look.accent, 0.95 * band)
     fly = front * (y > marks.hip_y - 0.06)
     colour = _seam(colour, x, fly)

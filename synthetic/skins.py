@@ -13,6 +13,7 @@ from synthetic.patterns import Floats32, Reals, lookup, noise, streaks
 
 HATS = ("cap", "beanie", "headscarf")
 _BLOTCHES = noise(rng_for("skin", "blotches"), (4, 9, 19, 40))
+_NAIL_M = (-0.003, 0.005, -0.0016)  # from the tip of a finger to the middle of its nail
 _LEAST = 1 / 400  # less is not seen
 _SPECKLES = noise(rng_for("skin", "speckles"), (60, 110))
 _STRANDS = streaks(rng_for("hair", "strands"), ((4, 48), (8, 90), (16, 128)))
@@ -139,9 +140,25 @@ def paint_skin(points: Points, look: Look) -> Floats32:
     flush = (1.06, 0.9, 0.89) if float(base.mean()) > 0.5 else (1.05, 0.95, 0.94)
     knuckles = ramp(points.side - np.float32(points.marks.wrist_x + 0.07), 0.06) * (points.side < 1.0)
     colour = mix(colour, colour * np.array(flush, np.float32)[:, None], 0.6 * knuckles)
+    hand = np.flatnonzero(points.side > points.marks.tips_53[:, 0].min() - 0.02)
+    colour[:, hand] = _paint_nails(points.take(hand), look, colour.take(hand, axis=1))
     face = np.flatnonzero((points.y > points.marks.neck_y - 0.02) & (points.z > -0.03) & (points.side < 0.095))
     colour[:, face] = _paint_face(points.take(face), look, colour.take(face, axis=1), np.array(flush, np.float32))
     return np.asarray(colour, np.float32)
+
+
+def _paint_nails(points: Points, look: Look, colour: Floats32) -> Floats32:
+    nails = np.zeros(len(points), np.float32)
+    for x, y, z in points.marks.tips_53 + _NAIL_M:
+        away = (
+            np.square(points.side - np.float32(x))
+            + np.square(points.y - np.float32(y))
+            + np.square(points.z - np.float32(z))
+        )
+        nails = np.maximum(nails, edge(np.float32(0.0068) - np.sqrt(away), blur_m=0.003))
+    if "makeup" in look.extras and look.seed % 2:
+        return mix(colour, look.accent, 0.9 * nails)
+    return mix(colour, np.array(look.skin, np.float32) * (0.85, 0.8, 0.82) + np.float32(0.17), 0.75 * nails)
 
 
 def _paint_face(points: Points, look: Look, colour: Reals, flush: Reals) -> Floats32:
