@@ -58,6 +58,7 @@ class Posed:
     Attributes:
         verts_X3: (X, 3) metres, dressed.
         normals_X3: (X, 3) unit.
+        open_X: (X,) the share of the light around that reaches each vertex; less where other limbs are near.
         shown_N3: (N, 3) the vertices that are shown, metres.
         framed_M3: (M, 3) the points that a camera frames, metres.
         joints_J3: (J, 3) joints of the model, metres.
@@ -70,6 +71,7 @@ class Posed:
 
     verts_X3: Floats
     normals_X3: Floats
+    open_X: Floats
     shown_N3: Floats
     framed_M3: Floats
     joints_J3: Floats
@@ -182,6 +184,7 @@ class BodyFigure:
         return Posed(
             verts_X3=verts_X3,
             normals_X3=normals_X3,
+            open_X=np.ones(len(verts_X3)),
             shown_N3=shown_N3,
             framed_M3=shown_N3 if whole else framed_points(joints_J3, scene.framing, scene.side),
             joints_J3=joints_J3,

@@ -9,6 +9,7 @@ Shape letters: X vertices of hand and additions, H of the hand alone, R of its r
 F faces, K corners, J joints (16), G grasps, N points.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ HAND21 = (
 _SKIN = 0  # the layer of the model's own faces that are shown
 _BEND_M = 0.07  # the wrist bends over this length
 _GLOVE_M = 0.0014
+_SHADE = 0.7  # of the light that is taken; the rest comes back from skin
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +214,11 @@ class HandFigure:
         if hand.look.glove is not None:
             hand_X3 = hand_X3 + _GLOVE_M * vertex_normals(hand_X3, model.faces_F3)
         verts_X3 = np.concatenate([hand_X3, added_E3])
+        normals_X3 = vertex_normals(verts_X3, dressed.verts_T3)
         return Posed(
             verts_X3=verts_X3,
-            normals_X3=vertex_normals(verts_X3, dressed.verts_T3),
+            normals_X3=normals_X3,
+            open_X=_openness(verts_X3, normals_X3, joints_J3, tips_53),
             shown_N3=verts_X3[np.unique(dressed.verts_T3)],
             framed_M3=hand_X3,
             joints_J3=joints_J3,
@@ -289,6 +293,30 @@ def _bent(points_E3: Floats, along: Floats, turn: Floats) -> Floats:
     place_E3 = np.stack([np.interp(behind, steps_m, line_S3[:, axis]) for axis in range(3)], axis=1)
     across = points_E3 - behind[:, None] * along
     return np.asarray(place_E3 + np.einsum("eab,eb->ea", matrix_from_axis_angle(share_E[:, None] * full), across))
+
+
+def _openness(verts_X3: Floats, normals_X3: Floats, joints_J3: Floats, tips_53: Floats) -> Floats:
+    """The share of light (X,) that the hand leaves to each vertex, with balls along its bones in place of its flesh.
+
+    Source: a ball of radius a at distance r takes cos (a / r)^2 of an even light, if it stands wholly above the horizon.
+    """
+    balls, radii = [], []
+    for finger, name in enumerate(FINGERS):
+        first = 3 * finger + 1
+        chain = np.concatenate([joints_J3[first : first + 3], tips_53[TIPS.index(name), None]])
+        for start, end in itertools.pairwise(chain):
+            balls.append(start + np.array([[0.0], [0.25], [0.5], [0.75]]) * (end - start))
+        radii += [0.0095 if name == "thumb" else 0.0082] * 12
+        if name != "thumb":  # the palm
+            balls.append(joints_J3[0] + np.array([[0.25], [0.45], [0.65], [0.85]]) * (chain[0] - joints_J3[0]))
+            radii += [0.011] * 4
+    ball_B3, radius_B = np.concatenate(balls), np.array(radii)
+    square_XB = np.square(verts_X3).sum(axis=1)[:, None] - 2 * verts_X3 @ ball_B3.T + np.square(ball_B3).sum(axis=1)
+    square_XB = np.maximum(square_XB, np.square(radius_B))
+    up_XB = normals_X3 @ ball_B3.T - (normals_X3 * verts_X3).sum(axis=1)[:, None]
+    taken_XB = np.square(radius_B) * np.maximum(up_XB, 0.0) / square_XB**1.5
+    taken_XB[square_XB < np.square(1.15 * radius_B)] = 0.0  # the flesh that the vertex itself belongs to
+    return np.asarray(np.maximum(np.prod(1.0 - _SHADE * np.minimum(taken_XB, 0.9), axis=1), 0.3))
 
 
 def _ease(t: float) -> float:

@@ -255,7 +255,7 @@ class Renderer:
     def _person(self, posed: Posed, dressed: Dressed) -> tuple[list[Any], list[Any]]:
         """The person: closed surfaces, whose backs are not drawn, and open ones, whose are. And what is not the person's own."""
         corners, closed, own = dressed.corners_K2, dressed.num_closed, dressed.num_own
-        verts, normals = posed.verts_X3[corners[:, 0]], posed.normals_X3[corners[:, 0]]
+        verts, normals = posed.verts_X3[corners[:, 0]], (posed.normals_X3 * posed.open_X[:, None])[corners[:, 0]]
         uvs = self.figure.uvs_U2[corners[:, 1]]
 
         def meshes(first: int, last: int, *, double_sided: bool) -> list[Any]:

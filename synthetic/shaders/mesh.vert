@@ -23,8 +23,11 @@ void main() {
 #endif
     uv = texcoord_0;
     vec3 n = normalize(normal);
+    float open = lit < 0.5 ? 1.0 : min(length(normal), 1.0);  // the share of light that arrives where other limbs are near
     const float c1 = 0.429043, c2 = 0.511664, c3 = 0.743125, c4 = 0.886227, c5 = 0.247708;
     light_even = lit < 0.5 ? vec3(1.0) : c1 * sh[8] * (n.x * n.x - n.y * n.y) + c3 * sh[6] * n.z * n.z + c4 * sh[0] - c5 * sh[6]
         + 2.0 * c1 * (sh[4] * n.x * n.y + sh[7] * n.x * n.z + sh[5] * n.y * n.z);
     light_odd = lit < 0.5 ? vec3(0.0) : 2.0 * c2 * (sh[3] * n.x + sh[1] * n.y + sh[2] * n.z);
+    light_even *= open;
+    light_odd *= open;
 }

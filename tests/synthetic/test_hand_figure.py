@@ -243,6 +243,40 @@ def test_faces_look_outwards(placed: Callable, scene: Scene) -> None:
     assert np.allclose(np.linalg.norm(posed.normals_X3[np.unique(dressed.verts_T3)], axis=1), 1.0)
 
 
+def sky_seen(place: np.ndarray, normal: np.ndarray, corners: np.ndarray, gazes: np.ndarray) -> float:
+    """The share of an even light that reaches a point of a surface, by rays (N, 3) against triangles (T, 3, 3)."""
+    gazes = gazes[gazes @ normal > 0.05]
+    a, ab, ac = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    cross = np.cross(gazes[:, None], ac)
+    scale = np.einsum("ntc,tc->nt", cross, ab)
+    scale = np.where(np.abs(scale) < 1e-12, 1e-12, scale)
+    start = place + 2e-3 * normal - a
+    u = np.einsum("ntc,tc->nt", cross, start) / scale
+    other = np.cross(start, ab)
+    v, t = (gazes @ other.T) / scale, (other * ac).sum(axis=1) / scale
+    hidden = ((u >= 0) & (v >= 0) & (u + v <= 1) & (t > 0)).any(axis=1)
+    weight = gazes @ normal
+    return float(weight[~hidden].sum() / weight.sum())
+
+
+def test_light_is_missing_where_rays_are_stopped(placed: Callable) -> None:
+    rng = np.random.default_rng(0)
+    gazes = rng.normal(size=(160, 3))
+    gazes /= np.linalg.norm(gazes, axis=1, keepdims=True)
+    told, traced = [], []
+    for scene in (RIGHT, LEFT):
+        for instant in (0, 2):
+            dressed, posed = placed(scene, instant)
+            own = dressed.verts_T3[: dressed.num_own]
+            for vertex in rng.choice(np.unique(own), 40, replace=False):
+                told.append(posed.open_X[vertex])
+                traced.append(sky_seen(posed.verts_X3[vertex], posed.normals_X3[vertex], posed.verts_X3[own], gazes))
+            assert posed.open_X.min() >= 0.3
+            assert posed.open_X.max() <= 1.0
+    assert np.corrcoef(told, traced)[0, 1] > 0.6
+    assert np.mean(told) == pytest.approx(np.mean(traced), abs=0.15)
+
+
 def test_rings_sit_on_their_fingers(hands: dict[str, HandModel], placed: Callable) -> None:
     plain, _ = placed(RIGHT, 0)
     for finger in FINGERS:
