@@ -17,6 +17,7 @@ from manifests.commit import PLAN, STATS, TEMPORARY, Commit, DataFile, read_comm
 from manifests.errors import ManifestError
 from manifests.files import sha256_of
 from manifests.findings import Finding, Severity, error, plural
+from manifests.lineage import behind, own_stamp, planned_from
 from manifests.schema import SCHEMAS
 
 logger = logging.getLogger(__name__)
@@ -85,9 +86,11 @@ class Evidence:
     blind: dict[str, str] = field(default_factory=dict)
 
     def table(self, name: str, columns: Sequence[str]) -> pa.Table:
-        """Some columns of all rows of a table that read, part after part."""
+        """Some columns of all rows of a table that read, part after part, in one piece."""
         found = [part.read(columns) for part in self.parts.get(name, [])]
-        return pa.concat_tables([encoded(tables.empty(name).select(columns)), *found])
+        whole = pa.concat_tables([encoded(tables.empty(name).select(columns)), *found])
+        del found
+        return whole.unify_dictionaries().combine_chunks()
 
     def give_up(self, part: Part, problem: Exception) -> Finding:
         """Take out a file that does not read after all, and tell why."""
@@ -167,14 +170,20 @@ def _look_at_stage(evidence: Evidence, stage: str) -> Iterator[Finding]:
             yield error("commit", "", f"{stage}/{name}", f"it is a commit of stage {commit.stage!r}")
             continue
         evidence.commits[stage].append(commit)
-        if plan is not None and commit.fingerprint != plan["fingerprint"]:
+        if plan is None:
+            continue
+        if commit.fingerprint != plan["fingerprint"]:
             message = (
                 f"the commit carries {commit.fingerprint[:12]}, the plan {plan['fingerprint'][:12]}: another recipe"
             )
             yield error("fingerprint", "", f"{stage}/{name}", message)
+        elif commit.own != own_stamp(plan.get("own", {}).get(commit.unit)):
+            message = "what decides this unit alone is not what its plan tells: another recipe, or another input"
+            yield error("fingerprint", "", f"{stage}/{name}", message)
     if plan is not None:
         evidence.plans[stage] = plan
         yield from _hold_against_plan(evidence, stage, plan["units"])
+        yield from _behind(evidence, stage, plan)
     yield from _strays(evidence, stage, names)
 
 
@@ -183,9 +192,10 @@ def _read_plan(folder: Path, stage: str) -> tuple[dict[str, Any] | None, list[Fi
     try:
         plan = json.loads((folder / PLAN).read_text())
         units, stamp = plan["units"], plan["fingerprint"]
+        planned_from(plan)
     except FileNotFoundError:
         return None, [error("plan", "", where, "the plan is missing: nothing tells which units there should be")]
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         return None, [error("plan", "", where, f"the plan does not read: {problem!r}")]
     if not isinstance(stamp, str) or not isinstance(units, list) or not all(isinstance(unit, str) for unit in units):
         return None, [error("plan", "", where, "the plan's fingerprint or units are not of the agreed form")]
@@ -208,6 +218,18 @@ def _hold_against_plan(evidence: Evidence, stage: str, planned: list[str]) -> It
         yield Finding(
             rule="unplanned", severity=Severity.WARNING, table="", where=f"{stage}/",
             message=f"{plural(len(extra), 'committed unit')} not in the plan", count=len(extra), examples=tuple(extra[:5]),
+        )  # fmt: skip
+
+
+def _behind(evidence: Evidence, stage: str, plan: dict[str, Any]) -> Iterator[Finding]:
+    """Hold what a stage was made from against what the stages before it hold now: an extension may have stopped half way."""
+    for earlier, what, units in behind(plan, lambda name: evidence.commits.get(name, [])):
+        message = (
+            f"{plural(len(units), 'unit')} of {earlier} {what}: run the stage again, with --extend for what is new"
+        )
+        yield Finding(
+            rule="behind", severity=Severity.ERROR, table="", where=f"{stage}/", message=message,
+            count=len(units), examples=tuple(units[:5]),
         )  # fmt: skip
 
 

@@ -3,9 +3,8 @@
 import json
 import logging
 import mmap
-import tarfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +16,10 @@ import pyarrow.compute as pc
 from manifests import table as tables
 from manifests.audit_files import Evidence, Part, Progress
 from manifests.audit_images import Images, digest_of
-from manifests.audit_keys import rows_of
+from manifests.audit_keys import Keys, hashes_of
 from manifests.errors import ManifestError, ShardError
 from manifests.findings import NUM_EXAMPLES, Finding, Severity, error, of_rows, plural
-from manifests.sample import MAX_MEMBER_BYTES, SILHOUETTE_BYTES, check_end, member_names
+from manifests.sample import SILHOUETTE_BYTES, member_names, tar_members
 from manifests.schema import MEMBERS
 from manifests.types import Role
 
@@ -61,55 +60,77 @@ class Shelf:
         return crops | {f"view{n}": int(crop) for n, crop in enumerate(views[starts[row] : starts[row + 1]], start=2)}
 
 
-def look_at_shards(evidence: Evidence, images: Images, progress: Progress) -> Iterator[Finding]:
-    """Hold every shard against its index, its pairs and its crops, and `shards.parquet` against the commits."""
-    pairs, crops = evidence.table("pairs", PAIR_COLUMNS), evidence.table("crops", ["key"])
-    indexes, found = _read_indexes(evidence)
+def look_at_shards(
+    evidence: Evidence, images: Images, keys: Mapping[str, Keys], progress: Progress
+) -> Iterator[Finding]:
+    """Hold every shard against its index, its pairs and its crops, and `shards.parquet` against the commits.
+
+    Args:
+        evidence: of the first part.
+        images: of the crops.
+        keys: of crops and pairs, over all files.
+        progress: is told about the tars.
+    """
+    pairs = evidence.table("pairs", PAIR_COLUMNS)
+    indexes, found = _read_indexes(evidence, keys["pairs"])
     yield from found
     tars = evidence.parts.get("tar", [])
-    yield from _packed(evidence, pairs)
+    yield from _packed(evidence, pairs, indexes, keys["pairs"])
     yield from _shards_table(evidence, pairs, indexes)
-    crop_rows = {role: rows_of(pairs.column(role.value), crops.column("key")) for role in Role}
+    crop_rows = {role: keys["crops"].rows_of(hashes_of(pairs.column(role.value))) for role in Role}
     listed = pairs.column("further").combine_chunks()
     starts = np.append(0, np.cumsum(pc.list_value_length(listed).to_numpy(zero_copy_only=False))).astype(np.int64)
-    further = rows_of(pc.list_flatten(listed), crops.column("key")), starts
+    further = keys["crops"].rows_of(hashes_of(pc.list_flatten(listed))), starts
     for count, tar in enumerate(tars, start=1):
-        index = indexes.get(tar.commit.unit)
-        if index is not None:
-            rows = rows_of(index.column("key"), pairs.column("key"))
+        listed_in = indexes.get(tar.commit.unit)
+        if listed_in is not None:
+            index = listed_in.part.read()
             num_further = pc.list_value_length(index.column("further")).to_pylist()
-            shelf = Shelf(pairs, rows, crop_rows, further, num_further, images)
+            shelf = Shelf(pairs, listed_in.rows, crop_rows, further, num_further, images)
             yield from _look_at_shard(tar, index, shelf)
         progress("shards", count, len(tars))
 
 
-def _read_indexes(evidence: Evidence) -> tuple[dict[str, pa.Table], list[Finding]]:
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What is kept of a shard's index: its file, the row in the pairs of each sample (-1: none), and the first and last key."""
+
+    part: Part
+    rows: Ints
+    ends: tuple[str, ...]
+
+
+def _read_indexes(evidence: Evidence, keys: Keys) -> tuple[dict[str, Index], list[Finding]]:
     """The index of each shard, and what is wrong with those that do not read."""
     indexes, findings = {}, []
     for part in list(evidence.parts.get("index", ())):
         try:
-            indexes[part.commit.unit] = part.read()
+            names = part.read().column("key")
+            ends = (names[0].as_py(), names[-1].as_py()) if len(names) else ()
+            indexes[part.commit.unit] = Index(part, keys.rows_of(hashes_of(names)), ends)
         except Exception as problem:  # noqa: BLE001 - a damaged file may fail in any way: that is a finding
             findings.append(evidence.give_up(part, problem))
     return indexes, findings
 
 
-def _packed(evidence: Evidence, pairs: pa.Table) -> Iterator[Finding]:
+def _packed(evidence: Evidence, pairs: pa.Table, indexes: dict[str, Index], keys: Keys) -> Iterator[Finding]:
     """Every pair is in exactly one shard; nothing else is."""
     if "shards" not in evidence.commits:
         return
-    samples = evidence.table("index", ["key"]).column("key")
-    rows = rows_of(samples, pairs.column("key"))
     if "pairs" not in evidence.blind:
-        yield from of_rows("packed", "index", rows < 0, samples, "a sample is no pair")
+        for index in indexes.values():
+            if (index.rows < 0).any():
+                samples = index.part.read(["key"]).column("key")
+                yield from of_rows("packed", "index", index.rows < 0, samples, "a sample is no pair")
+    rows = np.concatenate([np.zeros(0, np.int64), *(index.rows for index in indexes.values())])
     times = np.bincount(rows[rows >= 0], minlength=pairs.num_rows)
-    times = times[rows_of(pairs.column("key"), pairs.column("key"))]  # a key used twice counts for both
+    times = times[keys.rows_of(keys.hashes)]  # a key used twice counts for both
     yield from of_rows("packed", "pairs", times > 1, pairs.column("key"), "a pair is more than once in the shards")
     if "index" not in evidence.blind:
         yield from of_rows("packed", "pairs", times == 0, pairs.column("key"), "a pair is in no shard")
 
 
-def _shards_table(evidence: Evidence, pairs: pa.Table, indexes: dict[str, pa.Table]) -> Iterator[Finding]:
+def _shards_table(evidence: Evidence, pairs: pa.Table, indexes: dict[str, Index]) -> Iterator[Finding]:
     """Hold `shards.parquet` against the commits and the indexes, and each shard's pairs against its row."""
     where, done = "shards/shards.parquet", evidence.commits.get("shards", [])
     try:
@@ -139,18 +160,17 @@ def _shards_table(evidence: Evidence, pairs: pa.Table, indexes: dict[str, pa.Tab
             "index_sha256": index.sha256,
             "fingerprint": committed[name].fingerprint,
         }
-        data = indexes.get(name)
-        if data is not None and data.num_rows:
-            due["first_pair"], due["last_pair"] = data.column("key")[0].as_py(), data.column("key")[-1].as_py()
-            yield from _own_pairs(name, rows[name], data.column("key"), pairs)
+        listed = indexes.get(name)
+        if listed is not None and listed.ends:
+            due["first_pair"], due["last_pair"] = listed.ends
+            yield from _own_pairs(name, rows[name], listed.rows, pairs)
         wrong = [column for column, value in due.items() if rows[name][column] != value]
         if wrong:
             message = f"{', '.join(wrong)} differ from the shard's commit or index"
             yield error("shards_table", "shards", where, message, examples=(name,))
 
 
-def _own_pairs(name: str, row: dict[str, Any], keys: pa.ChunkedArray, pairs: pa.Table) -> Iterator[Finding]:
-    rows = rows_of(keys, pairs.column("key"))
+def _own_pairs(name: str, row: dict[str, Any], rows: Ints, pairs: pa.Table) -> Iterator[Finding]:
     mine = pairs.take(pa.array(rows[rows >= 0]))
     for column in ("split", "source", "domain", "weight"):
         odd = pc.not_equal(mine.column(column), row[column])
@@ -166,21 +186,17 @@ def _look_at_shard(tar: Part, index: pa.Table, shelf: Shelf) -> Iterator[Finding
         yield from _look_at_samples(where, tar, index.column("key").to_pylist(), places, shelf)
     except ShardError as problem:
         yield error("tar", "tar", where, problem.what)
-    except (tarfile.TarError, OSError, ValueError) as problem:
+    except (OSError, ValueError) as problem:
         yield error("unreadable", "tar", where, f"the tar does not read to its end: {problem}")
 
 
 def _members(tar: Part) -> tuple[Places, list[str]]:
     """Where each member lies, as a tar reader finds it, and their names in order."""
     places, order = Places(), []
-    with tarfile.open(tar.path, mode="r:") as file:
-        for info in file:
-            if not info.isreg() or info.size > MAX_MEMBER_BYTES:
-                raise ValueError(f"member {info.name!r} is no part of a sample")
-            places[info.name] = info.offset_data, info.size
-            order.append(info.name)
-        end = file.offset
-    check_end(tar.path, end)
+    with tar.path.open("rb") as file:
+        for name, offset, size in tar_members(file, tar.path):
+            places[name] = offset, size
+            order.append(name)
     return places, order
 
 

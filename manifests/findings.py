@@ -15,7 +15,8 @@ MOST_ALIKE = 8  # findings of one rule and table that are told one by one; more 
 RULES: dict[str, str] = {
     "plan": "each stage folder has a plan that reads",
     "commit": "each commit file reads and belongs to its stage",
-    "fingerprint": "every commit carries the fingerprint of its stage's plan",
+    "fingerprint": "every commit carries the fingerprint of its stage's plan, and of what the plan tells of it alone",
+    "behind": "every stage was made from what the stages before it hold",
     "uncommitted": "every planned unit is committed",
     "unplanned": "every committed unit is planned",
     "stray": "every data file belongs to a commit",

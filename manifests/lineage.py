@@ -4,11 +4,11 @@ A plan (`plan.json`) tells of each unit, under `own`, the hash of the file that 
 name; the plan of the shards, whose units read many files, tells all of them under `packed`.
 """
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from manifests.commit import commits
+from manifests.commit import Commit
+from manifests.recipes import fingerprint
 
 # By stage, the table that the next one reads of it.
 READ_OF = {"frames": "frames", "renders": "crops", "crops": "crops", "pairs": "pairs"}
@@ -16,10 +16,15 @@ READ_OF = {"frames": "frames", "renders": "crops", "crops": "crops", "pairs": "p
 Hashes = dict[str, str]  # SHA-256 by unit
 
 
-def hashes(root: Path, stage: str) -> Hashes:
+def own_stamp(own: Mapping[str, Any] | None) -> str:
+    """The fingerprint of what decides one unit alone, as its plan tells it; empty when that is nothing."""
+    return "" if own is None else fingerprint(own)
+
+
+def hashes(stage: str, done: Sequence[Commit]) -> Hashes:
     """SHA-256 of the file that each unit of a stage hands on; units without a row hand on nothing."""
     table = READ_OF[stage]
-    found = ((c.unit, c.file(table)) for c in commits(root / stage))
+    found = ((c.unit, c.file(table)) for c in done)
     return {unit: file.sha256 for unit, file in found if file is not None and file.rows}
 
 
@@ -34,15 +39,17 @@ def planned_from(plan: Mapping[str, Any]) -> dict[str, Hashes]:
     return read
 
 
-def behind(root: Path, plan: Mapping[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+def behind(
+    plan: Mapping[str, Any], commits_of: Callable[[str], Sequence[Commit]]
+) -> Iterator[tuple[str, str, list[str]]]:
     """Where a plan is behind the stages before it: the stage, what is the matter, and with which of its units.
 
     Args:
-        root: of the build.
-        plan: of one of its stages, as read.
+        plan: of a stage, as read.
+        commits_of: gives the commits of an earlier stage, by its name.
     """
     for stage, planned in sorted(planned_from(plan).items()):
-        there = hashes(root, stage)
+        there = hashes(stage, commits_of(stage))
         both = planned.keys() & there.keys()
         for what, units in (
             ("not used yet", there.keys() - planned.keys()),

@@ -181,7 +181,7 @@ def read_tar(path: Path) -> Iterator[Sample]:
                 if name == MEMBERS[-1]:
                     yield from_members(key, parts)
                     parts = {}
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ShardError(f"the tar does not read to its end: {error}", where=path, hint="rebuild the shard") from error
     if parts:
         raise ShardError("the last sample is incomplete", where=path, hint="the tar was cut short: rebuild the shard")
@@ -198,37 +198,35 @@ def tar_members(file: BinaryIO, path: Path) -> Iterator[tuple[str, int, int]]:
         path: of it, for messages.
 
     Raises:
-        ShardError: it is cut short, damaged, or holds something else.
+        ValueError: it is cut short, damaged, or holds something else.
+        ShardError: it was cut between two members, or something hides the rest.
     """
     end, offset = file.seek(0, os.SEEK_END), 0
     while True:
         file.seek(offset)
         header = file.read(tarfile.BLOCKSIZE)
-        if header and not any(header):
-            break
+        if (offset or header) and not any(header):
+            break  # the end, or nothing: `check_end` tells
         offset += tarfile.BLOCKSIZE
-        name, size = _read_header(header, path)
+        name, size = _read_header(header)
         if offset + size > end:
-            raise ShardError(f"the tar does not read to its end: {name} is cut", where=path, hint="rebuild the shard")
+            raise ValueError(f"member {name!r} is cut")
         yield name, offset, size
         offset += size + -size % tarfile.BLOCKSIZE
     check_end(path, offset)
 
 
-def _read_header(header: bytes, path: Path) -> tuple[str, int]:
+def _read_header(header: bytes) -> tuple[str, int]:
     """Name and size of a member, from its header."""
-    try:
-        if len(header) != tarfile.BLOCKSIZE:
-            raise ValueError("it is cut in a header")
-        if int(header[148:155].strip(b" \0"), 8) != sum(header) - sum(header[148:156]) + 8 * ord(" "):
-            raise ValueError("the checksum of a header is wrong")
-        size = int(header[124:136].rstrip(b" \0"), 8)
-        parts = [part.split(b"\0", 1)[0].decode("ascii") for part in (header[345:500], header[:100])]
-    except ValueError as error:
-        raise ShardError(f"the tar does not read to its end: {error}", where=path, hint="rebuild the shard") from error
+    if len(header) != tarfile.BLOCKSIZE:
+        raise ValueError("it is cut in a header")
+    if int(header[148:155].strip(b" \0"), 8) != sum(header) - sum(header[148:156]) + 8 * ord(" "):
+        raise ValueError("the checksum of a header is wrong")
+    size = int(header[124:136].rstrip(b" \0"), 8)
+    parts = [part.split(b"\0", 1)[0].decode("ascii") for part in (header[345:500], header[:100])]
     name = "/".join(part for part in parts if part) if header[257:263] == b"ustar\0" else parts[1]
     if header[156:157] not in (b"0", b"\0") or not 0 <= size <= MAX_MEMBER_BYTES:
-        raise ShardError(f"member {name!r} is no part of a sample", where=path, hint="rebuild the shard")
+        raise ValueError(f"member {name!r} is no part of a sample")
     return name, size
 
 

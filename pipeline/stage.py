@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol
 from manifests.commit import PLAN, Commit, UnitWriter, commits, is_committed, read_commit, sweep
 from manifests.errors import CrossposeError, StageError
 from manifests.files import write_bytes, write_json
-from manifests.lineage import behind, planned_from
+from manifests.lineage import behind, own_stamp, planned_from
 from manifests.recipes import changed_keys, fingerprint, to_mapping
 
 logger = logging.getLogger(__name__)
@@ -60,12 +60,14 @@ class Plan:
         recipe: the part of the recipe that decides every unit.
         inputs: hashes of what every unit reads, by name.
         units: with what decides each of them alone.
+        about: of the recipe, what decides no unit beyond what that tells itself; for those who read the plan.
         packed: of the stage that packs: hashes of the files that it packs by unit, once more for each extension.
     """
 
     recipe: Any
     inputs: dict[str, str]
     units: tuple[Unit, ...]
+    about: Mapping[str, Any] = field(default_factory=dict)
     packed: tuple[dict[str, str], ...] = ()
 
 
@@ -241,11 +243,6 @@ def finished(root: Path, stage: str) -> bool:
     return all(is_committed(folder, u, plan["fingerprint"], own_stamp(plan["own"].get(u))) for u in plan["units"])
 
 
-def own_stamp(own: dict[str, Any] | None) -> str:
-    """The fingerprint of what decides one unit alone; empty when that is nothing."""
-    return "" if own is None else fingerprint(own)
-
-
 def require(root: Path, *stages: str) -> None:
     """Insist that earlier stages are complete, and made from what the stages before them hold now.
 
@@ -261,7 +258,7 @@ def require(root: Path, *stages: str) -> None:
                 hint=f"run `make {target}` with the same RECIPE, ROOT and OUT first",
             )
         plan = read_plan(root / stage) or {}
-        for earlier, what, units in behind(root, plan):
+        for earlier, what, units in behind(plan, lambda earlier: commits(root / earlier)):
             raise StageError(
                 f"stage `{stage}` is behind `{earlier}`: {_some(units)} {what}",
                 where=root / stage,
@@ -317,13 +314,14 @@ def _settle_plan(stage: Stage, plan: Plan, folder: Path, *, extend: bool) -> str
         twice = [name for name, count in Counter(ids).items() if count > 1]
         raise StageError(f"units named twice: {twice[:3]}", where=folder, hint="rename one of the recordings")
     own = {unit.id: unit.own for unit in plan.units if unit.own is not None}
-    new = {**decides, "fingerprint": stamp, "units": ids, "own": own}
+    recipe = {**decides["recipe"], **to_mapping(plan.about)} if plan.about else decides["recipe"]
+    new = {**decides, "recipe": recipe, "fingerprint": stamp, "units": ids, "own": own}
     new |= {"packed": list(plan.packed)} if plan.packed else {}
     old = read_plan(folder)
     if old is not None and old != new and not commits(folder):
         old = None  # nothing was built by that plan: nothing is lost with it
     if old is not None:
-        changes, added = _changes(old, new), sorted(set(ids) - set(old["units"]))
+        changes, added = _changes(old, new, plan.about), sorted(set(ids) - set(old["units"]))
         if changes or (added and not extend):
             hint = "choose another OUT, or remove this folder (and those of the later stages) to build it anew"
             if extend:
@@ -346,9 +344,14 @@ def _settle_plan(stage: Stage, plan: Plan, folder: Path, *, extend: bool) -> str
     return stamp
 
 
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def _changes(old: dict[str, Any], new: dict[str, Any], about: Mapping[str, Any]) -> list[str]:
     """How a plan decides otherwise what is there; of the inputs only names, for their hashes mean nothing to people."""
-    changes = [change for key in ("recipe", "stage", "version") for change in changed_keys(old.get(key), new[key], key)]
+    changes = [
+        change
+        for key in ("recipe", "stage", "version")
+        for change in changed_keys(old.get(key), new[key], key)
+        if not any(change.startswith((f"recipe.{name}.", f"recipe.{name}:")) for name in about)
+    ]
     before, now = old.get("inputs") or {}, new["inputs"]
     changes += [
         f"{name} {'is new' if name not in before else 'has changed' if name in now else 'is gone'}"

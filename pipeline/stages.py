@@ -123,7 +123,10 @@ class Crop(Stage):
     def plan(self) -> Plan:
         """A unit is a recording that has frames."""
         require(self.out, "frames")
-        units = [Unit(unit, inputs={"frames": stamp}) for unit, stamp in hashes(self.out, "frames").items()]
+        units = [
+            Unit(unit, inputs={"frames": stamp})
+            for unit, stamp in hashes("frames", commits(self.out / "frames")).items()
+        ]
         parser = self.open()
         inputs = {"parser": parser.name if parser else "none"}
         decides = {
@@ -189,7 +192,7 @@ class Pairs(Stage):
         for stage, needed in (("renders", self.recipe.render), ("crops", self.recipe.sources)):
             if needed:
                 require(self.out, stage)
-                for name, stamp in hashes(self.out, stage).items():
+                for name, stamp in hashes(stage, commits(self.out / stage)).items():
                     # A unit is called after its source; of two that fit, both are told.
                     own = {source: weight for source, weight in weights.items() if name.startswith(f"{source}-")}
                     path = self.out / stage / f"{name}.crops.parquet"
@@ -201,7 +204,7 @@ class Pairs(Stage):
                 for unit, quotas in zip(units, allot(shown, most), strict=True)
             ]
         decides = {"pair": self.recipe.pair, "seed": self.recipe.seed}
-        return Plan(recipe=decides, inputs={}, units=tuple(units))
+        return Plan(recipe=decides, inputs={}, units=tuple(units), about={"weights": weights})
 
     @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
@@ -229,7 +232,7 @@ class Shards(Stage):
     def plan(self) -> Plan:
         """A unit is a shard. Pairs that came after the first shards are packed into shards of their own."""
         require(self.out, "pairs")
-        parts = self._parts(hashes(self.out, "pairs"))
+        parts = self._parts(hashes("pairs", commits(self.out / "pairs")))
         shards = plan_shards(self.out / "pairs", parts, rows=self.recipe.shard.rows, seed=self.recipe.seed)
         stamps = [fingerprint(part) for part in parts]
         units = (Unit(name, work, inputs={"packed": stamps[work.part]}, group=work.block) for name, work in shards)

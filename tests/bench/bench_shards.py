@@ -31,12 +31,13 @@ import pytest
 
 from manifests.commit import UnitWriter
 from manifests.files import write_json
+from manifests.lineage import own_stamp
 from manifests.seeds import rng_for
 from pipeline.executors import LocalExecutor
 from pipeline.pairs import sample_pairs
 from pipeline.recipes import BuildRecipe, PairRecipe, ShardRecipe, SourceRecipe
 from pipeline.shards import mix, plan_shards
-from pipeline.stage import own_stamp, run_stage
+from pipeline.stage import run_stage
 from pipeline.stages import Shards
 from tests.support.crops import recording
 from tests.support.toy_stage import SilentWatcher

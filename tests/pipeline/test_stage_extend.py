@@ -1,12 +1,15 @@
 """Builds that grow: what is there stays byte for byte, what is new is added, and nothing in between passes for whole."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from manifests.audit import audit
 from manifests.build import Build
 from manifests.errors import StageError
+from manifests.findings import Severity
 from manifests.lineage import behind
 from manifests.sample import read_tar
 from pipeline.executors import LocalExecutor
@@ -108,15 +111,56 @@ def test_a_stage_that_was_not_extended_is_behind_and_so_are_those_after_it(clips
     add_clip(clips, "c")
     build(clips, tmp_path / "out", "ingest", extend=True)
     plan = read_plan(tmp_path / "out/crops")
-    assert list(behind(tmp_path / "out", plan)) == [("frames", "not used yet", ["videos-c"])]
+    assert list(behind(plan, Build(tmp_path / "out").commits)) == [("frames", "not used yet", ["videos-c"])]
     with pytest.raises(StageError, match=r"(?s)`crops` is behind `frames`: videos-c not used yet.*`make crop`"):
         build(clips, tmp_path / "out", "pairs", extend=True)
     with pytest.raises(StageError, match="`crops` is behind `frames`"):
         build(clips, tmp_path / "out", "shards", extend=True)
     build(clips, tmp_path / "out", "crop", "pairs", extend=True)
-    assert list(behind(tmp_path / "out", read_plan(tmp_path / "out/shards"))) == [
+    assert list(behind(read_plan(tmp_path / "out/shards"), Build(tmp_path / "out").commits)) == [
         ("pairs", "not used yet", ["videos-c"])
     ]
+
+
+def test_the_audit_sees_a_build_that_was_extended_half_way(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build(clips, out)
+    assert errors(out) == []
+    add_clip(clips, "c")
+    for verb, late in (("ingest", "crops/"), ("crop", "pairs/"), ("pairs", "shards/")):
+        build(clips, out, verb, extend=True)
+        found = [finding for finding in audit(out, threads=2).findings if finding.rule == "behind"]
+        assert [(finding.where, finding.examples) for finding in found] == [(late, ("videos-c",))]
+        assert found[0].severity is Severity.ERROR
+    build(clips, out, "shards", extend=True)
+    assert errors(out) == []
+
+
+def test_the_audit_sees_a_unit_of_another_decision(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build(clips, out)
+    path = out / "frames/plan.json"
+    path.write_text(path.read_text().replace('"frame_step": 1', '"frame_step": 2', 1))
+    assert errors(out) == [("fingerprint", "frames/videos-a.json")]
+
+
+def test_a_plan_that_tells_nonsense_is_a_finding(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build(clips, out)
+    plan = read_plan(out / "crops")
+    for key, nonsense in (
+        ("own", 7),
+        ("own", {"videos-a": []}),
+        ("own", {"videos-a": {"inputs": 3}}),
+        ("packed", [[1]]),
+    ):
+        (out / "crops/plan.json").write_text(json.dumps(plan | {key: nonsense}))
+        assert ("plan", "crops/plan.json") in errors(out)
+
+
+def errors(out: Path) -> list[tuple[str, str]]:
+    """Rule and place of the errors that an audit finds."""
+    return [(f.rule, f.where) for f in audit(out, threads=2).findings if f.severity is Severity.ERROR]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +200,7 @@ def test_another_source_may_come(clips: Path, tmp_path: Path) -> None:
     after = contents(tmp_path / "out/pairs")
     assert before.items() - after.items() == {("plan.json", before["plan.json"])}
     weights = Build(tmp_path / "out").table("shards", columns=["source", "weight"]).to_pylist()
+    assert read_plan(tmp_path / "out/pairs")["recipe"]["weights"] == {"videos": 1.0, "others": 3.0}
     assert {(row["source"], row["weight"]) for row in weights} == {("videos", 1.0), ("others", 3.0)}
 
 

@@ -148,14 +148,14 @@ def below(pid: int) -> Iterator[int]:
 
 
 def busy_workers() -> list[int]:
-    """The Ray workers below this process that run one of our units."""
+    """The Ray workers below this process that run our units, or will."""
     found = []
     for pid in below(os.getpid()):
         try:
             name = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
-        if name.startswith(b"ray::") and not name.startswith(b"ray::IDLE"):
+        if name.startswith(b"ray::_Worker"):
             found.append(pid)
     return found
 
