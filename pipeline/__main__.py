@@ -1,14 +1,16 @@
-"""The pipeline's door: `python -m pipeline ingest|render|crop|pairs|shards|build|sources|doctor|fetch|recipe|convert-checkpoint|train-parser`."""
+"""The pipeline's door: `python -m pipeline ingest|render|crop|pairs|shards|build|gallery|rerender|sources|doctor|fetch|recipe|convert-checkpoint|train-parser`."""
 
 import argparse
 import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from manifests.errors import CrossposeError, RecipeError, SourceError
@@ -80,7 +82,23 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         sub.add_argument(
             "--gpus", type=float, default=0.0, help="share of a GPU for each worker with a network, as 0.25"
         )
+        if verb == "render":
+            sub.add_argument("--images", type=int, metavar="N", help="as many people as at least N images take")
         _add_assets(sub)
+    gallery = verbs.add_parser("gallery", help="render some scenes of a recipe into one page to look at, gallery.html")
+    gallery.add_argument("--recipe", default="synthetic", help="a recipe's name or a YAML file (synthetic)")
+    gallery.add_argument("--out", type=Path, required=True, help="folder for gallery.html")
+    gallery.add_argument("--scenes", type=int, default=8, metavar="N", help="how many (8)")
+    gallery.add_argument("--first", type=int, default=0, metavar="I", help="number of the first (0)")
+    _add_assets(gallery)
+    rerender = verbs.add_parser(
+        "rerender",
+        help="render one image of a build anew, and say whether its bytes are those stored: 0 if so, 1 if not",
+    )
+    rerender.add_argument("build", type=Path, metavar="OUT", help="the build")
+    rerender.add_argument("key", metavar="KEY", help="of a rendered crop, as `python -m manifests show OUT` lists them")
+    rerender.add_argument("--out", type=Path, required=True, help="picture to write: .png, or .jpg as it is stored")
+    _add_assets(rerender)
     fetch = verbs.add_parser("fetch", help="get the inputs of the demo: clips, motions, the parser's weights, the body")
     _add_assets(fetch)
     convert = verbs.add_parser("convert-checkpoint", help="make a checkpoint plain: weights and class names only")
@@ -129,10 +147,24 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.verb == "train-parser":
         _train_parser(arguments, console)
         return 0
+    if arguments.verb == "rerender":
+        return _rerender(arguments, console)
     recipe = read_recipe(arguments.recipe, RECIPES)
     if arguments.verb == "recipe":
         console.print_json(data=to_mapping(recipe))
         return 0
+    if arguments.verb == "gallery":
+        _gallery(arguments, recipe, console)
+        return 0
+    if arguments.verb == "render" and arguments.images is not None:
+        recipe = with_images(recipe, arguments.images)
+        render = recipe.render
+        assert render is not None, "it has images"
+        console.print(
+            f"{render.num_images:,} images: {render.num_scenes:,} scenes of {render.num_identities:,} people, each of "
+            f"{render.instants_per_scene} instants by {render.num_views} cameras",
+            soft_wrap=True,
+        )
     roots = find_roots(recipe, arguments.root) if arguments.verb in ("ingest", "crop", "build") else {}
     if arguments.verb == "build":
         parts = [source.name for source in recipe.sources]
@@ -166,6 +198,51 @@ def _say(arguments: argparse.Namespace, console: Console) -> int:
         require_folder(root, "the folder")
     healthy = [print_doctor(root.resolve(), console, everything=arguments.all) for root in arguments.root]
     return 0 if all(healthy) else 2
+
+
+def _gallery(arguments: argparse.Namespace, recipe: BuildRecipe, console: Console) -> None:
+    from pipeline.gallery import chosen_scenes, write_gallery
+
+    scenes = chosen_scenes(recipe, first=arguments.first, num=arguments.scenes, where="the command line")
+    path, assets = arguments.out / "gallery.html", arguments.assets.resolve()
+    command = f"python -m pipeline gallery --recipe {arguments.recipe} --out {arguments.out}"
+    with Progress(TextColumn("rendering scenes"), BarColumn(), MofNCompleteColumn(), console=console) as bars:
+        task = bars.add_task("scenes", total=len(scenes))
+        write_gallery(
+            path, recipe, assets, scenes, lambda done, _total: bars.update(task, completed=done), command=command
+        )
+    console.print(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB", markup=False, soft_wrap=True)
+
+
+def _rerender(arguments: argparse.Namespace, console: Console) -> int:
+    from pipeline.rerender import rerender, write_picture
+
+    again = rerender(arguments.build, arguments.key, arguments.assets.resolve())
+    write_picture(arguments.out, again)
+    same = "are not the stored ones:" if again.reasons else "are the stored ones"
+    console.print(f"wrote {arguments.out}; the JPEG's bytes {same}", markup=False, soft_wrap=True)
+    for reason in again.reasons:
+        console.print(f"  {reason}", markup=False, soft_wrap=True)
+    return 1 if again.reasons else 0
+
+
+def with_images(recipe: BuildRecipe, images: int) -> BuildRecipe:
+    """A recipe with as many people as at least so many images take.
+
+    Raises:
+        RecipeError: it renders nothing, or no image is wanted.
+    """
+    render = recipe.render
+    if render is None or images < 1:
+        raise RecipeError(
+            f"recipe {recipe.name} renders nothing" if render is None else f"{images} images cannot be rendered",
+            where=f"--images {images}",
+            hint="leave N out, or take a recipe with a section `render`, such as synthetic"
+            if render is None
+            else "ask for at least 1",
+        )
+    of_one = render.scenes_per_identity * render.instants_per_scene * render.num_views
+    return replace(recipe, render=replace(render, num_identities=-(-images // of_one)))
 
 
 def _train_parser(arguments: argparse.Namespace, console: Console) -> None:

@@ -1,0 +1,149 @@
+"""Renders one crop of a build anew, from its line in the table of scenes, and holds it against the bytes that are stored."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+import simplejpeg
+
+from manifests import table as tables
+from manifests.commit import read_commit
+from manifests.errors import ManifestError, SyntheticError
+from manifests.files import write_bytes
+from manifests.recipes import from_mapping
+from manifests.types import FrameKey
+from pipeline.crop import stored_picture
+from pipeline.recipes import CropRecipe
+from pipeline.render import Studio
+from pipeline.stage import read_plan
+from synthetic.scene import Scene, SceneRecipe
+
+RENDERS = "renders"  # the stage's folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """A crop that was rendered anew.
+
+    Attributes:
+        rgb: (S, S, 3) uint8.
+        jpeg: as the build would store it.
+        reasons: what may have changed it; empty where the stored bytes are the same.
+    """
+
+    rgb: npt.NDArray[np.uint8]
+    jpeg: bytes
+    reasons: tuple[str, ...]
+
+
+def rerender(out: Path, key: str, assets: Path) -> Again:
+    """Render a crop from its scene, as the recipe says that the build was started with.
+
+    Args:
+        out: the build.
+        key: of a rendered crop.
+        assets: holds the models and the free clips.
+
+    Raises:
+        ManifestError: the key names no rendered crop of the build, or the build tells no scenes or cannot be read.
+        SyntheticError: a model, clip or background is missing.
+    """
+    frame = FrameKey.parse(key)
+    crop, stored = _rows(out, frame)
+    plan = read_plan(out / RENDERS) or {}
+    try:
+        recipe = from_mapping(SceneRecipe, plan["recipe"]["render"], where=f"{RENDERS}/plan.json")
+        quality = from_mapping(CropRecipe, plan["recipe"]["crop"], where=f"{RENDERS}/plan.json").jpeg_quality
+        scene = Scene.from_json(stored["scene"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ManifestError(
+            f"the scene of {key} cannot be read: {error}",
+            where=out / RENDERS,
+            hint="use the version of crosspose that rendered it, or render it again",
+        ) from error
+    studio = Studio(assets, recipe)
+    renderer = studio.renderer()
+    view = renderer.render(scene, instant=frame.instant, view=int(frame.view.removeprefix("v")))
+    jpeg: bytes = stored_picture(view.rgb, quality)["jpeg"]
+    reasons: list[str] = []
+    if jpeg != crop["jpeg"]:
+        reasons += [
+            f"{what}: {old} then, {new} now"
+            for what, old, new in (
+                ("another device", stored["device"], renderer.device),
+                ("another model", stored["model"], renderer.figure.sha256),
+            )
+            if old != new
+        ]
+        reasons += _changed_inputs(plan.get("inputs", {}), studio.inputs())
+        reasons = reasons or [
+            "device, model and inputs are the same: the code, or a library it uses, renders otherwise"
+        ]
+        reasons.append(_distance(crop["jpeg"], jpeg))
+    return Again(rgb=view.rgb, jpeg=jpeg, reasons=tuple(reasons))
+
+
+def write_picture(path: Path, again: Again) -> None:
+    """Write a PNG of the pixels, or the JPEG that is stored.
+
+    Raises:
+        SyntheticError: the path ends otherwise, or cannot be written.
+    """
+    hint = "give a .png or .jpg in a folder that you may write"
+    if path.suffix not in (".png", ".jpg"):
+        raise SyntheticError(
+            f"{path.suffix!r} is no kind of picture that is written", where=path, hint=hint
+        )
+    data = again.jpeg
+    if path.suffix == ".png":
+        data = cv2.imencode(".png", again.rgb[..., ::-1])[1].tobytes()
+    try:
+        write_bytes(path, data)
+    except OSError as error:
+        raise SyntheticError(f"the picture cannot be written: {error.strerror}", where=path, hint=hint) from error
+
+
+def _rows(out: Path, frame: FrameKey) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The crop's JPEG and its scene's line."""
+    folder = out / RENDERS
+    if not folder.is_dir():
+        raise ManifestError(
+            "no rendered scenes are here", where=folder, hint="give the OUT folder of a build that renders"
+        )
+    path = folder / f"{frame.source}-{frame.sequence}.json"
+    unknown = ManifestError(
+        f"the build has no rendered crop {frame}", where=folder, hint=f"`python -m manifests show {out}` lists keys"
+    )
+    if not path.exists():
+        raise unknown
+    commit = read_commit(path)
+    crops, scenes = commit.file("crops"), commit.file("scenes")
+    if crops is None or scenes is None:
+        raise ManifestError(
+            "the unit has no table of scenes",
+            where=path,
+            hint="it is of an older version: render it again with this one",
+        )
+    found = tables.read("crops", folder / crops.name, columns=["key", "jpeg"])
+    rows = found.filter(pc.equal(found["key"], str(frame))).to_pylist()
+    lines = tables.read("scenes", folder / scenes.name).to_pylist()
+    if len(rows) != 1 or len(lines) != 1:
+        raise unknown
+    return rows[0], lines[0]
+
+
+def _changed_inputs(then: dict[str, str], now: dict[str, str]) -> list[str]:
+    return [
+        f"{name} has changed: {then.get(name, 'absent')[:16]} then, {now.get(name, 'absent')[:16]} now"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name)
+    ]
+
+
+def _distance(then: bytes, now: bytes) -> str:
+    apart = np.abs(simplejpeg.decode_jpeg(then).astype(int) - simplejpeg.decode_jpeg(now).astype(int))
+    return f"pixels differ by {apart.mean():.2f} of 255 on average, {apart.max()} at most"
