@@ -119,7 +119,7 @@ class Started:
     def __init__(self, *arguments: str) -> None:
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "tests.support.kills", "drive", *arguments]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environment)
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sys.stderr)
 
     def ended(self) -> bool:
         """Whether it is over by itself; it must have ended well."""
