@@ -215,10 +215,11 @@ class HandFigure:
             hand_X3 = hand_X3 + _GLOVE_M * vertex_normals(hand_X3, model.faces_F3)
         verts_X3 = np.concatenate([hand_X3, added_E3])
         normals_X3 = vertex_normals(verts_X3, dressed.verts_T3)
+        open_H = _openness(hand_X3, normals_X3[: len(hand_X3)], joints_J3, tips_53)
         return Posed(
             verts_X3=verts_X3,
             normals_X3=normals_X3,
-            open_X=_openness(verts_X3, normals_X3, joints_J3, tips_53),
+            open_X=np.concatenate([open_H, np.ones(len(added_E3))]),
             shown_N3=verts_X3[np.unique(dressed.verts_T3)],
             framed_M3=hand_X3,
             joints_J3=joints_J3,
@@ -295,8 +296,8 @@ def _bent(points_E3: Floats, along: Floats, turn: Floats) -> Floats:
     return np.asarray(place_E3 + np.einsum("eab,eb->ea", matrix_from_axis_angle(share_E[:, None] * full), across))
 
 
-def _openness(verts_X3: Floats, normals_X3: Floats, joints_J3: Floats, tips_53: Floats) -> Floats:
-    """The share of light (X,) that the hand leaves to each vertex, with balls along its bones in place of its flesh.
+def _openness(verts_H3: Floats, normals_H3: Floats, joints_J3: Floats, tips_53: Floats) -> Floats:
+    """The share of light (H,) that the hand leaves to each vertex, with balls along its bones in place of its flesh.
 
     Source: a ball of radius a at distance r takes cos (a / r)^2 of an even light, if it stands wholly above the horizon.
     """
@@ -311,12 +312,12 @@ def _openness(verts_X3: Floats, normals_X3: Floats, joints_J3: Floats, tips_53: 
             balls.append(joints_J3[0] + np.array([[0.25], [0.45], [0.65], [0.85]]) * (chain[0] - joints_J3[0]))
             radii += [0.011] * 4
     ball_B3, radius_B = np.concatenate(balls), np.array(radii)
-    square_XB = np.square(verts_X3).sum(axis=1)[:, None] - 2 * verts_X3 @ ball_B3.T + np.square(ball_B3).sum(axis=1)
-    square_XB = np.maximum(square_XB, np.square(radius_B))
-    up_XB = normals_X3 @ ball_B3.T - (normals_X3 * verts_X3).sum(axis=1)[:, None]
-    taken_XB = np.square(radius_B) * np.maximum(up_XB, 0.0) / square_XB**1.5
-    taken_XB[square_XB < np.square(1.15 * radius_B)] = 0.0  # the flesh that the vertex itself belongs to
-    return np.asarray(np.maximum(np.prod(1.0 - _SHADE * np.minimum(taken_XB, 0.9), axis=1), 0.3))
+    square_HB = np.square(verts_H3).sum(axis=1)[:, None] - 2 * verts_H3 @ ball_B3.T + np.square(ball_B3).sum(axis=1)
+    square_HB = np.maximum(square_HB, np.square(radius_B))
+    up_HB = normals_H3 @ ball_B3.T - (normals_H3 * verts_H3).sum(axis=1)[:, None]
+    taken_HB = np.square(radius_B) * np.maximum(up_HB, 0.0) / (square_HB * np.sqrt(square_HB))
+    taken_HB[square_HB < np.square(1.15 * radius_B)] = 0.0  # the flesh that the vertex itself belongs to
+    return np.asarray(np.maximum(np.prod(1.0 - _SHADE * np.minimum(taken_HB, 0.9), axis=1), 0.3))
 
 
 def _ease(t: float) -> float:

@@ -23,7 +23,7 @@ Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 Rect = tuple[float, float, float, float]
 
-TEXTURE_PX = 1024
+TEXTURE_PX = 768
 GARMENTS = ("background", "skin", "nail", "glove", "ring", "watch", "sleeve")
 SKIN, NAIL, GLOVE, RING, WATCH, SLEEVE = range(1, len(GARMENTS))
 
