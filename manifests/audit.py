@@ -14,11 +14,11 @@ from manifests.audit_copies import look_at_same_images
 from manifests.audit_files import Evidence, Progress, look_at_files
 from manifests.audit_images import look_at_images
 from manifests.audit_keys import Keys
-from manifests.audit_rows import look_at_rows
+from manifests.audit_rows import Rows, look_at_rows
 from manifests.audit_shards import look_at_shards
 from manifests.audit_totals import look_at_totals
 from manifests.findings import Finding, Severity, fold
-from manifests.stats import stats_of
+from manifests.stats import Tally, stats_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,11 @@ def audit(
     tell: Progress = progress or (lambda _what, _done, _total: None)
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         evidence, findings = look_at_files(root, pool, tell, tables_only=tables_only)
-        rows = look_at_rows(evidence, pool, tell)
+        try:
+            rows = look_at_rows(evidence, pool, tell)
+        except Exception as problem:
+            logger.exception("the audit of rows stopped")
+            rows = Rows([_stopped("rows", problem)], Tally())
         findings += rows.findings
         overlaps = {}
         if tables_only:
@@ -72,8 +76,9 @@ def audit(
         else:
             images, found = look_at_images(evidence, pool, tell)
             findings += found
-            findings += look_at_same_images(rows.keys["crops"], images.jpeg, rows.split)
-            findings += _guarded("shards", lambda: look_at_shards(evidence, images, tell))
+            if rows.keys:  # what the rows are held by
+                findings += _guarded("images", lambda: look_at_same_images(rows.keys["crops"], images.jpeg, rows.split))
+                findings += _guarded("shards", lambda: look_at_shards(evidence, images, rows.keys, tell))
             overlaps = {place: np.concatenate(shares) for place, shares in images.overlaps.items()}
         findings += _unchecked(evidence)
     stats = stats_of(evidence, rows.tally, overlaps)
@@ -88,9 +93,13 @@ def _guarded(what: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
         findings.extend(look())
     except Exception as problem:
         logger.exception("the audit of %s stopped", what)
-        message = f"the audit of {what} stopped on {type(problem).__name__}: {problem}"
-        findings.append(Finding(rule="unchecked", severity=Severity.ERROR, table="", where=f"{what}/", message=message))
+        findings.append(_stopped(what, problem))
     return findings
+
+
+def _stopped(what: str, problem: Exception) -> Finding:
+    message = f"the audit of {what} stopped on {type(problem).__name__}: {problem}"
+    return Finding(rule="unchecked", severity=Severity.ERROR, table="", where=f"{what}/", message=message)
 
 
 def _unchecked(evidence: Evidence) -> list[Finding]:

@@ -6,6 +6,7 @@ Legend: n rows, W 8-byte words of a name.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def rows_of(keys: pa.ChunkedArray | pa.Array, among: pa.ChunkedArray) -> Ints:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Keys:
     """The keys of a table over all of its files, as hashes, in the order of the files.
 
@@ -119,9 +120,13 @@ class Keys:
         """The first row of each hash, -1 where it is none's; (m,) to (m,)."""
         if not len(self.hashes):
             return np.full(len(hashes), -1)
-        order = np.argsort(self.hashes, kind="stable")
+        order = self._order
         place = np.minimum(np.searchsorted(self.hashes, hashes, sorter=order), len(order) - 1)
         return np.where(self.hashes[order[place]] == hashes, order[place], -1)
+
+    @cached_property
+    def _order(self) -> Ints:
+        return np.argsort(self.hashes, kind="stable")
 
     def repeated(self) -> Ints:
         """Rows whose hash another row has too, in order."""

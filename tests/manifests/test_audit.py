@@ -456,7 +456,9 @@ def test_pair_of_two_sequences(build):
         build, "pairs", "rig-rec1", "pairs", lambda own: own[0].update(reference=rows[0]["reference"])
     )  # a person of the val split seen in training
     found = {(f.rule, f.where) for f in audit(build).findings if f.table == "pairs"}
-    assert found == {("cross_pose", "sequence"), ("pair_columns", "sequence"), ("pair_split", "split")}
+    assert found == {
+        ("cross_pose", "sequence"), ("pair_columns", "sequence"), ("pair_columns", "subject"), ("pair_split", "split"),
+    }  # fmt: skip
 
 
 def test_pair_that_claims_another_split(build):
@@ -497,6 +499,8 @@ def test_unknown_time_is_no_finding(build):
 def test_group_or_subject_in_two_splits(build, column, shared):
     for stage in ("frames", "crops"):
         change_rows(build, stage, "rig-rec2", stage, lambda rows: [row | {column: shared} for row in rows])
+    if column == "subject":
+        change_rows(build, "pairs", "rig-rec2", "pairs", lambda rows: [row | {column: shared} for row in rows])
     only_finding(build, "leak", where=column, severity=Severity.ERROR, examples=(f"rig/{shared}",))
 
 
@@ -537,6 +541,9 @@ def test_same_names_in_two_sources_are_no_leak(build):
             build, "renders", "synthetic-s000000", table,
             lambda rows: [row | {"group": "rec2", "subject": "rig-rec2"} for row in rows],
         )  # fmt: skip
+    change_rows(
+        build, "pairs", "synthetic-s000000", "pairs", lambda rows: [row | {"subject": "rig-rec2"} for row in rows]
+    )
     assert audit(build).findings == ()
 
 

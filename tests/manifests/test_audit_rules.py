@@ -320,3 +320,18 @@ def test_rows_of_other_units_are_found_in_any_batch(build, monkeypatch):
     }
     assert {f.rule for f in at_once.findings} >= {"unique", "reference"}
     assert one_by_one.stats["histograms"] == at_once.stats["histograms"]
+
+
+@pytest.mark.parametrize("part", ["look_at_rows", "look_at_same_images", "look_at_shards"])
+def test_what_stops_a_part_of_the_audit_is_an_error_of_it(build, monkeypatch, part):
+    """Whatever a hostile build makes a rule do, the audit ends with a finding and does not pass."""
+
+    def stop(*_):
+        raise RuntimeError("no such thing was thought of")
+
+    monkeypatch.setattr(f"manifests.audit.{part}", stop)
+    told = [f for f in audit(build).findings if f.rule == "unchecked" and f.severity is Severity.ERROR]
+    assert [f.message.split(" stopped on ")[1] for f in told] == ["RuntimeError: no such thing was thought of"] * len(
+        told
+    )
+    assert told
