@@ -125,30 +125,11 @@ class Look:
         if not set(self.extras) <= set(EXTRAS):
             raise ValueError(f"extras must be of {EXTRAS}, got {self.extras!r}")
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Look":
-        """Rebuild from `dataclasses.asdict` and JSON.
-
-        Raises:
-            KeyError, TypeError: a field is missing or unknown.
-        """
-        return cls(**{key: _from_plain(key, value) for key, value in data.items()})
-
 
 _NAMED = {
     "hair": HAIR_STYLES, "beard": BEARDS, "top_style": TOPS, "neck": NECKS, "print": PRINTS, "bottom_style": BOTTOMS,
     "skirt": SKIRTS, "shoe_style": SHOES,
 }  # fmt: skip
-
-
-def _from_plain(key: str, value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_from_plain("", item) for item in value)
-    if key in ("top", "bottom"):
-        return Garment(**{k: _from_plain(k, v) for k, v in value.items()})
-    if key in ("pattern", "inner"):
-        return Pattern(**{k: _from_plain(k, v) for k, v in value.items()})
-    return value
 
 
 # How often each cloth is seen, in the order of CLOTH_KINDS, for tops, dresses and lower garments.

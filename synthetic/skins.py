@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.seeds import rng_for
-from synthetic.canvas import TEXEL_M, Points
+from synthetic.canvas import LOCKS_GROUP, TEXEL_M, Points
 from synthetic.looks import Look
 from synthetic.patterns import Floats32, Reals, lookup, noise, streaks
 
@@ -241,7 +241,7 @@ def paint_hair(points: Points, look: Look) -> Floats32:
     x, y, z = points.x, points.y - np.float32(points.marks.eye[1]), points.z - np.float32(0.03)
     shift = np.float32(look.seed % 1013 / 1013.0)
     fall = np.hypot(x, z)
-    locks = points.group == 4
+    locks = points.group == LOCKS_GROUP
     if look.hair in ("curly", "afro"):
         strand = lookup(_CURLS, (x + 0.5 * z) / np.float32(0.22) + shift, (y + 0.5 * z) / np.float32(0.22))
         shade = np.float32(0.35) + np.float32(1.2) * strand

@@ -18,7 +18,9 @@ from manifests.errors import SyntheticError
 from manifests.seeds import rng_for
 from synthetic.body import BodyModel
 from synthetic.canvas import (
+    LEFT_EYE,
     LOCKS_GROUP,
+    RIGHT_EYE,
     SKIN_GROUP,
     SKIRT_GROUP,
     TEXTURE_PX,
@@ -72,7 +74,9 @@ Ints = npt.NDArray[np.int64]
 PARTS = ("background", "skin", "hair", "top", "bottom", "shoes", "eyes", "accessory")
 SKIN, HAIR, TOP, BOTTOM, SHOES, EYES, ACCESSORY = range(1, len(PARTS))
 _SMOOTHING_STEPS = 8
+_GROUP_NAMES = (("left", LEFT_EYE), ("right", RIGHT_EYE), ("skirt", SKIRT_GROUP), ("locks", LOCKS_GROUP))
 _RIGID_JOINTS = (15, 7, 8, 10, 11)  # head, feet, toes
+_LEAST_M = 0.003  # cloth lies nowhere closer to the skin, thighs apart
 _THICK_M = {"sweater": 0.004, "hoodie": 0.007, "jacket": 0.009, "blazer": 0.006}
 _HAIR_M = {
     "bald": 0.002, "shaved": 0.002, "short": 0.013, "parted": 0.019, "curly": 0.026, "afro": 0.055, "bun": 0.009, "tail": 0.009,
@@ -233,7 +237,7 @@ class Wardrobe:
             "upper": skin & (points.y > marks.waist_y - 0.26) & (points.y < marks.neck_y + 0.08) & (points.side < marks.wrist_x + 0.02),
             "lower": skin & (points.y < marks.waist_y + 0.1),
             "feet": skin & (points.y < marks.knee_y),
-            **{name: points.group == group for name, group in (("left", 1), ("right", 2), ("skirt", 3), ("locks", 4))},
+            **{name: points.group == group for name, group in _GROUP_NAMES},
         }  # fmt: skip
         self._regions = {
             name: (where, points.take(where)) for name, where in ((n, np.flatnonzero(w)) for n, w in regions.items())
@@ -359,7 +363,7 @@ class Wardrobe:
         loose = look.top.loose_m * np.where(points.on_arm, 0.25 + 0.5 * sleeve, 0.4 + 0.6 * drop)
         if look.tucked or look.skirt == "dress":
             loose = loose * np.where(points.on_arm, 1.0, np.clip((y - marks.waist_y) / 0.25, 0.1, 1.0))
-        top_push = 0.006 + thick + loose + 0.016 * folds
+        top_push = np.maximum(0.006 + thick + loose + 0.016 * folds, _LEAST_M)
         if look.top_style in COLLARED or look.top_style in ("jacket", "hoodie"):
             top_push = top_push + 0.009 * ramp(0.045 - neckline, 0.02)
         if look.top_style == "hoodie":
@@ -369,9 +373,8 @@ class Wardrobe:
         top_push = top_push * (1.0 - opening) + opening * (0.004 + 0.25 * look.top.loose_m)
         leg = np.clip((marks.hip_y - y) / (marks.hip_y - marks.ankle_y), 0.0, 1.0)
         inner = np.clip(side / 0.06, 0.0, 1.0)  # thighs must not push through each other
-        bottom_push = (0.005 + look.bottom.loose_m * (0.15 + 0.85 * leg) + 0.014 * folds * (0.4 + leg)) * (
-            0.4 + 0.6 * inner
-        )
+        bottom_push = 0.005 + look.bottom.loose_m * (0.15 + 0.85 * leg) + 0.014 * folds * (0.4 + leg)
+        bottom_push = np.maximum(bottom_push, _LEAST_M) * (0.4 + 0.6 * inner)
         if look.tucked:
             bottom_push = bottom_push + 0.004 * (y > marks.waist_y - 0.03)
         strands = lookup(noise(rng, (12, 25, 51)), x / np.float32(0.3), (y + z) / np.float32(0.3)) - np.float32(0.5)
