@@ -38,6 +38,7 @@ class Dressed:
         num_closed: how many are of closed surfaces, whose backs nobody sees.
         num_own: how many are of the person.
         verts_T3: (T, 3) their vertices.
+        shown_N: (N,) the vertices that are shown.
         corners_K2: (K, 2) different pairs of (vertex, texture coordinate), which is what a GPU calls a vertex.
         triangles_T3: (T, 3) the same triangles, as indices into `corners_K2`.
     """
@@ -47,6 +48,7 @@ class Dressed:
     num_closed: int
     num_own: int
     verts_T3: Ints
+    shown_N: Ints
     corners_K2: Ints
     triangles_T3: Ints
 
@@ -86,7 +88,6 @@ class Figure(Protocol):
 
     Attributes:
         faces_F3: (F, 3) vertex indices.
-        face_uvs_F3: (F, 3) indices into `uvs_U2`.
         uvs_U2: (U, 2) texture coordinates, origin at the lower left.
         part_F: (F,) 1 + the joint that moves each face most.
         template_X3: (X, 3) the model at rest, metres: canonical places on its surface.
@@ -98,7 +99,6 @@ class Figure(Protocol):
     """
 
     faces_F3: Ints
-    face_uvs_F3: Ints
     uvs_U2: npt.NDArray[np.float32]
     part_F: npt.NDArray[np.uint8]
     template_X3: Floats
@@ -140,8 +140,7 @@ class BodyFigure:
         self.garments: tuple[str, ...] = PARTS if textures is None else textures.parts
         self.sha256 = body.sha256
         self.faces_F3 = body.faces_F3
-        with_uvs = body if textures is None else textures
-        self.face_uvs_F3, self.uvs_U2 = with_uvs.face_uvs_F3, with_uvs.uvs_U2
+        self.uvs_U2 = body.uvs_U2 if textures is None else textures.uvs_U2
         self.part_F = part_of_faces(body.weights_XJ, body.faces_F3)
         self.template_X3, self.group_F = body.template_X3, body.face_group_F
         self._landmarks = [body.extra_vertices[name] for name in EXTRA_JOINTS[:5]]
@@ -157,6 +156,7 @@ class BodyFigure:
             num_closed=int((~is_open).sum()),
             num_own=len(order),
             verts_T3=outfit.faces_F3[order],
+            shown_N=np.unique(outfit.faces_F3),
             corners_K2=outfit.corners_K2,
             triangles_T3=outfit.triangles_F3[order],
         )
@@ -179,7 +179,7 @@ class BodyFigure:
         shift = ground_shift(clip, index, body, verts_TX3[0], joints_TJ3[0])
         naked_X3, joints_J3 = verts_TX3[0] + shift, joints_TJ3[0] + shift
         verts_X3, normals_X3 = self._wardrobe.clothe(naked_X3, self._outfit[1])
-        shown_N3 = verts_X3[np.unique(dressed.verts_T3)]
+        shown_N3 = verts_X3[dressed.shown_N]
         whole = scene.framing == "full"
         return Posed(
             verts_X3=verts_X3,

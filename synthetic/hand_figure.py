@@ -166,6 +166,7 @@ class HandFigure:
             num_closed=num_own,
             num_own=num_own,
             verts_T3=verts_T3,
+            shown_N=np.unique(verts_T3),
             corners_K2=corners,
             triangles_T3=inverse.reshape(-1, 3),
         )
@@ -220,7 +221,7 @@ class HandFigure:
             verts_X3=verts_X3,
             normals_X3=normals_X3,
             open_X=np.concatenate([open_H, np.ones(len(added_E3))]),
-            shown_N3=verts_X3[np.unique(dressed.verts_T3)],
+            shown_N3=verts_X3[dressed.shown_N],
             framed_M3=hand_X3,
             joints_J3=joints_J3,
             keypoints={"hand21": _keypoints(joints_J3, tips_53)},

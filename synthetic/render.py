@@ -162,7 +162,7 @@ class Renderer:
         depth_m[at] = carried_P4[:, 3]
         normals_P3 = carried_P4[:, :3] / np.maximum(np.linalg.norm(carried_P4[:, :3], axis=1, keepdims=True), 1e-9)
         faces_P = dressed.faces_T[seen.triangles]
-        uv_P2 = seen.carry(self.figure.uvs_U2, self.figure.face_uvs_F3[dressed.faces_T])
+        uv_P2 = seen.carry(self.figure.uvs_U2[dressed.corners_K2[:, 1]], dressed.triangles_T3)
         joints_xy_px, joint_depth_m = joints_in_image(posed.joints_J3, intrinsics, pose)
         return View(
             rgb=rgb,
