@@ -179,6 +179,8 @@ class SceneRecipe:
                     ("framing", self.framing, "full"),
                     ("num_occluders", self.num_occluders, 0),
                     ("textures", self.textures, None),
+                    ("body", self.body, None),
+                    ("motion", self.motion, None),
                 )
                 if value != plain
             ]

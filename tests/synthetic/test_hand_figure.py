@@ -131,6 +131,12 @@ def test_movements_that_are_none_are_refused(grasps: int, duration_s: float) -> 
         dataclasses.replace(hand_of(RIGHT), grasps=grasps, duration_s=duration_s)
 
 
+@pytest.mark.parametrize("field", ["body", "motion"])
+def test_what_only_bodies_have_is_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=f"domain hand renders hands alone: leave {field} here out"):
+        dataclasses.replace(RECIPE, **{field: "here"})
+
+
 def test_looks_are_varied() -> None:
     recipe = dataclasses.replace(RECIPE, num_identities=120, scenes_per_identity=1)
     looks = [hand_of(sample_scene(recipe, 1, index)).look for index in range(120)]
