@@ -7,10 +7,10 @@ Shape letters: H W image, K keypoints, P pixels of the silhouette.
 """
 
 import base64
-import colorsys
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from manifests import table as tables
 from manifests.errors import RecipeError, SyntheticError
 from manifests.files import write_bytes
 from manifests.report_page import STYLE, Markup, text
@@ -195,7 +196,8 @@ def write_gallery(
 
 
 def _render(recipe: BuildRecipe, studio: Studio, index: int) -> _Shown:
-    rows = render_scene(recipe, index, studio, lambda _done, _total: None, source=SYNTHETIC)
+    made = render_scene(recipe, index, studio, lambda _done, _total: None, source=SYNTHETIC)
+    rows = {name: tables.from_rows(name, its).to_pylist() for name, its in made.items()}
     scene = Scene.from_json(rows["scenes"][0]["scene"])
     wanted = [(0, view) for view in range(min(MOST_VIEWS, len(scene.cameras)))]
     wanted += [(1, 0)] if len(scene.phases) > 1 else []
@@ -255,7 +257,7 @@ def _layers(shown: _Shown, view: int, studio: Studio) -> str:
     row = shown.rows["labels"][shown.at(0, view)]
     crop, image, maps = shown.rows["crops"][shown.at(0, view)], shown.views[0, view], decode_maps(row)
     person = maps["parts"] > 0
-    depth, depths = _depth_picture(maps["depth"], person)
+    depth, depths = _depth_picture(maps["depth"], person, "hand" if shown.scene.hand else "person")
     background = ~person
     normals = np.rint(maps["normals"] * 127.0 + 128.0)
     normals[background] = 0
@@ -381,39 +383,44 @@ def _per_cent(share: float) -> str:
     return "none" if np.isnan(share) else f"{100 * share:.0f} %"
 
 
-def _colours() -> Bytes:
-    """(256, 3) colours of numbers: 0 is black, neighbours differ in hue and lightness."""
-    golden = 0.381966
-    shades = [colorsys.hls_to_rgb(golden * k % 1.0, (0.45, 0.62, 0.76)[k % 3], 0.75) for k in range(1, 256)]
-    return np.rint(np.array([(0.0, 0.0, 0.0), *shades]) * 255.0).astype(np.uint8)
-
-
-_PALETTE = _colours()
+@lru_cache(maxsize=1)
+def _palette() -> Bytes:
+    """(256, 3) colours of numbers: black for 0, then each as far from all before as can be, to the eye."""
+    steps = np.linspace(0, 255, 10).astype(np.uint8)
+    tried = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 1, 3)
+    tried = tried[cv2.cvtColor(tried, cv2.COLOR_RGB2LAB)[:, 0, 0] > 90]  # dark ones look alike
+    places = cv2.cvtColor(tried, cv2.COLOR_RGB2LAB)[:, 0].astype(np.float64)
+    chosen = [int(np.square(places - 128.0).sum(axis=1).argmax())]
+    apart = np.full(len(places), np.inf)
+    for _ in range(254):
+        np.minimum(apart, np.square(places - places[chosen[-1]]).sum(axis=1), out=apart)
+        chosen.append(int(apart.argmax()))
+    return np.concatenate([np.zeros((1, 3), np.uint8), tried[chosen, 0]])
 
 
 def _coloured(numbers: Bytes) -> Bytes:
-    return np.asarray(_PALETTE[numbers])
+    return np.asarray(_palette()[numbers])
 
 
 def _legend(names: Sequence[str]) -> Markup:
     items = "".join(
-        f"<span><i style='background: rgb{tuple(_PALETTE[number].tolist())}'></i>{text(name.replace('_', ' '))}</span>"
+        f"<span><i style='background: rgb{tuple(_palette()[number].tolist())}'></i>{text(name.replace('_', ' '))}</span>"
         for number, name in enumerate(names, start=1)
     )
     return Markup(f"<div class=legend>{items}</div>")
 
 
-def _depth_picture(depth_m: npt.NDArray[np.float32], person: npt.NDArray[np.bool_]) -> tuple[Bytes, str]:
-    """The person's depth in colours, near bright; what is around in grey."""
+def _depth_picture(depth_m: npt.NDArray[np.float32], person: npt.NDArray[np.bool_], who: str) -> tuple[Bytes, str]:
+    """The depth of who is shown in colours, near bright; what is around in grey."""
     around = (depth_m > 0) & ~person
     picture = np.zeros((*depth_m.shape, 3), np.uint8)
     told: list[str] = []
-    for which, name, most in ((around, "around", 120.0), (person, "person", 255.0)):
+    for which, name, most in ((around, "around", 120.0), (person, who, 255.0)):
         if which.any():
             low, high = float(depth_m[which].min()), float(depth_m[which].max())
             bright = np.rint(most * (1.0 - (depth_m[which] - low) / max(high - low, 1e-3))).astype(np.uint8)
             grey = bright[:, None]
-            picture[which] = cv2.applyColorMap(grey, cv2.COLORMAP_VIRIDIS)[:, 0, ::-1] if name == "person" else grey
+            picture[which] = cv2.applyColorMap(grey, cv2.COLORMAP_VIRIDIS)[:, 0, ::-1] if name == who else grey
             told.insert(0, f"{name} {low:.2f} to {high:.2f} m")
     return picture, ", ".join(told)
 
