@@ -32,6 +32,7 @@ from synthetic.surface import cells_of_faces, cells_seen
 TRACKS = {Domain.BODY: "p0", Domain.HAND: "hand"}
 _KEYPOINTS = {Domain.BODY: "smpl24", Domain.HAND: "hand21"}
 _OWN_WORK = {Domain.BODY: "CC0 1.0 (bodies, clothes)", Domain.HAND: "CC0 1.0 (hands, sleeves)"}
+_SMPL = "terms of SMPL and SURREAL, non-commercial (bodies, textures)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +174,8 @@ def render_scene(
     Returns:
         rows of the tables frames, crops and labels, in the same order, and of the table scenes.
     """
-    renderer, licence = studio.renderer(), _OWN_WORK[studio.domain]
-    scene = studio.scene(recipe.seed, index)
-    if studio.domain is Domain.BODY:
-        licence += f", {studio.library()[scene.clip].licence} (motions)"
+    renderer, scene = studio.renderer(), studio.scene(recipe.seed, index)
+    licence = _licence(studio, scene)
     held_out = recipe.split
     split = split_of(scene.identity, seed=recipe.seed, val_groups=held_out.val_groups, val_share=held_out.val_share)
     rows: dict[str, list[dict[str, Any]]] = {"frames": [], "crops": [], "labels": []}
@@ -201,6 +200,16 @@ def render_scene(
         "garments": list(figure.garments),
     }
     return rows | {"scenes": [written | {"device": renderer.device}]}
+
+
+def _licence(studio: Studio, scene: Scene) -> str:
+    """The terms of all that an image is made from."""
+    terms = [_OWN_WORK[studio.domain] if studio.recipe.textures is None else _SMPL]
+    if studio.domain is Domain.BODY:
+        terms.append(f"{studio.library()[scene.clip].licence} (motions)")
+    if scene.backdrop is not None:
+        terms.append("your own terms (backgrounds)")
+    return ", ".join(terms)
 
 
 def _shared_columns(scene: Scene, domain: Domain, split: Split, instant: int, view: int, source: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from synthetic.labels import LIMB_M
 from synthetic.motion import Clip, ground_shift
 from synthetic.scans import TextureWardrobe
 from synthetic.scene import Scene
-from synthetic.wardrobe import PARTS, Outfit, Wardrobe
+from synthetic.wardrobe import Outfit, Wardrobe
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -137,10 +137,10 @@ class BodyFigure:
         self._clips = clips  # not copied: a library reads a clip when it is asked for
         self._wardrobe = Wardrobe(body) if textures is None else textures
         self._outfit: tuple[Dressed, Outfit] | None = None
-        self.garments: tuple[str, ...] = PARTS if textures is None else textures.parts
+        self.garments: tuple[str, ...] = self._wardrobe.parts
         self.sha256 = body.sha256
         self.faces_F3 = body.faces_F3
-        self.uvs_U2 = body.uvs_U2 if textures is None else textures.uvs_U2
+        self.uvs_U2 = self._wardrobe.uvs_U2
         self.part_F = part_of_faces(body.weights_XJ, body.faces_F3)
         self.template_X3, self.group_F = body.template_X3, body.face_group_F
         self._landmarks = [body.extra_vertices[name] for name in EXTRA_JOINTS[:5]]

@@ -17,10 +17,13 @@ from pipeline.recipes import BuildRecipe, PairRecipe, ShardRecipe
 from pipeline.render import Studio
 from pipeline.stage import run_stage
 from pipeline.stages import stages
+from synthetic.convert import convert_model
 from synthetic.motion import load_clip
 from synthetic.scene import SceneRecipe
 from tests.support.mocap_files import moves, puppet, write_amass, write_bvh
 from tests.support.samples import asset
+from tests.support.smpl_files import model, write_pickle
+from tests.support.smpl_textures import write_texture, write_uv_obj
 from tests.support.toy_stage import SilentWatcher
 
 FREE = "CC0 1.0 (bodies, clothes), zlib (motions)"
@@ -138,3 +141,36 @@ def test_own_motion_renders_as_the_same_motion_of_ours(assets: Path, motion: Pat
         run(dataclasses.replace(build, render=render), assets, out, "render")
         points.append(np.array(column("renders", "crops", "keypoints_px", out)).reshape(-1, 24, 3)[..., :2])
     assert np.abs(points[0] - points[1])[:, :22].max() < 1.0
+
+
+def test_an_smpl_of_ones_own_wears_scans(assets: Path, tmp_path: Path) -> None:
+    """Of an invented model in SMPL's layout: what it wears is its texture, and its terms are told."""
+    parts = model("smpl")
+    pickled = write_pickle(tmp_path / "basicModel_f_lbs_10_207_0_v1.0.0.pkl", parts)
+    convert_model(pickled, tmp_path / "smpl.npz")
+    write_uv_obj(tmp_path / "smpl_uv.obj", parts["v_template"], parts["f"].astype(np.int64))
+    (tmp_path / "textures").mkdir()
+    write_texture(tmp_path / "textures" / "nongrey_female_0001.jpg", (200, 30, 30))
+    render = SceneRecipe(
+        num_identities=1,
+        scenes_per_identity=1,
+        instants_per_scene=1,
+        num_views=2,
+        clips=("walk",),
+        body=str(tmp_path / "smpl.npz"),
+        textures=str(tmp_path / "textures"),
+        uv=str(tmp_path / "smpl_uv.obj"),
+    )
+    out = tmp_path / "out"
+    build = BuildRecipe(name="scans", render=render)
+    run(build, assets, out, "render")
+    assert set(column("renders", "crops", "licence", out)) == {
+        "terms of SMPL and SURREAL, non-commercial (bodies, textures), zlib (motions)"
+    }
+    assert column("renders", "scenes", "garments", out) == [["background", "person"]]
+    view = Studio(assets, render).renderer().render(Studio(assets, render).scene(0, 0), instant=0, view=0)
+    red, green, blue = view.rgb[view.alpha == 255].mean(axis=0)
+    assert red > 2 * max(green, blue), "the texture is red"
+    write_texture(tmp_path / "textures" / "nongrey_female_0002.jpg", (30, 30, 200))
+    with pytest.raises(StageError, match=r"textures/nongrey_female_0002\.jpg"):
+        run(build, assets, out, "render")
