@@ -17,12 +17,12 @@ STATION   = $(PYTHON) -m pipeline $@ --recipe $(RECIPE) $(foreach root,$(ROOT),-
             $(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(GPUS),--gpus $(GPUS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch demo sources doctor build ingest render crop pairs shards train-parser audit pretrain reconstruct check test test-all bench bench-parser clean
+.PHONY: help install fetch demo sources doctor build ingest render gallery crop pairs shards train-parser audit pretrain reconstruct check test test-all bench bench-parser clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  RECIPE=demo|cameras|videos|synthetic|humbi|...|body|hand|my.yaml  ROOT=folder or source=folder ...  OUT=$(OUT)"
+	@echo "  RECIPE=demo|cameras|videos|synthetic|synthetic_hand|humbi|...|body|hand|my.yaml  ROOT=folder or source=folder ...  OUT=$(OUT)"
 	@echo "  EXECUTOR=ray|local  RAY_ADDRESS=host:port  WORKERS=n  GPUS=0.25  MODEL=demo|body|hand|...  ASSETS=$(ASSETS)"
 
 install: .venv/installed ## make .venv from the lock file, and install system libraries that are missing
@@ -59,8 +59,14 @@ build: install ## ingest, render, crop, pairs, shards in one go
 ingest: install ## list the frames of every recording under ROOT
 	@$(STATION)
 
-render: install ## render the recipe's synthetic people
-	@$(STATION)
+render: RECIPE = synthetic
+render: fetch ## render synthetic people (RECIPE=synthetic_hand: hands) with exact labels; N=10000 images
+	@$(STATION) $(if $(N),--images $(N))
+
+gallery: RECIPE = synthetic
+gallery: OUT = out/gallery
+gallery: fetch ## one page of rendered scenes and all their labels, OUT/gallery.html; SCENES=8
+	@$(PYTHON) -m pipeline gallery --recipe $(RECIPE) --out $(OUT) --assets $(ASSETS) $(if $(SCENES),--scenes $(SCENES))
 
 crop: install ## find and follow people, cut them out, draw silhouettes
 	@$(STATION)
