@@ -215,15 +215,14 @@ def _gallery(arguments: argparse.Namespace, recipe: BuildRecipe, console: Consol
 
 
 def _rerender(arguments: argparse.Namespace, console: Console) -> int:
-    from pipeline.rerender import rerender, write_picture
+    from pipeline.rerender import rerender
 
-    again = rerender(arguments.build, arguments.key, arguments.assets.resolve())
-    write_picture(arguments.out, again)
-    same = "are not the stored ones:" if again.reasons else "are the stored ones"
+    reasons = rerender(arguments.build, arguments.key, arguments.assets.resolve(), arguments.out)
+    same = "are not the stored ones:" if reasons else "are the stored ones"
     console.print(f"wrote {arguments.out}; the JPEG's bytes {same}", markup=False, soft_wrap=True)
-    for reason in again.reasons:
+    for reason in reasons:
         console.print(f"  {reason}", markup=False, soft_wrap=True)
-    return 1 if again.reasons else 0
+    return 1 if reasons else 0
 
 
 def with_images(recipe: BuildRecipe, images: int) -> BuildRecipe:
@@ -232,15 +231,12 @@ def with_images(recipe: BuildRecipe, images: int) -> BuildRecipe:
     Raises:
         RecipeError: it renders nothing, or no image is wanted.
     """
-    render = recipe.render
-    if render is None or images < 1:
-        raise RecipeError(
-            f"recipe {recipe.name} renders nothing" if render is None else f"{images} images cannot be rendered",
-            where=f"--images {images}",
-            hint="leave N out, or take a recipe with a section `render`, such as synthetic"
-            if render is None
-            else "ask for at least 1",
-        )
+    render, where = recipe.render, f"--images {images}"
+    if render is None:
+        hint = "leave N out, or take a recipe with a section `render`, such as synthetic"
+        raise RecipeError(f"recipe {recipe.name} renders nothing", where=where, hint=hint)
+    if images < 1:
+        raise RecipeError(f"{images} images cannot be rendered", where=where, hint="ask for at least 1")
     of_one = render.scenes_per_identity * render.instants_per_scene * render.num_views
     return replace(recipe, render=replace(render, num_identities=-(-images // of_one)))
 

@@ -82,7 +82,7 @@ pre { margin: 6px 0; padding: 8px 10px; background: var(--code); border-radius: 
 .layers figure, .pairs figure { padding: 6px 8px; } .layers img { display: block; width: 100%; border: 0; border-radius: 4px; }
 .pairs figure > div { display: grid; grid-template-columns: 2fr 1fr; gap: 6px; } .pairs img { width: 100%; border: 0; border-radius: 4px; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 12px; margin: 8px 0; font-size: 13px; } .legend i { display: inline-block;
-  width: 11px; height: 11px; border-radius: 3px; margin-right: 5px; }
+  width: 12px; height: 12px; border: 1px solid var(--line); border-radius: 3px; margin-right: 5px; }
 .tabs > input { position: absolute; opacity: 0; } .tabs > label { display: inline-block; padding: 4px 12px; margin: 0 4px 10px 0;
   border: 1px solid var(--line); border-radius: 8px; cursor: pointer; }
 .tabs > input:checked + label { background: var(--bar); color: var(--paper); border-color: var(--bar); }
@@ -155,6 +155,10 @@ def write_gallery(
     """
     render = recipe.render
     assert render is not None, "scenes were chosen of it"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # before anything is rendered
+    except OSError as error:
+        raise _unwritten(path, error) from error
     whole = Studio(assets, replace(render, labels=LABELS))
     sections, images = [], []
     for done, index in enumerate(scenes):
@@ -190,9 +194,13 @@ def write_gallery(
     try:
         write_bytes(path, page.encode())
     except OSError as error:
-        raise SyntheticError(
-            f"the page cannot be written: {error.strerror}", where=path, hint="give an --out that you may write"
-        ) from error
+        raise _unwritten(path, error) from error
+
+
+def _unwritten(path: Path, error: OSError) -> SyntheticError:
+    return SyntheticError(
+        f"the page cannot be written: {error.strerror}", where=path, hint="give an --out that you may write"
+    )
 
 
 def _render(recipe: BuildRecipe, studio: Studio, index: int) -> _Shown:

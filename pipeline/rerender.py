@@ -1,12 +1,10 @@
 """Renders one crop of a build anew, from its line in the table of scenes, and holds it against the bytes that are stored."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pyarrow.compute as pc
 import simplejpeg
 
@@ -25,33 +23,24 @@ from synthetic.scene import Scene, SceneRecipe
 RENDERS = "renders"  # the stage's folder
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Again:
-    """A crop that was rendered anew.
-
-    Attributes:
-        rgb: (S, S, 3) uint8.
-        jpeg: as the build would store it.
-        reasons: what may have changed it; empty where the stored bytes are the same.
-    """
-
-    rgb: npt.NDArray[np.uint8]
-    jpeg: bytes
-    reasons: tuple[str, ...]
-
-
-def rerender(out: Path, key: str, assets: Path) -> Again:
-    """Render a crop from its scene, as the recipe says that the build was started with.
+def rerender(out: Path, key: str, assets: Path, picture: Path) -> tuple[str, ...]:
+    """Render a crop from its scene, with the recipe that the build was started with, and write it.
 
     Args:
         out: the build.
         key: of a rendered crop.
         assets: holds the models and the free clips.
+        picture: to write: .png, or .jpg as a build stores it.
+
+    Returns:
+        What may have changed its JPEG; nothing where the bytes are those that the build stores.
 
     Raises:
         ManifestError: the key names no rendered crop of the build, or the build tells no scenes or cannot be read.
-        SyntheticError: a model, clip or background is missing.
+        SyntheticError: a model, clip or background is missing, or the picture's name ends otherwise or cannot be written.
     """
+    if picture.suffix not in (".png", ".jpg"):
+        raise SyntheticError(f"pictures end in .png or .jpg, not {picture.suffix!r}", where=picture, hint="name it so")
     frame = FrameKey.parse(key)
     crop, stored = _rows(out, frame)
     plan = read_plan(out / RENDERS) or {}
@@ -69,6 +58,13 @@ def rerender(out: Path, key: str, assets: Path) -> Again:
     renderer = studio.renderer()
     view = renderer.render(scene, instant=frame.instant, view=int(frame.view.removeprefix("v")))
     jpeg: bytes = stored_picture(view.rgb, quality)["jpeg"]
+    data = jpeg if picture.suffix == ".jpg" else cv2.imencode(".png", view.rgb[..., ::-1])[1].tobytes()
+    try:
+        write_bytes(picture, data)
+    except OSError as error:
+        raise SyntheticError(
+            f"the picture cannot be written: {error.strerror}", where=picture, hint="give a folder that you may write"
+        ) from error
     reasons: list[str] = []
     if jpeg != crop["jpeg"]:
         reasons += [
@@ -84,27 +80,7 @@ def rerender(out: Path, key: str, assets: Path) -> Again:
             "device, model and inputs are the same: the code, or a library it uses, renders otherwise"
         ]
         reasons.append(_distance(crop["jpeg"], jpeg))
-    return Again(rgb=view.rgb, jpeg=jpeg, reasons=tuple(reasons))
-
-
-def write_picture(path: Path, again: Again) -> None:
-    """Write a PNG of the pixels, or the JPEG that is stored.
-
-    Raises:
-        SyntheticError: the path ends otherwise, or cannot be written.
-    """
-    hint = "give a .png or .jpg in a folder that you may write"
-    if path.suffix not in (".png", ".jpg"):
-        raise SyntheticError(
-            f"{path.suffix!r} is no kind of picture that is written", where=path, hint=hint
-        )
-    data = again.jpeg
-    if path.suffix == ".png":
-        data = cv2.imencode(".png", again.rgb[..., ::-1])[1].tobytes()
-    try:
-        write_bytes(path, data)
-    except OSError as error:
-        raise SyntheticError(f"the picture cannot be written: {error.strerror}", where=path, hint=hint) from error
+    return tuple(reasons)
 
 
 def _rows(out: Path, frame: FrameKey) -> tuple[dict[str, Any], dict[str, Any]]:
