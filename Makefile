@@ -82,8 +82,8 @@ train-parser: fetch ## train a small human parser on rendered people and measure
 	@$(PYTHON) -m pipeline train-parser --out $(OUT) --assets $(ASSETS) $(if $(RENDERS),--renders $(RENDERS)) \
 	  $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED)) $(if $(REAL),--real $(REAL))
 
-audit: install ## prove the build and write OUT/audit/report.html
-	@$(PYTHON) -m manifests audit $(OUT)
+audit: install ## prove the build and write OUT/audit/report.html; TABLES=1 without images and tars
+	@$(PYTHON) -m manifests audit $(OUT) $(if $(TABLES),--tables)
 
 pretrain: install ## train MODEL on OUT/shards; goes on from its last checkpoint
 	@$(PYTHON) -m training pretrain --recipe $(MODEL) --shards $(OUT)/shards --out $(OUT)/pretrain/$(MODEL) \
