@@ -40,7 +40,7 @@ HAND21 = (
     ),
 )
 _SKIN = 0  # the layer of the model's own faces that are shown
-_BEND_M = 0.07  # the wrist bends over this length
+_WRIST_M, _ELBOW_M = (0.0, 0.07), (0.17, 0.31)  # from where to where behind the rim they bend
 _GLOVE_M = 0.0014
 _SHADE = 0.7  # of the light that is taken; the rest comes back from skin
 
@@ -202,7 +202,10 @@ class HandFigure:
         hand_X3, joints_J3 = hand_X3 + shift, joints_J3 + shift
         turns_J33 = _world_turns(pose_J3)
         flip = np.diag(mirror)
-        bent_E3 = _bent(rest.verts_E3, rest.along, flip @ bend @ flip)
+        hinge = np.cross(hand.arm, (0.0, 1.0, 0.0))
+        elbow = matrix_from_axis_angle(hand.elbow_rad * hinge / np.linalg.norm(hinge))
+        to_world = turns_J33[0] @ flip
+        bent_E3 = _bent(rest.verts_E3, rest.along, flip @ bend @ flip, to_world.T @ elbow @ to_world)
         for joint in np.unique(rest.bone_E[rest.bone_E >= 0]):
             on = rest.bone_E == joint
             # From rest to the pose and back by the wrist's turn, which all additions take.
@@ -210,7 +213,7 @@ class HandFigure:
             place = flip @ turns_J33[0].T @ (joints_J3[joint] - joints_J3[0])
             bent_E3[on] = (rest.verts_E3[on] - rest.bones_J3[joint]) @ turn.T + place + rest.bones_J3[0]
         middle = hand_X3[self._rim].mean(axis=0)
-        added_E3 = bent_E3 @ (turns_J33[0] @ flip).T + middle
+        added_E3 = bent_E3 @ to_world.T + middle
         tips_53 = hand_X3[model.tip_vertices]
         if hand.look.glove is not None:
             hand_X3 = hand_X3 + _GLOVE_M * vertex_normals(hand_X3, model.faces_F3)
@@ -282,19 +285,28 @@ def _hand_of(scene: Scene) -> Hand:
 # ------------------------------------------------------------------------------------------------------------- geometry
 
 
-def _bent(points_E3: Floats, along: Floats, turn: Floats) -> Floats:
-    """Bend an arm: points behind the rim follow a line that turns away from `along` over a few centimetres."""
-    full = axis_angle_from_matrix(turn)
-    steps_m = np.linspace(0.0, 0.4, 101)
-    shares = np.array([_ease(min(step / _BEND_M, 1.0)) for step in steps_m])
-    gaze_S3 = matrix_from_axis_angle(shares[:, None] * full) @ along
+def _bent(points_E3: Floats, along: Floats, wrist: Floats, elbow: Floats) -> Floats:
+    """Bend an arm that lies straight from the origin: points on it follow a line that turns at the wrist, and at the elbow.
+
+    Args:
+        points_E3: (E, 3) in a frame at rest, metres.
+        along: (3,) unit direction of the straight arm.
+        wrist: (3, 3) the turn of the forearm.
+        elbow: (3, 3) the further turn of the upper arm.
+    """
+    steps_m = np.linspace(0.0, 0.6, 121)
+    turns_S33 = np.eye(3)
+    for turn, (start_m, end_m) in ((wrist, _WRIST_M), (elbow, _ELBOW_M)):
+        share_S = np.clip((steps_m - start_m) / (end_m - start_m), 0.0, 1.0)
+        part_S33 = matrix_from_axis_angle((share_S**2 * (3 - 2 * share_S))[:, None] * axis_angle_from_matrix(turn))
+        turns_S33 = part_S33 @ turns_S33
+    gaze_S3 = turns_S33 @ along
     line_S3 = np.concatenate([np.zeros((1, 3)), np.cumsum(gaze_S3[:-1] * np.diff(steps_m)[:, None], axis=0)])
-    at_E = points_E3 @ along
-    behind = np.clip(at_E, 0.0, steps_m[-1])
-    share_E = np.interp(behind, steps_m, shares)
+    behind = np.clip(points_E3 @ along, 0.0, steps_m[-1])
     place_E3 = np.stack([np.interp(behind, steps_m, line_S3[:, axis]) for axis in range(3)], axis=1)
+    nearest = np.rint(behind / steps_m[1]).astype(np.int64)
     across = points_E3 - behind[:, None] * along
-    return np.asarray(place_E3 + np.einsum("eab,eb->ea", matrix_from_axis_angle(share_E[:, None] * full), across))
+    return np.asarray(place_E3 + np.einsum("eab,eb->ea", turns_S33[nearest], across))
 
 
 def _openness(verts_H3: Floats, normals_H3: Floats, joints_J3: Floats, tips_53: Floats) -> Floats:

@@ -7,13 +7,17 @@ import colorsys
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from synthetic.camera import Camera
 from synthetic.looks import Look
 from synthetic.patterns import Colour, Pattern
 
+Floats = npt.NDArray[np.float64]
 HAND_M = (0.0, 1.1, 0.0)  # where hands are held, and where their cameras look
 MAX_RINGS = 3
+_TRIES, _CLEAR_M = 8, 0.22
+_ELBOW_M = 0.36  # from the middle of the hand to the elbow
 _METALS = ((0.83, 0.66, 0.30), (0.78, 0.78, 0.80), (0.82, 0.56, 0.46), (0.22, 0.22, 0.24))
 _GLOVE_KINDS = ("plain", "denim", "stripes", "blotches", "camo", "dots")
 
@@ -104,6 +108,7 @@ class Hand:
     Attributes:
         look: of both hands of this person.
         arm: unit direction in the world from the wrist to the elbow.
+        elbow_rad: by how much the elbow is bent, so that the upper arm rises.
         roll_rad: turn around the arm at rest.
         duration_s: how long the movement takes, from phase 0 to phase 1.
         grasps: how many grasps the hand takes in that time, one after another.
@@ -112,6 +117,7 @@ class Hand:
 
     look: HandLook
     arm: tuple[float, float, float]
+    elbow_rad: float
     roll_rad: float
     duration_s: float
     grasps: int
@@ -134,17 +140,36 @@ def sample_hand(rng: np.random.Generator, person: np.random.Generator, look: Loo
     around = np.sort([camera.azimuth_rad for camera in cameras])
     gaps = np.diff(np.append(around, around[0] + 2 * np.pi))
     widest = int(gaps.argmax())
-    azimuth = around[widest] + gaps[widest] * rng.uniform(0.4, 0.6)
-    height = rng.uniform(-1.2, -0.15)
-    arm = (np.cos(height) * np.sin(azimuth), np.sin(height), np.cos(height) * np.cos(azimuth))
+    eyes = np.array([camera.eye_m for camera in cameras])
+    tries = []
+    for _ in range(_TRIES):
+        azimuth, height = around[widest] + gaps[widest] * rng.uniform(0.4, 0.6), rng.uniform(-1.2, -0.15)
+        elbow = float(np.clip(rng.uniform(0.1, 0.7) - height, 0.5, 1.5))
+        tries.append((_clearance(azimuth, height, elbow, eyes), azimuth, height, elbow))
+    enough = [one for one in tries if one[0] > _CLEAR_M]
+    _, azimuth, height, elbow = enough[0] if enough else max(tries)
+    arm = _direction(azimuth, height)
     return Hand(
         look=sample_hand_look(person, look),
         arm=(float(arm[0]), float(arm[1]), float(arm[2])),
+        elbow_rad=elbow,
         roll_rad=float(rng.uniform(-np.pi, np.pi)),
         duration_s=float(rng.uniform(1.5, 4.0)),
         grasps=int(rng.integers(2, 5)),
         seed=int(rng.integers(2**31)),
     )
+
+
+def _direction(azimuth: float, height: float) -> Floats:
+    return np.array([np.cos(height) * np.sin(azimuth), np.sin(height), np.cos(height) * np.cos(azimuth)])
+
+
+def _clearance(azimuth: float, height: float, elbow: float, eyes_N3: Floats) -> float:
+    """How far cameras are from the middle line of an arm, metres."""
+    joint = np.array(HAND_M) + _ELBOW_M * _direction(azimuth, height)
+    upper = joint + np.linspace(0.0, 0.35, 8)[:, None] * _direction(azimuth, height + elbow)
+    line = np.concatenate([np.linspace(HAND_M, joint, 8), upper])
+    return float(np.linalg.norm(eyes_N3[:, None] - line, axis=2).min())
 
 
 def sample_hand_look(rng: np.random.Generator, person: Look) -> HandLook:

@@ -26,12 +26,15 @@ _STUMP_M = 0.03  # how far behind the wrist the model ends
 _ARM_M = np.array([0.006, 0.015, 0.028, 0.042, 0.058, 0.076, 0.096, 0.118, 0.142, 0.168])
 # Stations of the sleeve behind its end: in (what closes the gap to the skin), its edge, along the arm, and where it ends.
 _SLEEVE_M = np.array([
-    0.004, 0.0, 0.0008, 0.006, 0.012, 0.018, 0.025, 0.033, 0.042, 0.052, 0.064,
-    0.077, 0.092, 0.11, 0.13, 0.15, 0.175, 0.2, 0.23, 0.26, 0.29, 0.30,
+    0.004, 0.0, 0.0008, 0.006, 0.012, 0.018, 0.025, 0.033, 0.042, 0.052, 0.064, 0.077, 0.092, 0.11, 0.13, 0.15, 0.17,
+    0.19, 0.205, 0.22, 0.235, 0.25, 0.265, 0.28, 0.295, 0.315, 0.345, 0.38, 0.42, 0.46, 0.5, 0.52,
 ])  # fmt: skip
 _SLEEVE_OFF = np.array([0.0, 0.9, *[1.0] * (len(_SLEEVE_M) - 2)])
-_SLEEVE_END_M = 0.33
-_PROFILE_M, _PROFILE = (-0.05, 0.0, 0.03, 0.12, 0.22, 0.30), (1.0, 1.0, 1.03, 1.28, 1.5, 1.5)  # girth of the arm
+_SLEEVE_END_M = 0.55
+_PROFILE_M, _PROFILE = (
+    (-0.05, 0.0, 0.03, 0.12, 0.2, 0.25, 0.34, 0.55),
+    (1.0, 1.0, 1.03, 1.28, 1.45, 1.38, 1.5, 1.8),
+)  # girth of the arm
 _STRAP_M = np.array([-0.017, -0.016, -0.002, -0.001])
 _NUM_ANGLES, _NUM_LOOPS = 32, 4
 _BAND = _NUM_ANGLES * _NUM_LOOPS  # vertices of a ring, or of the strap
@@ -75,7 +78,8 @@ def layers(rim_R: Ints, num_hand: int) -> list[Layer]:
 
     forearm = np.concatenate([rim_R[None], rings_of(len(_ARM_M), len(rim_R))])
     out.append(_sheet(forearm, ARM_RECT, np.append(0.0, _ARM_M) / _ARM_M[-1], ARM))
-    out.append(_sheet(rings_of(len(_SLEEVE_M), len(rim_R)), SLEEVE_RECT, _stations(0.0) / STRIP_M, SLEEVE))
+    back_and_forth = 1.0 - np.abs(1.0 - _stations(0.0) / STRIP_M)  # the strip is shorter than the sleeve
+    out.append(_sheet(rings_of(len(_SLEEVE_M), len(rim_R)), SLEEVE_RECT, back_and_forth, SLEEVE))
     for rect, layer in ((STRAP_RECT, STRAP), *zip(RING_RECTS, range(RINGS, RINGS + len(RING_RECTS)), strict=True)):
         out.append(_sheet(rings_of(_NUM_LOOPS, _NUM_ANGLES), rect, np.array([0.0, 0.25, 0.75, 1.0]), layer))
     out.append(_disc(first))
