@@ -337,11 +337,14 @@ def _pair(shown: _Shown, title: str, target: tuple[int, int], reference: tuple[i
 
 def _warped(target: View, reference: Bytes, xy_px: Floats, seen: npt.NDArray[np.bool_]) -> Bytes:
     """The target's surface in the colours that the reference has there; red what it does not see, dim what is no person."""
-    picture = (target.rgb * 0.25).astype(np.uint8)
-    at = xy_px.astype(np.float32)[:, None]
-    colours = cv2.remap(reference, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
-    red = (target.rgb[target.seen.rows, target.seen.columns] * 0.3 + np.array([140, 0, 20])).astype(np.uint8)
-    picture[target.seen.rows, target.seen.columns] = np.where(seen[:, None], colours, red)
+    picture, at = (target.rgb * 0.25).astype(np.uint8), (target.seen.rows, target.seen.columns)
+    places = np.zeros((*target.silhouette.shape, 2), np.float32)
+    places[at] = xy_px
+    colours = cv2.remap(reference, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[
+        at
+    ]
+    red = (target.rgb[at] * 0.3 + np.array([140, 0, 20])).astype(np.uint8)
+    picture[at] = np.where(seen[:, None], colours, red)
     return picture
 
 

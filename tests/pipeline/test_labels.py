@@ -200,7 +200,10 @@ def test_smplx_puts_the_body_where_the_picture_shows_it(bodies: Rows, assets: Pa
         flat = joints_m @ np.reshape(crop["intrinsics"], (3, 3)).T
         assert np.abs(flat[:, :2] / flat[:, 2:] - np.reshape(crop["keypoints_px"], (24, 3))[:, :2]).max() < 0.05
         verts = out.vertices[0].detach().numpy().astype(np.float64) @ np.reshape(crop["intrinsics"], (3, 3)).T
-        at = np.rint(verts[:, :2] / verts[:, 2:]).astype(int)
+        xy_px = verts[:, :2] / verts[:, 2:]
+        face = arrays["extra_vertices"][[0, 2, 1, 4, 3]]  # nose, eyes and ears, the left first
+        assert np.abs(xy_px[face] - np.reshape(label["coco17"], (17, 3))[:5, :2]).max() < 0.05
+        at = np.rint(xy_px).astype(int)
         person = cv2.dilate((decode_maps(label)["parts"] > 0).astype(np.uint8), np.ones((3, 3)))
         skin = np.unique(arrays["f"][arrays["face_group"] == 0])
         inside = ((at[skin] >= 0) & (at[skin] < SIZE)).all(axis=1)
