@@ -174,9 +174,10 @@ class GL:
 
     def surface(self, surface: Surface, *, texture: Any = None, shadow: Any = None, double_sided: bool = False) -> Any:
         """A piece of the surroundings as a mesh; `texture` if it was uploaded before."""
+        length = np.linalg.norm(surface.normals_X3, axis=1, keepdims=True)  # a stranger's mesh may have any
         return self.mesh(
             surface.verts_X3,
-            surface.normals_X3,
+            surface.normals_X3 / np.maximum(length, 1e-9),
             surface.uvs_X2,
             surface.faces_F3,
             self.texture(surface.texture_HWC, tiles=True) if texture is None else texture,
