@@ -14,16 +14,18 @@ export CROSSPOSE_ASSETS := $(abspath $(ASSETS))
 export OMP_WAIT_POLICY ?= PASSIVE
 PYTHON   := .venv/bin/python
 STATION   = $(PYTHON) -m pipeline $@ --recipe $(RECIPE) $(foreach root,$(ROOT),--root $(root)) --out $(OUT) --executor $(EXECUTOR) \
-            $(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(GPUS),--gpus $(GPUS))
+            $(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(GPUS),--gpus $(GPUS)) \
+            $(if $(EXTEND),--extend) $(if $(RETRY_FAILED),--retry-failed)
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch demo sources doctor build ingest render gallery crop pairs shards train-parser audit pretrain reconstruct check test test-all bench bench-parser clean
+.PHONY: help install fetch demo sources doctor build ingest render gallery crop pairs shards train-parser audit pretrain reconstruct check test test-all soak bench bench-parser clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  RECIPE=demo|cameras|videos|synthetic|synthetic_hand|humbi|...|body|hand|my.yaml  ROOT=folder or source=folder ...  OUT=$(OUT)"
 	@echo "  EXECUTOR=ray|local  RAY_ADDRESS=host:port  WORKERS=n  GPUS=0.25  MODEL=demo|body|hand|...  ASSETS=$(ASSETS)"
+	@echo "  EXTEND=1 adds to a build what is new; RETRY_FAILED=1 runs again what failed"
 
 install: .venv/installed ## make .venv from the lock file, and install system libraries that are missing
 
@@ -100,6 +102,9 @@ test: fetch ## run the tests (under 15 minutes)
 
 test-all: fetch ## run the slow tests too
 	@$(PYTHON) -m pytest -q -m "not gpu and not licensed"
+
+soak: fetch ## hundreds of kills on both executors: nothing lost, doubled or left over; KILLS SEED
+	@$(PYTHON) -m pytest -q tests/soak/soak_*.py -m "" --timeout 0 -o log_cli=true -o log_cli_level=INFO
 
 bench: fetch ## measure against what one would use instead
 	@$(PYTHON) -m pytest -q tests/bench/bench_*.py --benchmark-enable -m "" --timeout 0 -o log_cli=true -o log_cli_level=INFO

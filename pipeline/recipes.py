@@ -251,7 +251,7 @@ class PairRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRecipe:
-    """How pairs are packed. Attributes: `rows`, the pairs of a shard (the last of a source may hold fewer)."""
+    """How pairs are packed. Attributes: `rows`, the most pairs of a shard; those of a block are of nearly one size."""
 
     rows: int = 512
 
