@@ -174,8 +174,9 @@ def write_gallery(
         for k in range(1, MOST_VIEWS + 1)
     ]
     figure, device = whole.renderer().figure, whole.renderer().device
+    which = f"Scene {scenes[0]}" if len(scenes) == 1 else f"Scenes {scenes[0]} to {scenes[-1]}"
     told = (
-        f"Scenes {scenes[0]} to {scenes[-1]} of {render.num_scenes:,}: {render.instants_per_scene} instants by "
+        f"{which} of {render.num_scenes:,}, counted from 0: {render.instants_per_scene} instants by "
         f"{render.num_views} cameras each, {render.image_px} px; seed {recipe.seed}. "
         f"Maps that a build of it keeps: {', '.join(render.labels) or 'none'}. Drawn by {device}."
     )
@@ -355,7 +356,7 @@ def _facts(shown: _Shown) -> str:
         np.arcsin(np.clip(scene.light.lamp[1], -1, 1)),
         np.arctan2(scene.light.lamp[0], scene.light.lamp[2]),
     )
-    place = "files" if scene.backdrop else "nothing"
+    place = f"{scene.backdrop.kind}: {', '.join(scene.backdrop.names)}" if scene.backdrop else "nothing"
     if scene.room:
         (half_x, half_z), tall = scene.room.half_m, scene.room.height_m
         place = f"a room of {2 * half_x:.1f} by {2 * half_z:.1f} m, {tall:.1f} m high, with {len(scene.room.furniture)} things"

@@ -1,5 +1,6 @@
 """One image of a build rendered anew: the same bytes, or what has changed; and how many images a render makes."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from pipeline.rerender import rerender
 from pipeline.stage import run_stage
 from pipeline.stages import stages
 from synthetic.scene import SceneRecipe
+from tests.support.backdrop_files import write_ramp
 from tests.support.samples import asset
 from tests.support.toy_stage import SilentWatcher
 
@@ -76,6 +78,31 @@ def test_the_same_bytes_as_the_build(pristine: Path, assets: Path, tmp_path: Pat
         simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality=80, colorsubsampling="420")
         == row_of(pristine)["jpeg"]
     )
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "hand": {"domain": "hand", "rig": "dome", "elevation_max_deg": 50.0, "distance_min_m": 0.4, "distance_max_m": 0.9},
+    "photo": {"background": "images", "annotations": "none", "noise": 0.1, "blur": 1.0, "jpeg": 30, "white_balance": 0.1,
+              "framing": "upper", "rig": "random"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_scene(kind: str, assets: Path, tmp_path: Path) -> None:
+    asset("hand_right.npz")
+    if kind == "photo":
+        for k in range(3):
+            write_ramp(tmp_path / f"{k}.png", size=(300 + 40 * k, 240))
+    photos = {"backgrounds": str(tmp_path)} if kind == "photo" else {}
+    scenes = SceneRecipe(
+        num_identities=1, scenes_per_identity=1, instants_per_scene=1, num_views=2, image_px=128, clips=("walk",),
+        **KINDS[kind], **photos,
+    )  # fmt: skip
+    recipe, out = dataclasses.replace(RECIPE, render=scenes), tmp_path / "build"
+    run_stage(stages(recipe, roots={}, assets=assets, out=out)["render"](), out, LocalExecutor(), SilentWatcher())
+    crop = tables.read("crops", out / "renders/synthetic-s000000.crops.parquet").to_pylist()[1]
+    assert rerender(out, crop["key"], assets, tmp_path / "again.jpg") == ()
+    assert (tmp_path / "again.jpg").read_bytes() == crop["jpeg"]
 
 
 def test_other_bytes_where_nothing_known_has_changed(build: Path, assets: Path, tmp_path: Path) -> None:
