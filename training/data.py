@@ -4,48 +4,45 @@ A shard's tar is mapped into memory and read through its offset index, so any pa
 straight into the memory of the batch they belong to. That memory is used again as soon as nobody holds an array on it,
 and never before: fresh pages would cost a quarter of the time that the decoding takes.
 
-Shards are untrusted: a tar and its index are held against the commit and the shard table when first opened, offsets against
-the file's end, image headers against the one size that is allowed, and nothing is ever unpickled.
+A shard that cannot be read, after every retry, ends the stream with an error that names it, or is left out
+(`on_bad_shard="skip"`): each of its places in the stream is then given to another pair of the same source, which depends on
+the seed, the place and the shard table alone (`Order.substitutes`). Ranks need not agree on anything: they stay in step, and
+all of them, and a resumed run on another world, give the same stream as long as it is the shard that is bad and not one
+node's network. An image that does not decode loses its own place only. What is left out is counted, and logged by shard.
+Validation never leaves anything out.
 
 Shape letters: `B` pairs, `H W C` stored rows, columns and colours, `G` silhouette cells along a side, `R` roles (target,
-reference), `N` rows of a shard, `M` members of a sample.
+reference).
 """
 
-import hashlib
-import mmap
-import threading
+import logging
 import weakref
-from collections import OrderedDict, deque
-from collections.abc import Generator, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import simplejpeg
 
-from manifests import table as tables
-from manifests.commit import UNIT_ID, Commit, read_commit
-from manifests.errors import ManifestError, ShardError
-from manifests.files import sha256_of
-from manifests.recipes import fingerprint
-from manifests.sample import MAX_MEMBER_BYTES, SILHOUETTE_BYTES
-from manifests.schema import MEMBERS
+from manifests.errors import ShardError
+from manifests.sample import SILHOUETTE_BYTES
 from manifests.types import Split
 from training.batch import NUM_CELLS, STORED_PX, Batch
-from training.order import BLOCK_SHARDS, VERSION, Ints, Order, ShardRows, rank_positions
+from training.order import Ints, Order, rank_positions
+from training.shards import IMAGES, SILHOUETTES, Shards
+from training.storage import Cache
+
+logger = logging.getLogger(__name__)
+
+OnBadShard = Literal["error", "skip"]
 
 AHEAD = 2
 """Batches that are decoded while the consumer works on one."""
-
-_REBUILD = "remove this shard's .tar, .index.parquet and .json and run `make shards` again"
-_IMAGES = (MEMBERS.index("target.jpg"), MEMBERS.index("reference.jpg"))
-_SILHOUETTES = (MEMBERS.index("target.sil"), MEMBERS.index("reference.sil"))
 
 
 class PairStream(Iterator[Batch]):
@@ -58,7 +55,7 @@ class PairStream(Iterator[Batch]):
     Use it in a `with` block, or `close` it: that ends its threads. An error ends the stream.
 
     Args:
-        shards: the folder of the `shards` stage.
+        shards: the folder of the `shards` stage: a path, or a URL of http(s) or s3 (`training.storage`).
         split: whose pairs to read.
         seed: of the order.
         batch_size: pairs per batch of this rank.
@@ -67,12 +64,16 @@ class PairStream(Iterator[Batch]):
         position: place of the stream at which the first global batch begins.
         threads: that decode.
         verify: hash each tar and index when first opened; without it only sizes and row counts are compared.
+            What is fetched from elsewhere is hashed in any case.
+        cache: where fetched shards are kept on this node.
+        on_bad_shard: `error` ends the stream; `skip` leaves the shard out and counts it.
 
     Attributes:
         position: place after the last global batch that was yielded: where to resume.
         table_hash: SHA-256 of what decides the stream besides the seed: the split's shards and the order's version.
         rows: pairs in the split, one epoch of the run.
         order: the order of the stream.
+        left_out: places of this rank, among those yielded, at which a pair of another shard stood in; by bad shard.
 
     Raises:
         ManifestError: there is no shard table, or it holds nothing for the split.
@@ -82,7 +83,7 @@ class PairStream(Iterator[Batch]):
 
     def __init__(
         self,
-        shards: Path,
+        shards: Path | str,
         *,
         split: Split,
         seed: int,
@@ -92,9 +93,14 @@ class PairStream(Iterator[Batch]):
         position: int = 0,
         threads: int = 2,
         verify: bool = True,
+        cache: Cache | None = None,
+        on_bad_shard: OnBadShard = "error",
     ) -> None:
         rank_positions(position, batch_size=batch_size, rank=rank, world=world)
-        folder = _Shards(shards, split=split, verify=verify)
+        if on_bad_shard not in get_args(OnBadShard):
+            raise ValueError(f"on_bad_shard is one of {get_args(OnBadShard)}, not {on_bad_shard!r}")
+        skip = on_bad_shard == "skip"
+        folder = Shards(shards, split=split, verify=verify, cache=cache, lenient=skip)
         self.order = Order(folder.entries, seed=seed)
         self.position = position
         self.table_hash = folder.table_hash
@@ -105,8 +111,10 @@ class PairStream(Iterator[Batch]):
             for first in count(position, self._step)
         )
         order = self.order
-        plans = (_Plan(*order.locate(index_B), index_B) for index_B in slices)
-        self._batches = _decode(folder, plans, threads=threads)
+        plans = (_Plan(*order.locate(index_B), index_B, order.near(int(index_B[0]))) for index_B in slices)
+        self.left_out: Counter[str] = Counter()
+        others = order.substitutes if skip else None
+        self._batches = _decode(folder, plans, threads=threads, others=others, left_out=self.left_out)
 
     def __next__(self) -> Batch:
         batch = next(self._batches)
@@ -127,17 +135,25 @@ class PairStream(Iterator[Batch]):
 
 
 def validation_batches(
-    shards: Path, *, split: Split, batch_size: int, limit: int | None = None, threads: int = 2, verify: bool = True
+    shards: Path | str,
+    *,
+    split: Split,
+    batch_size: int,
+    limit: int | None = None,
+    threads: int = 2,
+    verify: bool = True,
+    cache: Cache | None = None,
 ) -> Generator[Batch, None, None]:
     """Every pair of a split once, in the order of shard names and rows; the last batch may be shorter.
 
     Args:
-        shards: the folder of the `shards` stage.
+        shards: as in `PairStream`.
         split: whose pairs to read.
         batch_size: pairs per batch.
         limit: read only this many pairs, spread evenly over the split so that every source is seen.
         threads: that decode.
         verify: as in `PairStream`.
+        cache: as in `PairStream`.
 
     Returns:
         batches whose `index_B` is the place of each pair in the whole split, whatever the limit.
@@ -147,23 +163,29 @@ def validation_batches(
     """
     if batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"batch_size {batch_size} and limit {limit} must be at least 1")
-    folder = _Shards(shards, split=split, verify=verify)
+    folder = Shards(shards, split=split, verify=verify, cache=cache)
     start = np.cumsum([0] + [entry.rows for entry in folder.entries])
     num_pairs = min(int(start[-1]), limit or int(start[-1]))
     index = np.arange(num_pairs, dtype=np.int64) * start[-1] // num_pairs
     shard = np.searchsorted(start, index, side="right") - 1
     row = index - start[shard]
     cuts = [slice(first, first + batch_size) for first in range(0, num_pairs, batch_size)]
-    return _decode(folder, (_Plan(shard[cut], row[cut], index[cut]) for cut in cuts), threads=threads)
+    last = len(folder.entries) - 1
+    plans = (
+        _Plan(shard[cut], row[cut], index[cut], sorted({*shard[cut].tolist(), min(int(shard[cut][-1]) + 1, last)}))
+        for cut in cuts
+    )
+    return _decode(folder, plans, threads=threads)
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Which pairs make a batch: shard and row of each, and its place in the stream."""
+    """Which pairs make a batch: shard and row of each, and its place in the stream; and the shards to have at hand."""
 
     shard_B: Ints
     row_B: Ints
     index_B: Ints
+    near: list[int]
 
 
 @dataclass(slots=True)
@@ -175,12 +197,34 @@ class _Growing:
     packed_RB: npt.NDArray[np.uint8]  # (2, B, SILHOUETTE_BYTES)
     keys: list[str]
     parts: list[Future[None]]
+    failed: list[tuple[int, ShardError]]  # shards that could not be read, once for each place
 
 
-def _decode(folder: "_Shards", plans: Iterator[_Plan], *, threads: int) -> Generator[Batch, None, None]:
+Others = Callable[[int], Iterable[tuple[int, int]]]
+"""Shards and rows of the pairs that may stand in at a place."""
+
+
+def _decode(
+    folder: Shards,
+    plans: Iterator[_Plan],
+    *,
+    threads: int,
+    others: Others | None = None,
+    left_out: Counter[str] | None = None,
+) -> Generator[Batch, None, None]:
     """Decode batches in threads, in the order of their plans, `AHEAD` of the consumer."""
     if threads < 1:
         raise ValueError(f"threads must be at least 1, not {threads}")
+
+    def finish(batch: _Growing) -> Batch:
+        done = _finish(batch)
+        for index, error in batch.failed:
+            name = folder.entries[index].name
+            if left_out is not None:
+                if name not in left_out:
+                    logger.warning("shard %s is left out, other pairs of its source stand in: %s", name, error)
+                left_out[name] += 1
+        return done
 
     def run() -> Generator[Batch, None, None]:
         memory = _Memory()
@@ -188,18 +232,27 @@ def _decode(folder: "_Shards", plans: Iterator[_Plan], *, threads: int) -> Gener
         growing: deque[_Growing] = deque()
         try:
             for plan in plans:
-                growing.append(_start(plan, folder, memory, executor, threads))
+                folder.prepare(plan.near)
+                growing.append(_start(plan, folder, memory, executor, threads, others))
                 if len(growing) > AHEAD:
-                    yield _finish(growing.popleft())
+                    yield finish(growing.popleft())
             while growing:
-                yield _finish(growing.popleft())
+                yield finish(growing.popleft())
         finally:
+            folder.close()
             executor.shutdown(wait=True, cancel_futures=True)
 
     return run()
 
 
-def _start(plan: _Plan, folder: "_Shards", memory: "_Memory", executor: ThreadPoolExecutor, threads: int) -> _Growing:
+def _start(
+    plan: _Plan,
+    folder: Shards,
+    memory: "_Memory",
+    executor: ThreadPoolExecutor,
+    threads: int,
+    others: Others | None,
+) -> _Growing:
     """Hand a batch to the threads, a run of its pairs to each."""
     num_pairs = len(plan.index_B)
     batch = _Growing(
@@ -208,21 +261,47 @@ def _start(plan: _Plan, folder: "_Shards", memory: "_Memory", executor: ThreadPo
         np.empty((2, num_pairs, SILHOUETTE_BYTES), np.uint8),
         [""] * num_pairs,
         [],
+        [],
     )
     step = -(-num_pairs // threads)
-    batch.parts += [executor.submit(_fill, batch, folder, i, i + step) for i in range(0, num_pairs, step)]
+    batch.parts += [executor.submit(_fill, batch, folder, i, i + step, others) for i in range(0, num_pairs, step)]
     return batch
 
 
-def _fill(batch: _Growing, folder: "_Shards", first: int, last: int) -> None:
+def _fill(batch: _Growing, folder: Shards, first: int, last: int, others: Others | None) -> None:
     """Decode the pairs `first` to `last` of a batch into it."""
-    places = zip(batch.plan.shard_B[first:last].tolist(), batch.plan.row_B[first:last].tolist(), strict=True)
+    plan = batch.plan
+    places = zip(plan.shard_B[first:last].tolist(), plan.row_B[first:last].tolist(), strict=True)
     for place, (index, row) in enumerate(places, start=first):
-        shard = folder.open(index)
-        batch.keys[place] = shard.keys[row]
-        for role in range(2):
-            shard.decode(row, _IMAGES[role], out_HWC=batch.images_RBHWC[role, place])
-            batch.packed_RB[role, place] = np.frombuffer(shard.member(row, _SILHOUETTES[role]), np.uint8)
+        try:
+            _fill_pair(batch, folder, place, index, row)
+        except ShardError as error:
+            if others is None:
+                raise
+            batch.failed.append((index, error))
+            _stand_in(batch, folder, place, others, error)
+
+
+def _fill_pair(batch: _Growing, folder: Shards, place: int, index: int, row: int) -> None:
+    shard = folder.open(index)
+    batch.keys[place] = shard.keys[row]
+    for role in range(2):
+        shard.decode(row, IMAGES[role], out_HWC=batch.images_RBHWC[role, place])
+        batch.packed_RB[role, place] = np.frombuffer(shard.member(row, SILHOUETTES[role]), np.uint8)
+
+
+def _stand_in(batch: _Growing, folder: Shards, place: int, others: Others, error: ShardError) -> None:
+    """Fill a place whose own pair cannot be read.
+
+    Raises:
+        ShardError: no shard of the source can be read.
+    """
+    for index, row in others(int(batch.plan.index_B[place])):
+        try:
+            return _fill_pair(batch, folder, place, index, row)
+        except ShardError as another:
+            error = another
+    raise error
 
 
 def _finish(batch: _Growing) -> Batch:
@@ -256,170 +335,3 @@ class _Memory:
         array = np.frombuffer(block, np.uint8, count=num_bytes)
         weakref.finalize(array, self._free.append, block).atexit = False
         return array.reshape(shape)
-
-
-class _Shards:
-    """The shards of one split: checked, opened when needed, and the ones used last kept open.
-
-    Attributes:
-        entries: what the order needs, sorted by name.
-        table_hash: see `PairStream`.
-    """
-
-    def __init__(self, folder: Path, *, split: Split, verify: bool) -> None:
-        path = folder / "shards.parquet"
-        table = tables.read("shards", path).to_pylist()
-        rows = sorted((row for row in table if row["split"] == split), key=lambda row: str(row["name"]))
-        if not rows:
-            known = ", ".join(sorted({row["split"] for row in table})) or "none"
-            raise ManifestError(
-                f"no shard of split {split}",
-                where=path,
-                hint=f"splits with shards: {known}; to hold people out, record more than one group, or say `split` in recordings.toml",
-            )
-        self.entries = [
-            ShardRows(name=row["name"], source=row["source"], weight=row["weight"], rows=row["rows"]) for row in rows
-        ]
-        decides = [[row[c] for c in ("name", "source", "weight", "rows", "sha256")] for row in rows]
-        self.table_hash = fingerprint({"order": VERSION, "shards": decides})
-        self._folder, self._rows, self._verify = folder, rows, verify
-        self._verified: set[int] = set()
-        self._opened: OrderedDict[int, _Shard] = OrderedDict()
-        # At most two blocks of each source are read at once.
-        self._keep_open = 2 * BLOCK_SHARDS * len({row["source"] for row in rows}) + 8
-        self._lock = threading.Lock()
-        for row in rows:
-            _check_size(folder, row)
-
-    def open(self, index: int) -> "_Shard":
-        """A shard, checked in full when it is opened for the first time.
-
-        Raises:
-            ShardError: it is not what its commit and the shard table say.
-        """
-        with self._lock:
-            shard = self._opened.get(index)
-            if shard is None:
-                shard = _open(self._folder, self._rows[index], verify=self._verify and index not in self._verified)
-                self._verified.add(index)
-                self._opened[index] = shard
-                if len(self._opened) > self._keep_open:
-                    self._opened.popitem(last=False)  # closed when no thread reads it any more
-            self._opened.move_to_end(index)
-            return shard
-
-
-@dataclass(frozen=True, slots=True)
-class _Shard:
-    """An open shard."""
-
-    path: Path
-    memory: memoryview
-    keys: list[str]
-    offset_NM: list[list[int]]
-    size_NM: list[list[int]]
-
-    def member(self, row: int, member: int) -> memoryview:
-        """The bytes of a sample's member."""
-        offset = self.offset_NM[row][member]
-        return self.memory[offset : offset + self.size_NM[row][member]]
-
-    def decode(self, row: int, member: int, *, out_HWC: npt.NDArray[np.uint8]) -> None:
-        """Decode an image into place.
-
-        Raises:
-            ShardError: it does not decode, or is of another size.
-        """
-        data = self.member(row, member)
-        where = f"{self.path}: {self.keys[row]}.{MEMBERS[member]}"
-        try:
-            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-            if (height, width) != (STORED_PX, STORED_PX):
-                raise ShardError(
-                    f"an image is {width} x {height} pixels, not {STORED_PX} x {STORED_PX}",
-                    where=where,
-                    hint=f"build the shards from crops with size_px {STORED_PX}",
-                )
-            simplejpeg.decode_jpeg(data, "RGB", buffer=out_HWC)
-        except ValueError as error:
-            raise ShardError(f"an image does not decode: {error}", where=where, hint=_REBUILD) from error
-
-
-def _check_size(folder: Path, row: dict[str, Any]) -> None:
-    """Hold a tar's size against the table; costs no more than a look at the folder."""
-    if not UNIT_ID.fullmatch(row["name"]):
-        raise ShardError(
-            f"{row['name']!r} cannot name a shard", where=folder / "shards.parquet", hint="run `make shards` again"
-        )
-    path = folder / f"{row['name']}.tar"
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise ShardError(f"the tar cannot be read: {error.strerror}", where=path, hint=_REBUILD) from error
-    if size != row["bytes"]:
-        raise ShardError(f"the tar has {size} bytes, the table says {row['bytes']}", where=path, hint=_REBUILD)
-
-
-def _open(folder: Path, row: dict[str, Any], *, verify: bool) -> _Shard:
-    """Map a tar and read its index, and check both."""
-    name = row["name"]
-    path, index_path = folder / f"{name}.tar", folder / f"{name}.index.parquet"
-    _check_commit(folder / f"{name}.json", row)
-    _check_size(folder, row)
-    try:
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if verify and hashlib.sha256(mapped).hexdigest() != row["sha256"]:
-            raise ShardError("the tar's SHA-256 is not the one it was committed with", where=path, hint=_REBUILD)
-        if verify and sha256_of(index_path) != row["index_sha256"]:
-            raise ShardError("the index's SHA-256 is not the one of its commit", where=index_path, hint=_REBUILD)
-        index = tables.read("index", index_path).combine_chunks()
-    except (OSError, ValueError, ManifestError) as error:
-        raise ShardError(f"the shard cannot be opened: {error}", where=index_path, hint=_REBUILD) from error
-    if index.num_rows != row["rows"]:
-        problem = f"the index has {index.num_rows} rows, the table says {row['rows']}"
-        raise ShardError(problem, where=index_path, hint=_REBUILD)
-    offset_NM, size_NM = _column(index, "offset", index_path), _column(index, "size", index_path)
-    _check_offsets(offset_NM, size_NM, len(mapped), index_path)
-    keys: list[str] = index.column("key").to_pylist()
-    return _Shard(path, memoryview(mapped), keys, offset_NM.tolist(), size_NM.tolist())
-
-
-def _check_commit(path: Path, row: dict[str, Any]) -> None:
-    """Insist that the shard is committed, and with what the table says."""
-    if not path.exists():
-        raise ShardError("the shard has no commit", where=path, hint="run `make shards` again")
-    try:
-        commit: Commit = read_commit(path)
-    except ManifestError as error:
-        raise ShardError(error.what, where=path, hint=_REBUILD) from error
-    tar, index = commit.file("tar"), commit.file("index")
-    told = (tar and (tar.rows, tar.bytes, tar.sha256), index and (index.rows, index.sha256))
-    if told != ((row["rows"], row["bytes"], row["sha256"]), (row["rows"], row["index_sha256"])):
-        raise ShardError(
-            "the commit and the shard table tell different rows, bytes or SHA-256",
-            where=path,
-            hint="remove shards.parquet and run `make shards` again",
-        )
-
-
-def _column(index: pa.Table, field: str, path: Path) -> Ints:
-    """Offsets or sizes of all members, (N, M)."""
-    columns = [index.column(name.replace(".", "_")).combine_chunks().field(field) for name in MEMBERS]
-    if any(column.null_count for column in columns):
-        raise ShardError(f"the index lacks an {field}", where=path, hint=_REBUILD)
-    return np.stack([column.to_numpy() for column in columns], axis=1)
-
-
-def _check_offsets(offset_NM: Ints, size_NM: Ints, num_bytes: int, path: Path) -> None:
-    """Hold every member against the tar's end and the sizes that a member may have."""
-    outside = (offset_NM < 0) | (size_NM < 0) | (size_NM > MAX_MEMBER_BYTES) | (offset_NM > num_bytes - size_NM)
-    outside[:, _SILHOUETTES] |= size_NM[:, _SILHOUETTES] != SILHOUETTE_BYTES
-    if outside.any():
-        row, member = np.argwhere(outside)[0]
-        raise ShardError(
-            f"{MEMBERS[member]} of row {row} has offset {offset_NM[row, member]} and size {size_NM[row, member]}, "
-            f"which cannot be in a tar of {num_bytes} bytes",
-            where=path,
-            hint=_REBUILD,
-        )

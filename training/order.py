@@ -19,7 +19,7 @@ Randomness comes from the raw bits of PCG64 (whose stream NumPy guarantees) by s
 Shape letters: `N` places asked for, `L` slots of a cycle.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -129,6 +129,29 @@ class Order:
         """How often each source has been gone through before a place, with fractions."""
         return {name: n / s.rows for (name, n), s in zip(self.drawn(position).items(), self._streams, strict=True)}
 
+    def near(self, position: int) -> list[int]:
+        """The shards to have at hand at a place: the block that each source reads there, then the next, soonest first."""
+        now: list[int] = []
+        then: list[tuple[float, list[int]]] = []
+        for slots, stream, index in zip(self._slots, self._streams, self.drawn(position).values(), strict=True):
+            block, after, left = stream.near(index)
+            now += block
+            then.append((left / slots, after))
+        return list(dict.fromkeys(now + [shard for _, block in sorted(then) for shard in block]))
+
+    def substitutes(self, position: int) -> Iterator[tuple[int, int]]:
+        """The pairs that may stand in at a place whose own cannot be read, in the order in which to try them.
+
+        They are of the same source, one of each of its shards, those of the block at hand first: the mixture stays as it is,
+        and no shard is needed that is not at hand. Which they are depends on the seed, the place and the table alone.
+
+        Returns:
+            shard and row, as in `locate`; the shard that fails is among them.
+        """
+        cycle, slot = divmod(position, CYCLE)
+        source = int(self._slot_source_L[slot])
+        return self._streams[source].substitutes(int(cycle * self._slots[source] + self._slot_rank_L[slot]))
+
 
 def rank_positions(position: int, *, batch_size: int, rank: int, world: int) -> Ints:
     """The places that one rank reads of the global batch that begins at `position`; the next begins `world * batch_size` on.
@@ -176,6 +199,37 @@ class _SourceOrder:
                 at = np.searchsorted(starts, flat, side="right") - 1
                 shard_N[chosen], row_N[chosen] = self._shard_index[order[at]], flat - starts[at]
         return shard_N, row_N
+
+    def near(self, index: int) -> tuple[list[int], list[int], int]:
+        """The shards of the block of a place, those of the next block, and the pairs before that begins."""
+        epoch, offset = divmod(index, self.rows)
+        order, starts = self._deal(epoch)
+        first = self._block_of(starts, offset) * self._block_shards
+        after = first + self._block_shards
+        if after >= len(order) or starts[after] == self.rows:
+            order_then, after_then = self._deal(epoch + 1)[0], 0
+        else:
+            order_then, after_then = order, after
+        return (
+            self._shard_index[order[first:after]].tolist(),
+            self._shard_index[order_then[after_then : after_then + self._block_shards]].tolist(),
+            int(starts[min(after, len(order))]) - offset,
+        )
+
+    def substitutes(self, index: int) -> Iterator[tuple[int, int]]:
+        """One pair of each shard that has any, those of the place's block first."""
+        epoch, offset = divmod(index, self.rows)
+        order, starts = self._deal(epoch)
+        first = self._block_of(starts, offset) * self._block_shards
+        turn = _raw(1 + len(order), self._seed, "substitute", self._name, index)
+        block = np.roll(order[first : first + self._block_shards], int(turn[0] % np.uint64(self._block_shards)))
+        rest = np.concatenate([order[first + self._block_shards :], order[:first]])
+        for shard, raw in zip([*block.tolist(), *rest.tolist()], turn[1:].tolist(), strict=True):
+            if self._shard_rows[shard]:
+                yield int(self._shard_index[shard]), raw % int(self._shard_rows[shard])
+
+    def _block_of(self, starts: Ints, offset: int) -> int:
+        return int(np.searchsorted(starts, offset, side="right") - 1) // self._block_shards
 
     def _deal_shards(self, epoch: int) -> tuple[Ints, Ints]:
         """The shards of an epoch in their order, and the place in the epoch where each begins (and the last ends)."""

@@ -255,10 +255,10 @@ def commit_of_another_shard(folder):
 @pytest.mark.parametrize(
     ("damage", "match", "suffix"),
     [
-        (cut_between_samples, r"the tar has \d+ bytes, the table says", ".tar"),
+        (cut_between_samples, r"the tar has \d+ bytes, its commit says", ".tar"),
         (remove(".tar"), "the tar cannot be read: No such file", ".tar"),
         (flip_a_bit, "the tar's SHA-256 is not", ".tar"),
-        (remove(".index.parquet"), "the shard cannot be opened", ".index.parquet"),
+        (remove(".index.parquet"), "the index cannot be read: No such file", ".index.parquet"),
         (other_index, "the index's SHA-256 is not", ".index.parquet"),
         (remove(".json"), "the shard has no commit", ".json"),
         (commit_of_another_shard, "the commit and the shard table tell different rows", ".json"),
@@ -277,7 +277,7 @@ def test_without_verification_sizes_are_still_compared(copied):
     with stream(copied, verify=False) as batches:
         assert len(keys_of(islice(batches, 8))) == 32
     cut_between_samples(copied)
-    with pytest.raises(ShardError, match="bytes, the table says"):
+    with pytest.raises(ShardError, match="bytes, its commit says"):
         stream(copied, verify=False)
 
 
