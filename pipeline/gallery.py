@@ -72,7 +72,8 @@ _PARTS = {"body": JOINT_NAMES, "hand": HAND_JOINT_NAMES}
 
 _STYLE = """
 h2 { border-top: 1px solid var(--line); padding-top: 24px; } h2 small { font-weight: 400; color: var(--faint); }
-pre { margin: 6px 0; padding: 8px 10px; background: var(--code); border-radius: 4px; overflow: auto; max-height: 360px; font-size: 12px; }
+pre { margin: 6px 0; padding: 8px 10px; background: var(--code); border-radius: 4px; overflow: auto; max-height: 360px; font-size: 12px;
+  white-space: pre-wrap; }
 .pic, .two { display: block; position: relative; width: 100%; aspect-ratio: 1; background-size: 100% 100%; border-radius: 4px; overflow: hidden; }
 .pic > svg, .two > svg { position: absolute; inset: 0; width: 100%; height: 100%; }
 .strip { display: grid; gap: 4px; margin: 10px 0; max-width: 760px; }
@@ -228,12 +229,18 @@ def _section(shown: _Shown, studio: Studio, command: str) -> str:
             *_pairs(shown),
             f"<details><summary>Facts: person, movement, light, place, cameras</summary>{_facts(shown)}</details>",
             f"<details><summary>The scene as data, {len(rows['scenes'][0]['scene']):,} bytes</summary>"
-            f"<pre>{text(json.dumps(json.loads(rows['scenes'][0]['scene']), indent=1))}</pre></details>",
+            f"<pre>{text(_by_line(rows['scenes'][0]['scene']))}</pre></details>",
             f"<p class=faint>This scene again: <code>{text(command)} --first {scene.index} --scenes 1</code><br>one image of "
             "it, from a build: <code>python -m pipeline rerender OUT "
             f"{text(rows['crops'][0]['key'])} --out picture.png</code></p></section>",
         ]
     )
+
+
+def _by_line(scene: str) -> str:
+    """A scene's JSON with each of its fields in a line."""
+    fields = json.loads(scene).items()
+    return "{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in fields) + "\n}"
 
 
 def _strip(shown: _Shown) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +16,7 @@ from pipeline.__main__ import main
 from pipeline.gallery import KEYPOINTS, _palette, chosen_scenes, write_gallery
 from pipeline.recipes import BuildRecipe, CropRecipe, SourceRecipe
 from pipeline.render import Studio
-from synthetic.scene import LABELS, SceneRecipe
+from synthetic.scene import LABELS, Scene, SceneRecipe
 from synthetic.surface import correspond
 from tests.support.samples import asset
 
@@ -178,6 +179,12 @@ def test_a_lone_image_shares_nothing(hand: str) -> None:
     assert "Maps that a build of it keeps: depth." in hand
     for layer in ("alpha", "parts", "garments", "depth", "normals", "uv"):
         assert f"<b>{layer}</b>" in hand  # shown, kept or not
+
+
+def test_the_scene_can_be_taken_from_the_page(bodies: str, assets: Path) -> None:
+    texts = re.findall(r"<pre>(.*?)</pre>", bodies, re.DOTALL)
+    studio = Studio(assets, dataclasses.replace(BODIES.render, labels=LABELS))
+    assert [Scene.from_json(html.unescape(text)) for text in texts] == [studio.scene(0, 1), studio.scene(0, 2)]
 
 
 def test_text_is_escaped(bodies: str) -> None:
