@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -43,11 +44,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _pretrain(options: argparse.Namespace, console: Console) -> int:
     recipe = read_recipe(options.recipe, RECIPES, where="--recipe, or MODEL of make")
+    if options.seed is not None:
+        recipe = replace(recipe, seed=options.seed)
     machine = Machine(
         device=find_device(options.device),
         checkpoint_every=options.checkpoint_every,
         keep_checkpoints=options.keep,
         console=console if console.is_terminal else None,
+        log_every=options.log_every,
+        shard=options.shard,
+        recompute=options.recompute,
+        compile=options.compile,
+        profile_steps=options.profile,
+        peak_tflops=options.peak_tflops,
     )
     source = Shards(options.shards, threads=options.decode_threads)
     outcome = pretrain(recipe, source, options.out, machine=machine, init=options.init)
@@ -67,9 +76,9 @@ def _reconstruct(options: argparse.Namespace, _console: Console) -> int:
 
 
 def _export(options: argparse.Namespace, _console: Console) -> int:
-    model, recipe, step = load_run(options.run, torch.device("cpu"))
-    export_safetensors(model, options.out)
-    print(f"{options.out}: weights of {recipe.name}, step {step}")
+    objective, step = load_run(options.run, torch.device("cpu"))
+    export_safetensors(objective.model, options.out)
+    print(f"{options.out}: weights of {objective.recipe.name}, step {step}")
     return 0
 
 
@@ -105,10 +114,21 @@ def _parser() -> argparse.ArgumentParser:
     train = verbs.add_parser("pretrain", parents=[common, on_device], help="train, go on with, or find finished a run")
     train.add_argument("--recipe", default="demo", help=f"{', '.join(RECIPES)}, or a .yaml file (default: %(default)s)")
     train.add_argument("--out", type=Path, required=True, help="the run's folder; a run in it goes on")
-    train.add_argument("--init", type=Path, help="weights to start from: public CroCo, or a checkpoint")
+    train.add_argument("--init", type=Path, help="weights to start from: public CroCo or MAE, or a checkpoint")
+    train.add_argument("--seed", type=int, help="another seed than the recipe's")
     train.add_argument("--checkpoint-every", type=_positive, default=200, metavar="STEPS")
     train.add_argument("--keep", type=_positive, default=2, metavar="CHECKPOINTS")
     train.add_argument("--decode-threads", type=_positive, default=2)
+    train.add_argument("--log-every", type=_positive, default=1, metavar="STEPS")
+    train.add_argument("--shard", action="store_true", help="share weights among the processes of torchrun (FSDP2)")
+    train.add_argument(
+        "--recompute", action="store_true", help="compute activations twice: less memory, a third more work"
+    )
+    train.add_argument("--compile", action="store_true", help="torch.compile; needs a fixed `pad_to`")
+    train.add_argument(
+        "--profile", type=_positive, default=0, metavar="STEPS", help="trace so many steps: OUT/profile/"
+    )
+    train.add_argument("--peak-tflops", type=float, help="of the device at best, for the MFU (default: as known of it)")
 
     draw = verbs.add_parser("reconstruct", parents=[common, on_device], help="draw completions of validation pairs")
     draw.add_argument("--run", type=Path, required=True, help="the run's folder")

@@ -1,7 +1,8 @@
 """Checkpoints: written whole or not at all, read without running anything that a file may hold.
 
 A run keeps `checkpoints/step-<step>.pt`, each with the weights, the optimiser, the step, the place in the stream, and the recipe.
-Public CroCo weights are read by the same door.
+A checkpoint holds whole tensors by name however many processes wrote it, so any number of them goes on from it. (The format of
+`torch.distributed.checkpoint` does that too, but keeps its index as a pickle.) Public CroCo and MAE weights are read by the same door.
 """
 
 import argparse
@@ -16,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifests.errors import TrainingError
 from training.model.croco import Architecture, CroCo
+from training.model.mae import MAE
 from training.model.positions import resize_positions
 
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"step-(\d{8,})\.pt")
-_POSITIONS = ("enc_pos_embed", "dec_pos_embed")
+_POSITIONS = ("enc_pos_embed", "dec_pos_embed", "pos_embed", "decoder_pos_embed")
+_REFUSED = re.compile(r"GLOBAL ([\w.]+)")
 # What the public files call our sizes.
 _PUBLIC_NAMES = {
     "img_size": "image_px",
@@ -44,21 +47,25 @@ class Checkpoint:
 
     Args:
         model: state dict of the network.
-        optimizer: state dict of the optimiser.
+        head: state dict of the keypoint head, empty without one.
+        optimizer: state dict of the optimiser, by names of weights.
         step: steps done.
         position: pairs of the stream consumed, over all processes.
         shards: hash of the shard table that the stream ran over.
         recipe: the recipe as plain values.
         init: SHA-256 of the file the weights started from, or None.
+        usual_norm: running mean of the gradient's norm.
     """
 
     model: dict[str, Tensor]
+    head: dict[str, Tensor]
     optimizer: dict[str, Any]
     step: int
     position: int
     shards: str
     recipe: dict[str, Any]
     init: str | None
+    usual_norm: float
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -124,8 +131,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(**{name: payload[name] for name in names})
 
 
-def load_weights(model: CroCo, path: Path) -> str:
-    """Fill a network from a checkpoint of ours or from public CroCo weights, resizing cosine tables to the grid if needed.
+def load_weights(model: CroCo | MAE, path: Path) -> str:
+    """Fill a network from a checkpoint of ours, or from public weights, resizing cosine tables to the grid if needed.
+
+    Weights of an MAE fill the encoder of a `CroCo`, whose decoder stays as it is, and an `MAE` whole; its decoder stays, too, if
+    the file has none.
 
     Args:
         model: the network, changed in place.
@@ -146,25 +156,30 @@ def load_weights(model: CroCo, path: Path) -> str:
         raise TrainingError(
             "the file holds no weights under `model`", where=path, hint="give CroCo.pth or OUT/checkpoints/*.pt"
         )
+    of_mae = "cls_token" in state
+    if isinstance(model, MAE) and not of_mae:
+        raise TrainingError("these are no weights of an MAE", where=path, hint="give mae_pretrain_vit_base.pth")
     _check_architecture(payload, model.architecture, path)
-    trained = "cosine" if _POSITIONS[0] in state else "rope"
+    trained = "cosine" if of_mae or _POSITIONS[0] in state else "rope"
     if trained != model.architecture.positions:
         raise TrainingError(
             f"the weights were trained with {trained} positions, the recipe asks for {model.architecture.positions}",
             where=path,
             hint=f"set architecture.positions to {trained}, or give other weights",
         )
-    state = dict(state)
-    for name in _POSITIONS:
-        if name in state and state[name].ndim == 2:
-            state[name] = resize_positions(state[name], model.architecture.side)
-    _check_state(state, model.state_dict(), path)
-    model.load_state_dict(state)
+    if of_mae and isinstance(model, CroCo):
+        state = _encoder_of_mae(state)
+    state = {name: _resized(name, value, model.architecture.side) for name, value in state.items()}
+    wanted, encoder = model.state_dict(), {name for name in model.state_dict() if name.split(".")[0] in model.ENCODER}
+    if of_mae and encoder >= state.keys():
+        wanted = {name: wanted[name] for name in encoder}
+    _check_state(state, wanted, path)
+    model.load_state_dict(state, strict=False)
     return file_sha256(path)
 
 
-def export_safetensors(model: CroCo, path: Path) -> None:
-    """Write the weights alone, in a format that any framework reads without unpickling.
+def export_safetensors(model: nn.Module, path: Path) -> None:
+    """Write the weights alone, in a format that any framework reads without unpickling; names are those of the public files.
 
     Raises:
         TrainingError: the file cannot be written.
@@ -228,6 +243,23 @@ def _check_architecture(payload: Mapping[str, Any], architecture: Architecture, 
         )
 
 
+def _encoder_of_mae(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An MAE's encoder in our names; its class token and decoder stay behind."""
+    begins = {"patch_embed": "patch_embed", "blocks": "enc_blocks", "norm": "enc_norm"}
+    parts = {name: name.partition(".") for name in state}
+    renamed = {f"{begins[first]}.{rest}": state[n] for n, (first, _, rest) in parts.items() if first in begins}
+    return renamed | {"enc_pos_embed": state["pos_embed"][0, 1:]}
+
+
+def _resized(name: str, value: Tensor, side: int) -> Tensor:
+    """Cosine tables for a grid of `side` patches; an MAE's, of three dimensions, begins with the class token's row."""
+    if name not in _POSITIONS or value.ndim not in (2, 3):
+        return value
+    if value.ndim == 2:
+        return resize_positions(value, side)
+    return torch.cat([value[0, :1], resize_positions(value[0, 1:], side)])[None]
+
+
 def _check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
     problems = [f"{name} is missing" for name in wanted if name not in state]
     problems += [f"{name} is unknown" for name in state if name not in wanted]
@@ -253,11 +285,15 @@ def _load(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise TrainingError("there is no such file", where=path, hint="check the path") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        if refused := _REFUSED.search(str(error)):
+            raise TrainingError(
+                f"the file holds an object of {refused[1]}; only tensors and plain values are read, as others may run code",
+                where=path,
+                hint="save its weights alone, torch.save({'model': state_dict}, path), where you trust it",
+            ) from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TrainingError(
-            f"the checkpoint cannot be read safely: {first}",
-            where=path,
-            hint="it is damaged, or holds objects other than tensors and plain values; remove it or fetch it again",
+            f"the checkpoint cannot be read safely: {first}", where=path, hint="it is damaged; fetch it again"
         ) from error
     if not isinstance(payload, dict):
         raise TrainingError("the file holds no checkpoint", where=path, hint="give CroCo.pth or OUT/checkpoints/*.pt")

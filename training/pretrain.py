@@ -10,21 +10,24 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from manifests.errors import TrainingError
 from manifests.recipes import changed_keys, fingerprint, to_mapping
 from manifests.seeds import seed_for
-from training.augment import Views, black, prepare
-from training.batch import Batch
+from training.augment import black
 from training.checkpoints import (
     Checkpoint,
     file_sha256,
@@ -34,18 +37,19 @@ from training.checkpoints import (
     save_checkpoint,
     write_atomic,
 )
-from training.losses import pair_losses, patchify
-from training.machine import Machine, Processes, StopSignal
-from training.masking import Masks, human_masks, uniform_masks
-from training.model.croco import CroCo
-from training.noise import uniform_noise
+from training.inputs import Group, training_groups, validation_groups
+from training.machine import Machine, Processes, StopSignal, peak_tflops, profile_of
+from training.model.decoder import DecoderBlock
+from training.model.vit import Block
+from training.objective import Inputs, Objective, step_flops
 from training.recipes import PretrainRecipe
 from training.record import Record, draw_loss_curve
 from training.source import PairSource
 
 logger = logging.getLogger(__name__)
 
-VALIDATION_BATCH = 32
+USUAL_SHARE = 0.02
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,23 @@ class Outcome:
     signal: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a step tells.
+
+    Args:
+        loss: mean over all pairs of all processes.
+        lr: learning rate.
+        gradient_norm: length of the gradient.
+        left_out: whether the weights stayed as they were, for its sake.
+    """
+
+    loss: float
+    lr: float
+    gradient_norm: float
+    left_out: bool
+
+
 class Trainer:
     """Network, optimiser and place of a run.
 
@@ -72,73 +93,92 @@ class Trainer:
         recipe: what decides the result.
         machine: where it runs.
         processes: this process among its peers.
+
+    Raises:
+        TrainingError: the machine is to compile a step whose shapes change.
     """
 
     def __init__(self, recipe: PretrainRecipe, machine: Machine, processes: Processes) -> None:
         self.recipe, self.machine = recipe, machine
+        if machine.compile and recipe.mask == "human" and recipe.pad_to == "batch_max":
+            raise TrainingError(
+                "only shapes that never change are compiled",
+                where="--compile",
+                hint=f"set `pad_to: {recipe.full_length}` in the recipe",
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(recipe.seed, "weights"))
-            self.model = CroCo(recipe.architecture).to(machine.device)
-        self.optimizer = build_optimizer(self.model, recipe)
-        self.network: nn.Module = processes.wrap(self.model)
+            self.objective = Objective(recipe).to(machine.device)
+        self.model = self.objective.model
+        self.model.recompute = machine.recompute
+        blocks = [module for module in self.model.modules() if isinstance(module, Block | DecoderBlock)]
+        if machine.shard and machine.compile:
+            for block in blocks:
+                block.compile(dynamic=False)
+        if machine.shard:
+            processes.share(self.objective, blocks)
+        self.optimizer = build_optimizer(self.objective, recipe)
+        self.network = self.objective if machine.shard else processes.wrap(self.objective)
+        self.run_network: Callable[[Inputs], Tensor] = self.network
+        if machine.compile and not machine.shard:
+            self.run_network = torch.compile(self.network, dynamic=False)
         self.step, self.position, self.init = 0, 0, None  # type: int, int, str | None
+        self.usual_norm = 0.0
 
-    def forward(self, views: Views, masks: Masks, reference_BCHW: Tensor | None = None) -> Tensor:
-        """Loss of each pair, (B,); another reference than the true one may be shown."""
-        architecture, device = self.recipe.architecture, self.machine.device
-        target_BNP = patchify(views.target_BCHW, architecture.patch_px)
-        reference_BNP = patchify(
-            views.reference_BCHW if reference_BCHW is None else reference_BCHW, architecture.patch_px
-        )
-        visible_BV = torch.from_numpy(masks.visible_BV).to(device)
-        masked_BM = torch.from_numpy(masks.masked_BM).to(device)
+    def losses(self, inputs: Inputs) -> Tensor:
+        """Loss of each pair, (B,)."""
+        device = self.machine.device
         use_bfloat16 = device.type == "cuda" and self.recipe.precision == "bfloat16"
         with torch.autocast("cuda", torch.bfloat16) if use_bfloat16 else nullcontext():
-            # Validation runs in the first process alone, so it must not talk to the others.
-            network = self.network if torch.is_grad_enabled() else self.model
-            predicted_BNP = network(target_BNP, reference_BNP, visible_BV)
-        return pair_losses(predicted_BNP, target_BNP, masked_BM)
+            # Validation needs neither gradients to average nor code for its batch sizes.
+            grad = torch.is_grad_enabled()
+            losses_B: Tensor = self.run_network(inputs) if grad else self.objective(inputs, target_only=True)
+            return losses_B
 
-    def train_step(self, batch: Batch, views: Views, masks: Masks, processes: Processes) -> tuple[float, float, float]:
-        """Do one step.
-
-        Returns:
-            loss over all processes, learning rate, and norm of the gradient.
+    def train_step(self, groups: Sequence[Group], processes: Processes) -> Step:
+        """Do one step: the gradient is the mean over all pairs of all groups of all processes.
 
         Raises:
             TrainingError: the loss or its gradient is not finite in some process; the weights are those before the step.
         """
         lr = learning_rate(self.step, self.recipe)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        losses_B = self.forward(views, masks)
-        loss = losses_B.mean()
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        sums = processes.sum(loss.detach(), (~torch.isfinite(loss + norm)).float())
+        losses = []
+        for number, group in enumerate(groups, start=1):
+            with self._no_talk_before(last=number == len(groups)):
+                losses.append(self.losses(group.inputs))
+                (losses[-1].mean() / len(groups)).backward()  # type: ignore[no-untyped-call]
+        loss = torch.stack([losses_B.detach().mean() for losses_B in losses]).mean()
+        norm = nn.utils.get_total_norm([p.grad for p in self.objective.parameters() if p.grad is not None])
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        sums = processes.sum(loss, (~torch.isfinite(loss + norm)).float())
         if sums[1] > 0:
-            raise _not_finite(self.step, batch, losses_B.detach())
-        self.optimizer.step()
+            raise _not_finite(self.step, groups, torch.cat(losses).detach())
+        is_spike = self._is_spike(float(norm))
+        if not is_spike:
+            self.optimizer.step()
         self.step, self.position = self.step + 1, self.position + self.recipe.batch_size
-        return sums[0] / processes.world, lr, float(norm)
+        return Step(loss=sums[0] / processes.world, lr=lr, gradient_norm=float(norm), left_out=is_spike)
 
     @torch.no_grad()
     def validate(self, source: PairSource) -> dict[str, float]:
         """Mean loss over the validation pairs with the true reference, a black one, and that of another pair.
 
         Masks are keyed by the place of the pair in the split, and have the full length: the numbers depend on neither the
-        step nor the batch.
+        step nor the batch. Every process does it, as weights may be shared among them.
         """
         sums: dict[str, float] = {"loss": 0.0, "loss_black": 0.0, "loss_other": 0.0}
         num_pairs = 0
-        for batch, views, masks in validation_views(source, self.recipe, self.machine.device):
+        for batch, group in validation_groups(source, self.recipe, self.machine.device):
+            true_BCHW = group.inputs.reference_BCHW
             for name, reference_BCHW in (
-                ("loss", views.reference_BCHW),
-                ("loss_black", black(views.reference_BCHW)),
-                ("loss_other", views.reference_BCHW.roll(1, dims=0)),
+                ("loss", true_BCHW),
+                ("loss_black", black(true_BCHW)),
+                ("loss_other", true_BCHW.roll(1, dims=0)),
             ):
-                sums[name] += float(self.forward(views, masks, reference_BCHW).sum())
+                sums[name] += float(self.losses(replace(group.inputs, reference_BCHW=reference_BCHW)).sum())
             num_pairs += len(batch)
         if not num_pairs:
             raise TrainingError(
@@ -146,25 +186,66 @@ class Trainer:
             )
         return {name: value / num_pairs for name, value in sums.items()} | {"pairs": num_pairs}
 
-    def save(self, folder: Path, shards: str) -> None:
-        """Write a checkpoint."""
+    def save(self, folder: Path, shards: str, processes: Processes) -> None:
+        """Write a checkpoint; all processes give their shares, the first one writes."""
+        state: dict[str, Any]
+        state, optimizer = get_state_dict(self.objective, self.optimizer, options=WHOLE)
+        if not processes.is_first:
+            return
+        parts: dict[str, dict[str, Any]] = {"model": {}, "head": {}}
+        for name, value in state.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = value
         checkpoint = Checkpoint(
-            model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
+            **parts,
+            optimizer=dict(optimizer),
             step=self.step,
             position=self.position,
             shards=shards,
             recipe=to_mapping(self.recipe),
             init=self.init,
+            usual_norm=self.usual_norm,
         )
         path = save_checkpoint(folder / "checkpoints", checkpoint, keep=self.machine.keep_checkpoints)
         logger.info("checkpoint of step %d: %s", self.step, path)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue where a checkpoint was written."""
-        self.model.load_state_dict(checkpoint.model)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        """Continue where a checkpoint was written, by however many processes."""
+        parts = {"model": checkpoint.model, "head": checkpoint.head}
+        state: dict[str, Any] = {
+            f"{part}.{name}": value for part, given in parts.items() for name, value in given.items()
+        }
+        set_state_dict(
+            self.objective,
+            self.optimizer,
+            model_state_dict=state,
+            optim_state_dict=checkpoint.optimizer,
+            options=WHOLE,
+        )
         self.step, self.position, self.init = checkpoint.step, checkpoint.position, checkpoint.init
+        self.usual_norm = checkpoint.usual_norm
+
+    @contextmanager
+    def _no_talk_before(self, *, last: bool) -> Iterator[None]:
+        """Gradients are averaged over the processes once a step, with the last group's."""
+        if isinstance(self.network, FSDPModule):
+            self.network.set_requires_gradient_sync(last)
+            yield
+        elif isinstance(self.network, nn.parallel.DistributedDataParallel) and not last:
+            with self.network.no_sync():
+                yield
+        else:
+            yield
+
+    def _is_spike(self, norm: float) -> bool:
+        """Whether the gradient is far longer than usual; what is usual follows it slowly, so that no run is stuck."""
+        limit = self.recipe.spike * self.usual_norm
+        is_spike = self.step >= self.recipe.warmup_steps and 0 < limit < norm
+        change = (min(norm, limit) if limit else norm) - self.usual_norm
+        self.usual_norm += change * (USUAL_SHARE if self.usual_norm else 1)
+        if is_spike:
+            logger.warning("step %d is left out: the gradient's norm is %.3g, %.3g at most", self.step + 1, norm, limit)
+        return is_spike
 
 
 def pretrain(
@@ -185,7 +266,7 @@ def pretrain(
         init: weights to start from; random ones when None.
 
     Returns:
-        How it ended. SIGTERM and SIGINT stop the run after the current step, with a checkpoint.
+        How it ended. SIGTERM, SIGINT and SIGUSR1 stop the run after the current step, with a checkpoint.
 
     Raises:
         TrainingError: the folder belongs to another recipe or other shards, a file is damaged, the loss is not finite, or
@@ -193,11 +274,12 @@ def pretrain(
     """
     machine = machine or Machine()
     with Processes(machine) as processes, StopSignal() as stop:
-        if recipe.batch_size % processes.world:
+        if recipe.batch_size // recipe.group_size % processes.world:
             raise TrainingError(
-                f"{processes.world} processes cannot share {recipe.batch_size} pairs",
-                where="batch_size",
-                hint="change either",
+                f"{processes.world} processes cannot share {recipe.batch_size // recipe.group_size} groups of"
+                f" {recipe.group_size} pairs",
+                where="batch_size, group_size",
+                hint="change either, or the number of processes",
             )
         done = _claim_folder(out, recipe, source, init, processes)
         if done is not None:
@@ -209,17 +291,16 @@ def pretrain(
             validation = _run(trainer, source, out, record, processes, stop)
         if trainer.step < recipe.num_steps:
             return Outcome(finished=False, step=trainer.step, signal=stop.number)
+        # A run killed after its last checkpoint comes back here without having validated.
+        validation = validation or trainer.validate(source)
         if processes.is_first:
-            # A run killed after its last checkpoint comes back here without having validated.
-            validation = validation or trainer.validate(source)
             _finish(out, trainer, validation)
-        validation = processes.from_first(validation)
         return Outcome(finished=True, step=trainer.step, validation_loss=validation["loss"])
 
 
-def build_optimizer(model: nn.Module, recipe: PretrainRecipe) -> torch.optim.AdamW:
+def build_optimizer(objective: nn.Module, recipe: PretrainRecipe) -> torch.optim.AdamW:
     """AdamW with decay on weights only: vectors and biases have none (the mask token, three-dimensional, has)."""
-    named = list(model.named_parameters())
+    named = [(name, p) for name, p in objective.named_parameters() if p.requires_grad]
     free = [p for name, p in named if p.ndim == 1 or name.endswith(".bias")]
     decayed = [p for name, p in named if not (p.ndim == 1 or name.endswith(".bias"))]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
@@ -232,47 +313,6 @@ def learning_rate(step: int, recipe: PretrainRecipe) -> float:
         return recipe.peak_lr * (step + 1) / recipe.warmup_steps
     progress = (step - recipe.warmup_steps) / (recipe.anneal_steps - recipe.warmup_steps)
     return recipe.peak_lr * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def training_views(batch: Batch, recipe: PretrainRecipe, device: torch.device) -> tuple[Views, Masks]:
-    """Vary and mask a training batch, each pair by its place in the stream."""
-    architecture = recipe.architecture
-    views = prepare(
-        batch,
-        recipe.augmentation,
-        image_px=architecture.image_px,
-        side=architecture.side,
-        device=device,
-        seed=recipe.seed,
-    )
-    noise_BN = uniform_noise(seed_for(recipe.seed, "mask"), batch.index_B, architecture.num_patches)
-    if recipe.mask == "uniform":
-        return views, uniform_masks(noise_BN, mask_ratio=recipe.mask_ratio)
-    human_BN = views.coverage_BN >= recipe.human_coverage
-    return views, human_masks(human_BN, noise_BN, mask_ratio=recipe.mask_ratio, pad_to=recipe.pad_to)
-
-
-def validation_views(
-    source: PairSource, recipe: PretrainRecipe, device: torch.device, *, limit: int | None = None
-) -> Iterator[tuple[Batch, Views, Masks]]:
-    """Centre crops of validation pairs, with masks that never change; as many as the recipe says, or `limit`."""
-    architecture = recipe.architecture
-    for batch in source.validation(batch_size=VALIDATION_BATCH, limit=limit or recipe.validation_pairs):
-        views = prepare(
-            batch,
-            recipe.augmentation,
-            image_px=architecture.image_px,
-            side=architecture.side,
-            device=device,
-            seed=None,
-        )
-        noise_BN = uniform_noise(seed_for("validation", "mask"), batch.index_B, architecture.num_patches)
-        if recipe.mask == "uniform":
-            masks = uniform_masks(noise_BN, mask_ratio=recipe.mask_ratio)
-        else:
-            human_BN = views.coverage_BN >= recipe.human_coverage
-            masks = human_masks(human_BN, noise_BN, mask_ratio=recipe.mask_ratio, pad_to=recipe.full_length)
-        yield batch, views, masks
 
 
 def zero_loss(recipe: PretrainRecipe) -> float:
@@ -342,6 +382,49 @@ def _run(
     """Step until the run is done or a signal comes; returns the last validation."""
     recipe, machine = trainer.recipe, trainer.machine
     validation: dict[str, float] = {}
+    shown = processes.is_first and machine.console is not None
+    profiler = profile_of(machine, out) if processes.is_first else None
+    with (
+        closing(_ahead(_groups(trainer, source, processes))) as stream,
+        Progress(console=machine.console, disable=not shown) as progress,
+        profiler or nullcontext(),
+    ):
+        bar = progress.add_task("pre-training", total=recipe.num_steps, completed=trainer.step)
+        while trainer.step < recipe.num_steps:
+            start_s = time.perf_counter()
+            groups = next(stream)
+            ready_s = time.perf_counter()
+            step = trainer.train_step(groups, processes)
+            seconds = time.perf_counter() - start_s
+            if profiler is not None:
+                profiler.step()
+            last = trainer.step == recipe.num_steps
+            if record is not None and (last or step.left_out or trainer.step % machine.log_every == 0):
+                num_visible = groups[-1].inputs.visible_BV.shape[1]
+                _report(record, trainer, step, seconds, (ready_s - start_s) / seconds, num_visible, processes.world)
+            progress.update(bar, completed=trainer.step)
+            stopping = processes.any(stop.number is not None)
+            if last or (not stopping and trainer.step % recipe.validate_every == 0):
+                validation = trainer.validate(source)
+                if record is not None:
+                    record.write("validation", trainer.step, **validation)
+                    logger.info(
+                        "step %d/%d  validation loss %.4f  black reference %.4f  other reference %.4f  pairs %d",
+                        *(trainer.step, recipe.num_steps, validation["loss"]),
+                        *(validation["loss_black"], validation["loss_other"], validation["pairs"]),
+                    )
+            if last or stopping or trainer.step % machine.checkpoint_every == 0:
+                trainer.save(out, source.shards_hash, processes)
+                processes.wait()
+            if stopping:
+                logger.info("stopped by signal %s after step %d; run again to go on", stop.number, trainer.step)
+                break
+    return validation
+
+
+def _groups(trainer: Trainer, source: PairSource, processes: Processes) -> Generator[list[Group], None, None]:
+    """This process's groups of each step, from the run's place in the stream on."""
+    recipe = trainer.recipe
     stream = source.train(
         seed=recipe.seed,
         batch_size=recipe.batch_size,
@@ -349,54 +432,49 @@ def _run(
         rank=processes.rank,
         world=processes.world,
     )
-    shown = processes.is_first and machine.console is not None
-    with closing(stream), Progress(console=machine.console, disable=not shown) as progress:
-        bar = progress.add_task("pre-training", total=recipe.num_steps, completed=trainer.step)
-        while trainer.step < recipe.num_steps:
-            start_s = time.perf_counter()
-            batch = next(stream)
-            views, masks = training_views(batch, recipe, machine.device)
-            ready_s = time.perf_counter()
-            loss, lr, norm = trainer.train_step(batch, views, masks, processes)
-            seconds = time.perf_counter() - start_s
-            if record is not None:
-                _report(record, trainer, loss, lr, norm, seconds, (ready_s - start_s) / seconds)
-            progress.update(bar, completed=trainer.step)
-            stopping = processes.any(stop.number is not None)
-            last = trainer.step == recipe.num_steps
-            if record is not None and (last or (not stopping and trainer.step % recipe.validate_every == 0)):
-                validation = trainer.validate(source)
-                record.write("validation", trainer.step, **validation)
-                logger.info(
-                    "step %d/%d  validation loss %.4f  black reference %.4f  other reference %.4f  pairs %d",
-                    *(trainer.step, recipe.num_steps, validation["loss"]),
-                    *(validation["loss_black"], validation["loss_other"], validation["pairs"]),
-                )
-            processes.wait()
-            if processes.is_first and (last or stopping or trainer.step % machine.checkpoint_every == 0):
-                trainer.save(out, source.shards_hash)
-            if stopping:
-                logger.info("stopped by signal %s after step %d; run again to go on", stop.number, trainer.step)
-                break
-    return validation
+    with closing(stream):
+        for batch in stream:
+            yield list(training_groups(batch, recipe, trainer.machine.device, source))
 
 
-def _report(record: Record, trainer: Trainer, loss: float, lr: float, norm: float, seconds: float, wait: float) -> None:
-    """One line a step, always in the same order."""
+def _ahead(groups: Generator[list[Group], None, None]) -> Generator[list[Group], None, None]:
+    """Make the next step's groups in a thread while the network is at work on these."""
+    with closing(groups), ThreadPoolExecutor(1, thread_name_prefix="views") as thread:
+        coming = thread.submit(next, groups)
+        while True:
+            ready = coming.result()
+            coming = thread.submit(next, groups)
+            yield ready
+
+
+def _report(
+    record: Record, trainer: Trainer, step: Step, seconds: float, wait: float, num_visible: int, world: int
+) -> None:
+    """One line, always in the same order."""
     rate = trainer.recipe.batch_size / seconds
+    tflops = rate * step_flops(trainer.recipe, num_visible) / 1e12 / world
+    peak, numbers = peak_tflops(trainer.machine), {}
+    if peak is not None:
+        numbers["mfu"] = tflops / peak
+    if trainer.machine.device.type == "cuda":
+        numbers["memory_gb"] = torch.cuda.max_memory_allocated(trainer.machine.device) / 1e9
     record.write(
         "train",
         trainer.step,
-        loss=loss,
-        lr=lr,
+        loss=step.loss,
+        lr=step.lr,
         pairs_per_s=rate,
         data_wait=wait,
         position=trainer.position,
-        gradient_norm=norm,
+        gradient_norm=step.gradient_norm,
+        left_out=int(step.left_out),
+        tflops=tflops,
+        **numbers,
     )
     logger.info(
-        "step %d/%d  loss %.4f  lr %.2e  %.1f pairs/s  data %.1f %%  position %d",
-        *(trainer.step, trainer.recipe.num_steps, loss, lr, rate, 100 * wait, trainer.position),
+        "step %d/%d  loss %.4f  lr %.2e  %.1f pairs/s  data %.1f %%  position %d  %s",
+        *(trainer.step, trainer.recipe.num_steps, step.loss, step.lr, rate, 100 * wait, trainer.position),
+        f"{tflops:.3g} TFLOP/s a device" + (f"  MFU {100 * tflops / peak:.1f} %" if peak else ""),
     )
 
 
@@ -407,10 +485,11 @@ def _finish(out: Path, trainer: Trainer, validation: dict[str, float]) -> None:
     write_atomic(out / "finished.json", _json({**numbers, "fingerprint": fingerprint(trainer.recipe)}))
 
 
-def _not_finite(step: int, batch: Batch, losses_B: Tensor) -> TrainingError:
-    bad = [key for key, loss in zip(batch.keys, losses_B.tolist(), strict=True) if not math.isfinite(loss)]
+def _not_finite(step: int, groups: Sequence[Group], losses_B: Tensor) -> TrainingError:
+    keys = [key for group in groups for key in group.keys]
+    bad = [key for key, loss in zip(keys, losses_B.tolist(), strict=True) if not math.isfinite(loss)]
     what = "the loss" if bad else "the gradient"
-    shown = ", ".join((bad or list(batch.keys))[:8])
+    shown = ", ".join((bad or keys)[:8])
     return TrainingError(
         f"{what} is not finite; stopped before the optimiser's step, so weights and checkpoints are sound",
         where=f"step {step + 1}, pairs {shown}",

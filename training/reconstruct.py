@@ -6,7 +6,7 @@ Shape letters: `B` pairs, `N` patches of an image, `P` values of a patch, `C H W
 import io
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,9 @@ from manifests.errors import TrainingError
 from manifests.recipes import from_mapping
 from training.augment import black, to_pixels
 from training.checkpoints import list_checkpoints, read_checkpoint, write_atomic
+from training.inputs import validation_groups
 from training.losses import completed_patches, pair_losses, patchify, unpatchify
-from training.model.croco import CroCo
-from training.pretrain import validation_views
+from training.objective import Objective
 from training.recipes import PretrainRecipe
 from training.source import PairSource
 
@@ -48,11 +48,11 @@ class Row:
     loss_black: float
 
 
-def load_run(run: Path, device: torch.device) -> tuple[CroCo, PretrainRecipe, int]:
-    """Read the network of a run's last checkpoint.
+def load_run(run: Path, device: torch.device) -> tuple[Objective, int]:
+    """Read a run's last checkpoint.
 
     Returns:
-        network in evaluation mode, its recipe, and steps done.
+        network, head and recipe in evaluation mode, and steps done.
 
     Raises:
         TrainingError: there is no checkpoint, or it is damaged.
@@ -65,32 +65,29 @@ def load_run(run: Path, device: torch.device) -> tuple[CroCo, PretrainRecipe, in
         )
     checkpoint = read_checkpoint(found[-1])
     recipe = from_mapping(PretrainRecipe, checkpoint.recipe, where=str(found[-1]))
-    model = CroCo(recipe.architecture)
-    model.load_state_dict(checkpoint.model)
-    return model.to(device).eval(), recipe, checkpoint.step
+    objective = Objective(recipe)
+    objective.model.load_state_dict(checkpoint.model)
+    if objective.head is not None:
+        objective.head.load_state_dict(checkpoint.head)
+    return objective.to(device).eval(), checkpoint.step
 
 
 @torch.no_grad()
-def complete_rows(
-    model: CroCo, recipe: PretrainRecipe, source: PairSource, *, num_rows: int, device: torch.device
-) -> list[Row]:
+def complete_rows(objective: Objective, source: PairSource, *, num_rows: int, device: torch.device) -> list[Row]:
     """Complete validation pairs, spread evenly over the split, with the masks of validation."""
-    patch_px, rows = recipe.architecture.patch_px, []
-    for batch, views, masks in validation_views(source, recipe, device, limit=num_rows):
-        visible_BV, masked_BM = (
-            torch.from_numpy(masks.visible_BV).to(device),
-            torch.from_numpy(masks.masked_BM).to(device),
-        )
-        target_BNP = patchify(views.target_BCHW, patch_px)
-        predicted_BNP = model(target_BNP, patchify(views.reference_BCHW, patch_px), visible_BV)
-        blind_BNP = model(target_BNP, patchify(black(views.reference_BCHW), patch_px), visible_BV)
+    patch_px, rows = objective.recipe.architecture.patch_px, []
+    for batch, group in validation_groups(source, objective.recipe, device, limit=num_rows):
+        inputs = group.inputs
+        target_BNP = patchify(inputs.target_BCHW, patch_px)
+        predicted_BNP = objective.predict(inputs)
+        blind_BNP = objective.predict(replace(inputs, reference_BCHW=black(inputs.reference_BCHW)))
         images = (
-            to_pixels(views.target_BCHW),
-            _hide(to_pixels(views.target_BCHW), masks.masked_BM, patch_px),
-            to_pixels(views.reference_BCHW),
-            to_pixels(unpatchify(completed_patches(predicted_BNP, target_BNP, masked_BM), patch_px)),
+            to_pixels(inputs.target_BCHW),
+            hide(to_pixels(inputs.target_BCHW), inputs.masked_BM.cpu().numpy(), patch_px),
+            to_pixels(inputs.reference_BCHW),
+            to_pixels(unpatchify(completed_patches(predicted_BNP, target_BNP, inputs.masked_BM), patch_px)),
         )
-        losses = [pair_losses(p, target_BNP, masked_BM).tolist() for p in (predicted_BNP, blind_BNP)]
+        losses = [pair_losses(p, target_BNP, inputs.masked_BM).tolist() for p in (predicted_BNP, blind_BNP)]
         rows += [
             Row(key, tuple(column[i] for column in images), losses[0][i], losses[1][i])
             for i, key in enumerate(batch.keys)
@@ -134,10 +131,10 @@ def reconstruct(run: Path, source: PairSource, path: Path, *, device: torch.devi
     Raises:
         TrainingError: the run has no checkpoint, was trained on other shards, or the picture cannot be written.
     """
-    model, recipe, step = load_run(run, device)
-    _check_shards(run, source)
-    rows = complete_rows(model, recipe, source, num_rows=num_rows, device=device)
-    sheet = draw_rows(rows, title=f"{recipe.name}, step {step}: validation pairs, never trained on")
+    objective, step = load_run(run, device)
+    check_shards(run, source)
+    rows = complete_rows(objective, source, num_rows=num_rows, device=device)
+    sheet = draw_rows(rows, title=f"{objective.recipe.name}, step {step}: validation pairs, never trained on")
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     try:
@@ -149,7 +146,7 @@ def reconstruct(run: Path, source: PairSource, path: Path, *, device: torch.devi
     return rows
 
 
-def _check_shards(run: Path, source: PairSource) -> None:
+def check_shards(run: Path, source: PairSource) -> None:
     """Only the shards of the run are known to keep its training pairs apart from these."""
     claimed = json.loads((run / "recipe.json").read_text())["shards"] if (run / "recipe.json").exists() else None
     if claimed != source.shards_hash:
@@ -160,7 +157,7 @@ def _check_shards(run: Path, source: PairSource) -> None:
         )
 
 
-def _hide(pixels_BHWC: npt.NDArray[np.uint8], masked_BM: npt.NDArray[np.int64], patch_px: int) -> npt.NDArray[np.uint8]:
+def hide(pixels_BHWC: npt.NDArray[np.uint8], masked_BM: npt.NDArray[np.int64], patch_px: int) -> npt.NDArray[np.uint8]:
     """Paint masked patches gray."""
     side = pixels_BHWC.shape[1] // patch_px
     hidden_BN = np.zeros((len(pixels_BHWC), side**2), dtype=np.bool_)

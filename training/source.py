@@ -1,10 +1,15 @@
 """Where a run's pairs come from."""
 
-from collections.abc import Generator, Iterable
+import json
+from collections.abc import Generator, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from manifests import table as tables
+from manifests.errors import ShardError
 from manifests.recipes import fingerprint
+from manifests.sample import MAX_MEMBER_BYTES
 from manifests.types import Split
 from training.batch import Batch
 from training.data import PairStream, validation_batches
@@ -32,6 +37,9 @@ class PairSource(Protocol):
 
     def validation(self, *, batch_size: int, limit: int) -> Iterable[Batch]:
         """At most `limit` pairs of the validation split, always the same ones in the same order."""
+
+    def about(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """What the JSON of each of these pairs says."""
 
 
 class Shards:
@@ -75,3 +83,30 @@ class Shards:
         return validation_batches(
             self.folder, split=Split.VAL, batch_size=batch_size, limit=limit, threads=self.threads
         )
+
+    def about(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """See `PairSource`."""
+        said = []
+        for key in keys:
+            name, offset, size = self._places[key]
+            path = self.folder / f"{name}.tar"
+            with path.open("rb") as file:
+                file.seek(offset)
+                data = file.read(size if 0 < size <= MAX_MEMBER_BYTES else 0)
+            try:
+                said.append(dict(json.loads(data)))
+            except (ValueError, TypeError, RecursionError) as error:
+                raise ShardError(
+                    f"the JSON of {key} does not parse: {error}", where=path, hint="run `make shards` again"
+                ) from error
+        return said
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[str, int, int]]:
+        """Shard, offset and size of each pair's JSON."""
+        places = {}
+        for name in tables.read("shards", self.folder / "shards.parquet", columns=["name"]).column("name").to_pylist():
+            index = tables.read("index", self.folder / f"{name}.index.parquet", columns=["key", "json"])
+            for row in index.to_pylist():
+                places[row["key"]] = name, row["json"]["offset"], row["json"]["size"]
+        return places

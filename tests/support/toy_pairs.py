@@ -70,6 +70,25 @@ class ToyPairs:
             tuple(f"{name}/{place}" for place in places),
         )
 
+    def about(self, keys):
+        """What a shard's JSON would say: a joint is known, the left shoulder, at the middle of the picture."""
+        points = np.zeros((13, 3))
+        points[1] = 127.5, 127.5, 1.0
+        role = {"keypoints_set": "penn13", "keypoints_px": points.ravel().tolist()}
+        return [
+            {
+                "source": "toy",
+                "subject": f"person{place % 3}",
+                "kind": "cross_view",
+                "view_angle_rad": 0.5 * (place % 2),
+                "dt_s": 0.0,
+                "covisibility": None,
+                "target": {"key": f"toy/val/s{place % 3}/{place:08d}/a/p0", **role},
+                "reference": {"key": f"toy/val/s{place % 3}/{place:08d}/b/p0", **role},
+            }
+            for place in (int(key.split("/")[1]) for key in keys)
+        ]
+
     def train(self, *, seed: int, batch_size: int, position: int, rank: int, world: int):
         while True:
             share = batch_size // world

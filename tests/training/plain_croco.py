@@ -23,20 +23,17 @@ def gelu(x):
 
 
 def turn(x, place):
-    """Rotary position of one head: x (n, a); place: list of (row, column)."""
-    n, a = x.shape
-    half, quarter = a // 2, a // 4
+    """Rotary position of one head, as turns of complex numbers; x (n, a), place: list of (row, column)."""
+    half, quarter = x.shape[1] // 2, x.shape[1] // 4
+    rate = torch.tensor([100.0 ** (-2 * i / half) for i in range(quarter)], dtype=torch.float64)
     out = []
-    for t in range(n):
-        channels = [None] * a
-        for part, coordinate in enumerate(place[t]):
-            for i in range(quarter):
-                angle = coordinate * 100.0 ** (-2 * i / half)
-                first, second = x[t, part * half + i], x[t, part * half + quarter + i]
-                channels[part * half + i] = first * math.cos(angle) - second * math.sin(angle)
-                channels[part * half + quarter + i] = second * math.cos(angle) + first * math.sin(angle)
-        out.append(torch.stack(channels))
-    return torch.stack(out)
+    for part in (0, 1):
+        where = torch.tensor([p[part] for p in place], dtype=torch.float64)
+        turns = torch.polar(torch.ones(len(place), quarter, dtype=torch.float64), where[:, None] * rate)
+        mine = x[:, part * half : (part + 1) * half]
+        turned = torch.complex(mine[:, :quarter], mine[:, quarter:]) * turns.to(x.dtype.to_complex())
+        out += [turned.real, turned.imag]
+    return torch.cat(out, dim=1)
 
 
 def attend(q, k, v, heads, q_place, k_place):
@@ -70,7 +67,7 @@ def patches_of(image, patch_px):
     return torch.stack([torch.stack([image[c, y + p, x + q] for p, q, c in inside]) for y, x in corners])
 
 
-def encode(image, state, a, seen):
+def embed(image, state, a):
     weight = state["patch_embed.proj.weight"]
     tokens = []
     for row in range(a.side):
@@ -79,7 +76,11 @@ def encode(image, state, a, seen):
                 :, row * a.patch_px : (row + 1) * a.patch_px, column * a.patch_px : (column + 1) * a.patch_px
             ]
             tokens.append((weight * window).sum(dim=(1, 2, 3)) + state["patch_embed.proj.bias"])
-    x, place = torch.stack(tokens), None
+    return torch.stack(tokens)
+
+
+def encode(image, state, a, seen):
+    x, place = embed(image, state, a), None
     if a.positions == "cosine":
         x = (x + state["enc_pos_embed"])[seen]
     else:
@@ -91,36 +92,82 @@ def encode(image, state, a, seen):
     return norm(x, state, "enc_norm")
 
 
-def complete(target, reference, state, a, seen):
-    """(N, P) prediction for one pair: images (3, h, w), `seen` the list of visible patches."""
+def complete(target, reference, state, a, seen, reference_seen=None):
+    """(N, P) prediction for one pair: images (3, h, w), `seen` the list of visible patches; the reference is seen whole."""
     everything = list(range(a.num_patches))
-    place = None if a.positions == "cosine" else [divmod(j, a.side) for j in everything]
+    reference_seen = reference_seen or everything
+    place, other = (
+        None if a.positions == "cosine" else [divmod(j, a.side) for j in those]
+        for those in (everything, reference_seen)
+    )
     visible = linear(encode(target, state, a, seen), state, "decoder_embed")
-    memory = linear(encode(reference, state, a, everything), state, "decoder_embed")
+    memory = linear(encode(reference, state, a, reference_seen), state, "decoder_embed")
     x = torch.stack([visible[seen.index(j)] if j in seen else state["mask_token"][0, 0] for j in everything])
     if a.positions == "cosine":
-        x, memory = x + state["dec_pos_embed"], memory + state["dec_pos_embed"]
+        x, memory = x + state["dec_pos_embed"], memory + state["dec_pos_embed"][reference_seen]
     for i in range(a.dec_depth):
         name = f"dec_blocks.{i}"
         x = x + self_attention(norm(x, state, f"{name}.norm1"), state, f"{name}.attn", a.dec_heads, place)
         own = norm(memory, state, f"{name}.norm_y")
         q = linear(norm(x, state, f"{name}.norm2"), state, f"{name}.cross_attn.projq")
         k, v = linear(own, state, f"{name}.cross_attn.projk"), linear(own, state, f"{name}.cross_attn.projv")
-        x = x + linear(attend(q, k, v, a.dec_heads, place, place), state, f"{name}.cross_attn.proj")
+        x = x + linear(attend(q, k, v, a.dec_heads, place, other), state, f"{name}.cross_attn.proj")
         x = x + mlp(norm(x, state, f"{name}.norm3"), state, f"{name}.mlp")
     return linear(norm(x, state, "dec_norm"), state, "prediction_head")
 
 
 def loss(targets, references, state, a, visible_BV):
     """Batch loss as published: per-patch mean squared error, summed over masked patches, over their number."""
-    total, count = 0.0, 0
-    for target, reference, seen in zip(targets, references, visible_BV.tolist(), strict=True):
-        predicted, truth = complete(target, reference, state, a, seen), patches_of(target, a.patch_px)
-        for j in range(a.num_patches):
-            if j in seen:
-                continue
-            values = truth[j]
-            variance = ((values - values.mean()) ** 2).sum() / (len(values) - 1)
-            wanted = (values - values.mean()) / torch.sqrt(variance + 1e-6)
-            total, count = total + ((predicted[j] - wanted) ** 2).mean(), count + 1
-    return total / count
+    seen = visible_BV.tolist()
+    losses = [loss_of(complete(t, r, state, a, s), t, a, s) for t, r, s in zip(targets, references, seen, strict=True)]
+    return sum(losses) / len(losses)
+
+
+def loss_of(predicted, target, a, seen):
+    """Loss of one pair; as many patches are masked in all pairs of a batch, their mean is the batch's."""
+    total, truth = 0.0, patches_of(target, a.patch_px)
+    for j in range(a.num_patches):
+        if j in seen:
+            continue
+        values = truth[j]
+        variance = ((values - values.mean()) ** 2).sum() / (len(values) - 1)
+        wanted = (values - values.mean()) / torch.sqrt(variance + 1e-6)
+        total = total + ((predicted[j] - wanted) ** 2).mean()
+    return total / (a.num_patches - len(seen))
+
+
+def complete_alone(image, state, a, seen):
+    """(N, P) prediction of an MAE for one image; its state has the public names."""
+    tokens = embed(image, state, a)
+    tokens = (tokens + state["pos_embed"][0, 1:])[seen]
+    x = torch.cat([state["cls_token"][0] + state["pos_embed"][0, :1], tokens])
+    for i in range(a.enc_depth):
+        x = x + self_attention(norm(x, state, f"blocks.{i}.norm1"), state, f"blocks.{i}.attn", a.enc_heads, None)
+        x = x + mlp(norm(x, state, f"blocks.{i}.norm2"), state, f"blocks.{i}.mlp")
+    x = linear(norm(x, state, "norm"), state, "decoder_embed")
+    places = [x[1 + seen.index(j)] if j in seen else state["mask_token"][0, 0] for j in range(a.num_patches)]
+    x = torch.stack([x[0], *places]) + state["decoder_pos_embed"][0]
+    for i in range(a.dec_depth):
+        name = f"decoder_blocks.{i}"
+        x = x + self_attention(norm(x, state, f"{name}.norm1"), state, f"{name}.attn", a.dec_heads, None)
+        x = x + mlp(norm(x, state, f"{name}.norm2"), state, f"{name}.mlp")
+    return linear(norm(x, state, "decoder_norm"), state, "decoder_pred")[1:]
+
+
+def numbers(shape, start):
+    """Numbers in [-0.5, 0.5) without a generator: the same on every machine and in every version."""
+    places = torch.arange(math.prod(shape), dtype=torch.float64) + start
+    return ((torch.sin(places * 12.9898) * 43758.5453).remainder(1) - 0.5).reshape(shape)
+
+
+def made_state(shapes):
+    """A state dict of plausible weights, from the names and shapes of one; tables of positions stay as they are."""
+    state = {}
+    for number, (name, value) in enumerate(sorted(shapes.items())):
+        if "pos_embed" in name:
+            state[name] = value
+        elif value.ndim == 1:
+            state[name] = (0.2 * numbers(value.shape, 1000 * number) + ("norm" in name and "weight" in name)).to(value)
+        else:
+            state[name] = (3 / math.sqrt(value[0].numel()) * numbers(value.shape, 1000 * number)).to(value)
+    return state

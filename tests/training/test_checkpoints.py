@@ -20,6 +20,7 @@ from training.checkpoints import (
     write_atomic,
 )
 from training.model.croco import Architecture, CroCo
+from training.model.mae import MAE
 from training.model.positions import cosine_positions
 
 SIZE = Architecture(image_px=32, patch_px=8, enc_dim=32, enc_depth=1, enc_heads=2, dec_dim=16, dec_depth=1, dec_heads=2)
@@ -32,12 +33,14 @@ def example(step=7):
     optimizer.step()
     return Checkpoint(
         model=model.state_dict(),
+        head={},
         optimizer=optimizer.state_dict(),
         step=step,
         position=step * 32,
         shards="abc",
         recipe={"name": "demo", "betas": [0.9, 0.95], "nested": {"flag": True, "nothing": None}},
         init=None,
+        usual_norm=0.5,
     )
 
 
@@ -113,10 +116,11 @@ class Trap:
 def test_a_file_that_would_run_code_is_refused_and_does_not_run_it(tmp_path):
     sprung, path = tmp_path / "sprung", tmp_path / "evil.pt"
     torch.save({"model": Trap(sprung)}, path)
-    with pytest.raises(TrainingError, match="cannot be read safely"):
+    refused = r"holds an object of getattr(.|\n)*evil.pt(.|\n)*save its weights alone"
+    with pytest.raises(TrainingError, match=refused):
         read_checkpoint(path)
     path.write_bytes(pickle.dumps({"model": Trap(sprung)}, protocol=2))
-    with pytest.raises(TrainingError, match="cannot be read safely"):
+    with pytest.raises(TrainingError, match=refused):
         load_weights(CroCo(SIZE), path)
     assert not sprung.exists()
 
@@ -213,3 +217,49 @@ def test_settings_written_as_text_are_read_not_run(tmp_path):
     with pytest.raises(ValueError, match="malformed node"):
         architecture_of({"args": argparse.Namespace(model=evil)})
     assert not sprung.exists()
+
+
+def test_weights_of_an_mae_start_an_encoder_and_leave_the_decoder(tmp_path):
+    torch.manual_seed(1)
+    mae = MAE(SIZE)
+    encoder = {name: value for name, value in mae.state_dict().items() if name.split(".")[0] in MAE.ENCODER}
+    model = CroCo(SIZE)
+    decoder = {
+        name: value.clone() for name, value in model.state_dict().items() if name.split(".")[0] not in CroCo.ENCODER
+    }
+    for number, state in enumerate((encoder, mae.state_dict())):
+        torch.save({"model": state}, tmp_path / f"{number}.pth")
+        with torch.no_grad():
+            model.patch_embed.proj.bias.fill_(9)
+        load_weights(model, tmp_path / f"{number}.pth")
+        loaded = model.state_dict()
+        assert same({name: loaded[name] for name in decoder}, decoder)
+        assert torch.equal(loaded["enc_blocks.0.attn.qkv.weight"], encoder["blocks.0.attn.qkv.weight"])
+        assert torch.equal(loaded["enc_norm.bias"], encoder["norm.bias"])
+        assert torch.equal(loaded["enc_pos_embed"], encoder["pos_embed"][0, 1:])
+        assert not (loaded["patch_embed.proj.bias"] == 9).any()
+
+
+def test_an_mae_goes_on_from_weights_with_and_without_a_decoder(tmp_path):
+    torch.manual_seed(1)
+    trained, fresh = MAE(SIZE), MAE(SIZE)
+    torch.save({"model": trained.state_dict()}, tmp_path / "whole.pth")
+    load_weights(fresh, tmp_path / "whole.pth")
+    assert same(fresh.state_dict(), trained.state_dict())
+    larger = MAE(replace(SIZE, image_px=64))
+    load_weights(larger, tmp_path / "whole.pth")
+    assert larger.pos_embed.shape == (1, 65, 32)
+    other = MAE(SIZE)
+    before = other.decoder_pred.weight.clone()
+    encoder = {name: value for name, value in trained.state_dict().items() if name.split(".")[0] in MAE.ENCODER}
+    torch.save({"model": encoder}, tmp_path / "encoder.pth")
+    load_weights(other, tmp_path / "encoder.pth")
+    assert torch.equal(other.decoder_pred.weight, before)
+    assert torch.equal(other.cls_token, trained.cls_token)
+    del encoder["norm.bias"]
+    torch.save({"model": encoder}, tmp_path / "cut.pth")
+    with pytest.raises(TrainingError, match=r"norm\.bias is missing"):
+        load_weights(other, tmp_path / "cut.pth")
+    torch.save({"model": CroCo(SIZE).state_dict()}, tmp_path / "croco.pth")
+    with pytest.raises(TrainingError, match="no weights of an MAE"):
+        load_weights(other, tmp_path / "croco.pth")

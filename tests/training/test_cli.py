@@ -26,6 +26,7 @@ QUICK = """
 recipe: smoke
 architecture: {image_px: 56, patch_px: 8, enc_dim: 32, enc_depth: 1, dec_dim: 32, dec_depth: 1}
 batch_size: 4
+group_size: 4
 num_steps: 4
 warmup_steps: 1
 anneal_steps: 4
@@ -148,10 +149,11 @@ def toy_run(tmp_path_factory, recipe):
 
 def test_rows_show_what_they_say(toy_run):
     source, out = toy_run
-    model, recipe, step = load_run(out, torch.device("cpu"))
+    objective, step = load_run(out, torch.device("cpu"))
+    recipe = objective.recipe
     assert step == 4
-    assert not model.training
-    rows = complete_rows(model, recipe, source, num_rows=2, device=torch.device("cpu"))
+    assert not objective.training
+    rows = complete_rows(objective, source, num_rows=2, device=torch.device("cpu"))
     assert [row.key for row in rows] == ["val/0", "val/1"]
     patch = recipe.architecture.patch_px
     for i, row in enumerate(rows):
@@ -171,8 +173,8 @@ def test_rows_show_what_they_say(toy_run):
 
 def test_the_sheet_has_a_title_and_captions_of_any_length(toy_run):
     source, out = toy_run
-    model, recipe, _ = load_run(out, torch.device("cpu"))
-    rows = complete_rows(model, recipe, source, num_rows=1, device=torch.device("cpu"))
+    objective, _ = load_run(out, torch.device("cpu"))
+    rows = complete_rows(objective, source, num_rows=1, device=torch.device("cpu"))
     sheet = np.asarray(draw_rows(rows, title="title " * 100))
     assert sheet.shape[2] == 3
     right_margin = sheet[:, -8:]

@@ -4,6 +4,7 @@ import torch
 from tests.training import plain_croco
 from training.losses import pair_losses, patchify
 from training.model.croco import Architecture, CroCo, base_base_rope, base_small, base_small_rope, large_base_rope
+from training.model.mae import MAE
 from training.model.positions import cosine_positions, resize_positions, rotary_positions, rotate
 
 SMALL = {
@@ -22,10 +23,10 @@ def small(positions):
     return Architecture(**SMALL, positions=positions)
 
 
-def shaken(architecture, seed=0):
+def shaken(architecture, seed=0, build=CroCo):
     """A network in double precision whose norms and biases are not at their trivial initial values."""
     torch.manual_seed(seed)
-    model = CroCo(architecture).double()
+    model = build(architecture).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -126,6 +127,120 @@ def test_outputs_loss_and_gradients_equal_the_plain_twin(positions):
     torch.testing.assert_close(loss, plain_loss, rtol=1e-6, atol=0)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, state[name].grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+# Loss of a network of the published size whose weights are `plain_croco.made_state`, on a pair of `plain_croco.numbers`, masked
+# at 0.75, as the twin has it too. Regenerate: python -m pytest -m slow tests/training/test_croco.py -k published_size, and read
+# what it says of `plain_loss`.
+PUBLISHED_SIZE = {
+    "base_small": (base_small, 1.77825),
+    "base_small_rope": (base_small_rope, 1.69779),
+    "base_base_rope": (base_base_rope, 1.77282),
+    "large_base_rope": (large_base_rope, 1.71363),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED_SIZE)
+def test_networks_of_the_published_size_equal_the_plain_twin(name):
+    build, wanted = PUBLISHED_SIZE[name]
+    architecture = build()
+    with torch.device("meta"):
+        model = CroCo(architecture)
+    model = model.to_empty(device="cpu")
+    # Tables that are not in the state dict are empty too: they are taken from where they are made.
+    state = plain_croco.made_state(filled_tables(model, architecture))
+    model.load_state_dict(state)
+    target, reference = (plain_croco.numbers((3, 224, 224), start).mul(3).float() for start in (0, 200_000))
+    visible = plain_croco.numbers((196,), 9).argsort()[:49].sort().values
+    masked = torch.tensor([j for j in range(196) if j not in visible.tolist()])
+    with torch.no_grad():
+        predicted = model(patchify(target[None], 16), patchify(reference[None], 16), visible[None])
+        plain = plain_croco.complete(target, reference, state, architecture, visible.tolist())
+        loss = pair_losses(predicted, patchify(target[None], 16), masked[None])
+        plain_loss = plain_croco.loss_of(plain, target, architecture, visible.tolist())
+    torch.testing.assert_close(predicted[0], plain, rtol=1e-3, atol=2e-4)
+    assert float(loss) == pytest.approx(float(plain_loss), rel=1e-5)
+    assert float(loss) == pytest.approx(wanted, rel=2e-5)
+
+
+def filled_tables(model, architecture):
+    """The network's state dict with its tables of positions as they are made."""
+    for part, dim, heads in (
+        ("enc", architecture.enc_dim, architecture.enc_heads),
+        ("dec", architecture.dec_dim, architecture.dec_heads),
+    ):
+        if architecture.positions == "cosine":
+            getattr(model, f"{part}_pos_embed").copy_(cosine_positions(architecture.side, dim))
+        else:
+            cos, sin = rotary_positions(architecture.side, dim // heads)
+            getattr(model, f"{part}_rotation_cos").copy_(cos)
+            getattr(model, f"{part}_rotation_sin").copy_(sin)
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("positions", ["cosine", "rope"])
+def test_a_masked_reference_equals_the_plain_twin(positions):
+    architecture = small(positions)
+    model = shaken(architecture)
+    target, reference, visible, _ = example(architecture)
+    other = example(architecture, num_visible=7, seed=5)[2]
+    predicted = model(patchify(target, 4), patchify(reference, 4), visible, other)
+    for b in range(len(target)):
+        seen = visible[b].tolist(), other[b].tolist()
+        plain = plain_croco.complete(target[b], reference[b], model.state_dict(), architecture, *seen)
+        torch.testing.assert_close(predicted[b], plain, rtol=1e-6, atol=1e-6)
+
+
+def test_an_mae_equals_its_plain_twin():
+    architecture = small("cosine")
+    model = shaken(architecture, build=MAE)
+    images, _, visible, _ = example(architecture)
+    predicted = model(patchify(images, 4), visible)
+    for b in range(len(images)):
+        plain = plain_croco.complete_alone(images[b], model.state_dict(), architecture, visible[b].tolist())
+        torch.testing.assert_close(predicted[b], plain, rtol=1e-6, atol=1e-6)
+    assert model.encode(patchify(images, 4)).shape == (3, architecture.num_patches, architecture.enc_dim)
+
+
+def test_an_mae_has_the_public_names_and_shapes():
+    """Those of `mae_pretrain_vit_base.pth` and of the decoder that its authors' visualisation weights have."""
+    with torch.device("meta"):
+        state = {name: tuple(value.shape) for name, value in MAE(base_small()).state_dict().items()}
+    encoder = [name for name in state if name.split(".")[0] in MAE.ENCODER]
+    assert (len(encoder), len(state)) == (150, 254)
+    for name, shape in {
+        "cls_token": (1, 1, 768),
+        "pos_embed": (1, 197, 768),
+        "patch_embed.proj.weight": (768, 3, 16, 16),
+        "blocks.11.attn.qkv.weight": (2304, 768),
+        "blocks.0.mlp.fc1.bias": (3072,),
+        "norm.bias": (768,),
+        "decoder_embed.weight": (512, 768),
+        "mask_token": (1, 1, 512),
+        "decoder_pos_embed": (1, 197, 512),
+        "decoder_blocks.7.attn.proj.weight": (512, 512),
+        "decoder_norm.weight": (512,),
+        "decoder_pred.weight": (768, 512),
+    }.items():
+        assert state[name] == shape, name
+
+
+def test_activations_computed_again_give_the_same_gradients():
+    for build, arguments in ((CroCo, 3), (MAE, 2)):
+        architecture = small("cosine")
+        model = shaken(architecture, build=build)
+        target, reference, visible, _ = example(architecture)
+        inputs = (
+            (patchify(target, 4), patchify(reference, 4), visible) if arguments == 3 else (patchify(target, 4), visible)
+        )
+        gradients = []
+        for model.recompute in (False, True):
+            model.zero_grad()
+            model(*inputs).square().sum().backward()
+            gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
+        for name, value in gradients[0].items():
+            assert torch.equal(gradients[1][name], value), name
 
 
 def test_masked_pixels_of_the_target_never_reach_the_network():

@@ -4,18 +4,26 @@ import pytest
 
 from manifests.errors import RecipeError
 from manifests.recipes import fingerprint, from_mapping, read_recipe, to_mapping
-from training.model.croco import base_small
-from training.recipes import RECIPES, PretrainRecipe, body, body_rope, demo
+from training.model.croco import base_small, base_small_rope
+from training.recipes import RECIPES, PretrainRecipe, body, body_beyond, body_rope, demo, mae_body
 
 # Regenerate: python -c "from training.recipes import *; from manifests.recipes import fingerprint;
 #   print({n: fingerprint(r())[:16] for n, r in RECIPES.items()})"
 # A change here is a change of what a published name means: say so in CHANGELOG.md.
 FINGERPRINTS = {
-    "body": "29dfaa27b909ba76",
-    "hand": "ff8e33d1ce45ee5d",
-    "body_rope": "ba61af28e1fb7b40",
-    "demo": "74852507ea5e37a6",
-    "smoke": "57af4b2229864b80",
+    "body": "5f49f27b56e5cedb",
+    "hand": "f130d9790592ae96",
+    "body_rope": "4d6cc807fcb93d51",
+    "body_base": "4688e77d075d914f",
+    "body_large": "953822c87e31f7bd",
+    "body_beyond": "e6105cda3a12d70f",
+    "mae_body": "308a8bbc70d3cfc5",
+    "mae_hand": "f78ce3b1636f2c70",
+    "keypoints": "cdded476ff6bff03",
+    "body_keypoints": "4e928720c5042ba6",
+    "study": "f5035bba54148e4f",
+    "demo": "c48e9a24f2f1d151",
+    "smoke": "0f88f9a2decb58dc",
 }
 
 
@@ -37,6 +45,15 @@ def test_body_is_the_network_and_masking_of_the_paper():
     assert (recipe.mask, recipe.mask_ratio, recipe.full_length) == ("human", 0.75, 49)
     assert recipe.peak_lr == pytest.approx(1.5e-4)
     assert body_rope().architecture == replace(base_small(), positions="rope")
+
+
+def test_recipes_beyond_the_paper_say_what_they_change():
+    beyond = body_beyond()
+    assert (beyond.symmetric, beyond.masks_both, beyond.pad_to) == (True, True, 49)
+    assert beyond.anneal_steps == beyond.num_steps  # the rate ends at zero
+    mae = mae_body()
+    assert mae == replace(body(), name="mae_body", network="mae")
+    assert mae.masks_both
 
 
 def test_a_file_changes_a_named_recipe(tmp_path):
@@ -89,6 +106,12 @@ def test_unknown_names_are_answered_with_the_known_ones(tmp_path):
         ({"anneal_steps": 5}, "<= anneal_steps 5 does not hold"),
         ({"human_coverage": 0.0}, "human_coverage must lie"),
         ({"base_lr": 0.0}, "base_lr must be positive"),
+        ({"group_size": 100}, "batch_size 256 is not a multiple of group_size 100"),
+        ({"spike": 1.0}, "spike must be more than 1"),
+        ({"completion_weight": 0.0}, "one of them more"),
+        ({"keypoint_weight": -1.0}, "must be at least 0"),
+        ({"network": "mae", "symmetric": True}, "cannot be symmetric"),
+        ({"network": "mae", "architecture": base_small_rope()}, "has cosine positions"),
         ({"augmentation": replace(demo().augmentation, crop_px=200)}, "crop_px 200 is not a multiple of image_px"),
     ],
 )

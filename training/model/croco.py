@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from training.model.decoder import DecoderBlock
 from training.model.positions import Rotation, cosine_positions, rotary_positions
@@ -94,8 +95,15 @@ class CroCo(nn.Module):
 
     Args:
         architecture: its size.
+
+    Attributes:
+        recompute: compute each block's activations again in the backward pass instead of keeping them.
     """
 
+    ENCODER = frozenset({"enc_pos_embed", "patch_embed", "enc_blocks", "enc_norm"})
+    """Where the names of the encoder's weights begin."""
+
+    recompute = False
     enc_pos_embed: Tensor
     dec_pos_embed: Tensor
     enc_rotation_cos: Tensor
@@ -122,22 +130,26 @@ class CroCo(nn.Module):
                 cos, sin = rotary_positions(a.side, head_dim)
                 self.register_buffer(f"{part}_rotation_cos", cos, persistent=False)
                 self.register_buffer(f"{part}_rotation_sin", sin, persistent=False)
-        self._initialise()
+        initialise(self, self.patch_embed)
+        nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, target_BNP: Tensor, reference_BNP: Tensor, visible_BV: Tensor) -> Tensor:
+    def forward(
+        self, target_BNP: Tensor, reference_BNP: Tensor, visible_BV: Tensor, reference_visible_BV: Tensor | None = None
+    ) -> Tensor:
         """Complete the targets.
 
         Args:
             target_BNP: patches of the normalised target (`patchify`); only the visible ones are read.
             reference_BNP: patches of the normalised reference.
             visible_BV: int64, the visible patches of each target, in raster order.
+            reference_visible_BV: the same for the reference; None: it is seen whole.
 
         Returns:
             (B, N, P) predicted patches, in the space of the loss.
         """
         target_BVD = self.encode(target_BNP, visible_BV)
-        reference_BND = self.encode(reference_BNP)
-        return self.decode(target_BVD, reference_BND, visible_BV)
+        reference_BVD = self.encode(reference_BNP, reference_visible_BV)
+        return self.decode(target_BVD, reference_BVD, visible_BV, reference_visible_BV)
 
     def encode(self, patches_BNP: Tensor, visible_BV: Tensor | None = None) -> Tensor:
         """Encode images, or only their visible patches.
@@ -154,46 +166,66 @@ class CroCo(nn.Module):
         x_BVD = self.patch_embed(patches_BNP)
         rotation: Rotation | None = None
         if self.architecture.positions == "cosine":
-            x_BVD = x_BVD + (self.enc_pos_embed if visible_BV is None else self.enc_pos_embed[visible_BV])
+            x_BVD = x_BVD + _at(self.enc_pos_embed, visible_BV)
         else:
-            rotation = self.enc_rotation_cos, self.enc_rotation_sin
-            if visible_BV is not None:
-                rotation = rotation[0][visible_BV], rotation[1][visible_BV]
+            rotation = _at(self.enc_rotation_cos, visible_BV), _at(self.enc_rotation_sin, visible_BV)
         for block in self.enc_blocks:
-            x_BVD = block(x_BVD, rotation)
+            x_BVD = self._run(block, x_BVD, rotation)
         out_BVD: Tensor = self.enc_norm(x_BVD)
         return out_BVD
 
-    def decode(self, target_BVD: Tensor, reference_BND: Tensor, visible_BV: Tensor | None = None) -> Tensor:
+    def decode(
+        self,
+        target_BVD: Tensor,
+        reference_BND: Tensor,
+        visible_BV: Tensor | None = None,
+        reference_visible_BV: Tensor | None = None,
+    ) -> Tensor:
         """Predict every patch of the target from the visible tokens and the reference.
 
         Args:
             target_BVD: tokens of the target's visible patches.
-            reference_BND: tokens of the whole reference.
+            reference_BND: tokens of the reference.
             visible_BV: which patches of the target the tokens stand for; None when all are present.
+            reference_visible_BV: the same for the reference.
 
         Returns:
             (B, N, P) predicted patches.
         """
         x_BNE, memory_BNE = self.decoder_embed(target_BVD), self.decoder_embed(reference_BND)
         if visible_BV is not None:
-            blank_BNE = self.mask_token.to(x_BNE.dtype).expand(len(x_BNE), self.architecture.num_patches, -1)
-            x_BNE = blank_BNE.scatter(1, visible_BV[..., None].expand(-1, -1, x_BNE.shape[-1]), x_BNE)
-        rotation: Rotation | None = None
+            x_BNE = scatter_visible(x_BNE, visible_BV, self.mask_token, self.architecture.num_patches)
+        rotations: tuple[Rotation, Rotation] | tuple[()] = ()
         if self.architecture.positions == "cosine":
-            x_BNE, memory_BNE = x_BNE + self.dec_pos_embed, memory_BNE + self.dec_pos_embed
+            x_BNE, memory_BNE = x_BNE + self.dec_pos_embed, memory_BNE + _at(self.dec_pos_embed, reference_visible_BV)
         else:
-            rotation = self.dec_rotation_cos, self.dec_rotation_sin
+            tables = self.dec_rotation_cos, self.dec_rotation_sin
+            rotations = tables, (_at(tables[0], reference_visible_BV), _at(tables[1], reference_visible_BV))
         for block in self.dec_blocks:
-            x_BNE = block(x_BNE, memory_BNE, rotation)
+            x_BNE = self._run(block, x_BNE, memory_BNE, *rotations)
         out_BNP: Tensor = self.prediction_head(self.dec_norm(x_BNE))
         return out_BNP
 
-    def _initialise(self) -> None:
-        """Xavier-uniform linear maps with zero bias (the patch convolution as one), unit norms, small mask token."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.architecture.enc_dim, -1))
-        nn.init.normal_(self.mask_token, std=0.02)
+    def _run(self, block: nn.Module, *inputs: Tensor | Rotation | None) -> Tensor:
+        out: Tensor = checkpoint(block, *inputs, use_reentrant=False) if self.recompute else block(*inputs)
+        return out
+
+
+def initialise(model: nn.Module, patch_embed: PatchEmbed) -> None:
+    """Xavier-uniform linear maps with zero bias, the patch convolution as one of them; norms are units already."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    nn.init.xavier_uniform_(patch_embed.proj.weight.view(len(patch_embed.proj.weight), -1))
+
+
+def scatter_visible(tokens_BVE: Tensor, visible_BV: Tensor, mask_token: Tensor, num_patches: int) -> Tensor:
+    """Put visible tokens in their places and the mask token everywhere else, (B, N, E)."""
+    blank_BNE = mask_token.to(tokens_BVE.dtype).expand(len(tokens_BVE), num_patches, -1)
+    return blank_BNE.scatter(1, visible_BV[..., None].expand(-1, -1, tokens_BVE.shape[-1]), tokens_BVE)
+
+
+def _at(table_NA: Tensor, visible_BV: Tensor | None) -> Tensor:
+    """Rows of a table for the patches that are present."""
+    return table_NA if visible_BV is None else table_NA[visible_BV]
