@@ -55,8 +55,8 @@ sources: install ## list the datasets that are read: what each needs, its terms,
 doctor: install ## say what lies under ROOT: what was found, what is missing, what a build would make of it
 	@$(PYTHON) -m pipeline doctor $(ROOT) $(if $(ALL),--all)
 
-build: install ## ingest, render, crop, pairs, shards in one go
-	@$(STATION)
+build: install ## ingest, render, crop, pairs, shards in one go; N=10000 rendered images
+	@$(STATION) $(if $(N),--images $(N))
 
 ingest: install ## list the frames of every recording under ROOT
 	@$(STATION)

@@ -12,7 +12,7 @@ from manifests.commit import Commit, commits, iter_tables
 # The stage folders of a build, in the order of the road, and the tables that each holds.
 STAGES: dict[str, tuple[str, ...]] = {
     "frames": ("frames",),
-    "renders": ("frames", "crops"),
+    "renders": ("frames", "crops", "labels", "scenes"),
     "crops": ("crops",),
     "pairs": ("pairs",),
     "shards": ("index",),

@@ -29,7 +29,7 @@ MATRICES = {"intrinsics": 3, "camera_from_world": 4, "keypoints_px": 3}  # value
 
 def key_column(table: str) -> str:
     """What the rows of a table are named by."""
-    return "name" if table == "shards" else "key"
+    return {"shards": "name", "scenes": "sequence"}.get(table, "key")
 
 
 def parts_of(build: Build, table: str) -> Iterator[tuple[str, Path]]:

@@ -82,7 +82,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         sub.add_argument(
             "--gpus", type=float, default=0.0, help="share of a GPU for each worker with a network, as 0.25"
         )
-        if verb == "render":
+        if verb in ("render", "build"):
             sub.add_argument("--images", type=int, metavar="N", help="as many people as at least N images take")
         _add_assets(sub)
     gallery = verbs.add_parser("gallery", help="render some scenes of a recipe into one page to look at, gallery.html")
@@ -156,7 +156,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.verb == "gallery":
         _gallery(arguments, recipe, console)
         return 0
-    if arguments.verb == "render" and arguments.images is not None:
+    if arguments.verb in ("render", "build") and arguments.images is not None:
         recipe = with_images(recipe, arguments.images)
         render = recipe.render
         assert render is not None, "it has images"

@@ -315,13 +315,13 @@ def fetch_all(assets: Path, console: Console) -> None:
     """
     num_new = fetch_demo(assets, lambda text: console.print(text, markup=False, soft_wrap=True))
     if not (assets / BODY).is_file():
-        from synthetic.body import build_body
+        from synthetic.models.body import build_body
 
         with console.status("building the synthetic body"):
             build_body(assets / BODY)
     hands = {side: assets / name for side, name in HANDS.items()}
     if not all(path.is_file() for path in hands.values()):
-        from synthetic.hand import build_hands
+        from synthetic.models.hand import build_hands
 
         with console.status("building the synthetic hands"):
             build_hands(**hands)

@@ -29,9 +29,9 @@ from pipeline.recipes import BuildRecipe
 from pipeline.render import Studio, render_scene
 from pipeline.stage import Report
 from pipeline.stages import SYNTHETIC
-from synthetic.hand import HAND_JOINT_NAMES, HAND_PARENTS
 from synthetic.hand_figure import HAND21
-from synthetic.makehuman import JOINT_NAMES, PARENTS
+from synthetic.models.hand import HAND_JOINT_NAMES, HAND_PARENTS
+from synthetic.models.makehuman import JOINT_NAMES, PARENTS
 from synthetic.render import View
 from synthetic.scene import LABELS, Scene
 from synthetic.surface import correspond

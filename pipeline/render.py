@@ -18,14 +18,14 @@ from pipeline.fetch import BODY, HANDS
 from pipeline.labels import label_columns
 from pipeline.recipes import BuildRecipe
 from pipeline.stage import Report
-from synthetic.backdrops import Backdrops
-from synthetic.body import load_body
 from synthetic.figure import BodyFigure
-from synthetic.hand import load_hand
 from synthetic.hand_figure import HandFigure
-from synthetic.motion import ClipLibrary, choose_clips, files_of, find_clips
+from synthetic.looks.scans import TextureWardrobe, find_textures
+from synthetic.models.body import load_body
+from synthetic.models.hand import load_hand
+from synthetic.motion.library import ClipLibrary, choose_clips, files_of, find_clips
+from synthetic.places.backdrops import Backdrops
 from synthetic.render import Renderer, View
-from synthetic.scans import TextureWardrobe, find_textures
 from synthetic.scene import Scene, SceneRecipe, sample_scene
 from synthetic.surface import cells_of_faces, cells_seen
 

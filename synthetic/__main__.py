@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _body(options: argparse.Namespace, progress: Progress) -> None:
-    from synthetic.body import build_body
+    from synthetic.models.body import build_body
 
     task = progress.add_task("body")
     build_body(
@@ -54,7 +54,7 @@ def _body(options: argparse.Namespace, progress: Progress) -> None:
 
 
 def _hand(options: argparse.Namespace, progress: Progress) -> None:
-    from synthetic.hand import build_hand
+    from synthetic.models.hand import build_hand
 
     task = progress.add_task("hand")
     build_hand(
@@ -65,7 +65,7 @@ def _hand(options: argparse.Namespace, progress: Progress) -> None:
 
 
 def _convert(options: argparse.Namespace, progress: Progress) -> None:
-    from synthetic.convert import convert_model
+    from synthetic.models.convert import convert_model
 
     family = convert_model(options.model, options.out)
     progress.console.print(

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import SyntheticError
-from synthetic.body import EXTRA_JOINTS, BodyModel
 from synthetic.camera import framed_points
 from synthetic.labels import LIMB_M
-from synthetic.motion import Clip, ground_shift
-from synthetic.scans import TextureWardrobe
+from synthetic.looks.scans import TextureWardrobe
+from synthetic.looks.wardrobe import Outfit, Wardrobe
+from synthetic.models.body import EXTRA_JOINTS, BodyModel
+from synthetic.motion.library import Clip, ground_shift
 from synthetic.scene import Scene
-from synthetic.wardrobe import Outfit, Wardrobe
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import SyntheticError
-from synthetic.room import SHADOW_SIZE_M, Surface
+from synthetic.places.room import SHADOW_SIZE_M, Surface
 
 logger = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ import numpy.typing as npt
 
 from manifests.errors import SyntheticError
 from manifests.seeds import rng_for
-from synthetic.canvas import vertex_normals
 from synthetic.figure import Dressed, Posed, part_of_faces
-from synthetic.hand import FINGERS, HAND_PARENTS, TIPS, HandModel, Side
-from synthetic.hand_looks import HAND_M, Hand
-from synthetic.hand_paint import GARMENTS, HandPainter
-from synthetic.hand_wear import ARM, DIAL, RINGS, SLEEVE, STRAP, layers, rim_of, worn_verts
+from synthetic.looks.canvas import vertex_normals
+from synthetic.looks.hand_look import HAND_M, Hand
+from synthetic.looks.hand_paint import GARMENTS, HandPainter
+from synthetic.looks.hand_wear import ARM, DIAL, RINGS, SLEEVE, STRAP, layers, rim_of, worn_verts
+from synthetic.models.hand import FINGERS, HAND_PARENTS, TIPS, HandModel, Side
 from synthetic.rotations import align, axis_angle_from_matrix, matrix_from_axis_angle
 from synthetic.scene import Scene
 

@@ -18,14 +18,14 @@ import numpy.typing as npt
 from manifests.errors import SyntheticError
 from manifests.geometry import project
 from manifests.seeds import rng_for
-from synthetic.backdrops import Backdrops
-from synthetic.body import BodyModel
 from synthetic.camera import crop_intrinsics
 from synthetic.figure import BodyFigure, Dressed, Figure, Posed
 from synthetic.gl import SUPERSAMPLING, Drawing, Stage, shared_gl
 from synthetic.labels import Seen, in_camera, joint_visibility, joints_in_image, seen_surface, silhouette_box
-from synthetic.motion import Clip
-from synthetic.room import Surface, build_props, build_room, floor_shadow
+from synthetic.models.body import BodyModel
+from synthetic.motion.library import Clip
+from synthetic.places.backdrops import Backdrops
+from synthetic.places.room import Surface, build_props, build_room, floor_shadow
 from synthetic.scene import Scene
 from synthetic.sensor import expose
 
@@ -160,6 +160,8 @@ class Renderer:
         depth_X1 = (posed.verts_X3 @ turn[2] + move[2])[:, None]
         carried_P4 = seen.carry(np.concatenate([posed.normals_X3 @ turn.T, depth_X1], axis=1), dressed.verts_T3)
         depth_m[at] = carried_P4[:, 3]
+        inside = (seen.triangles >= dressed.num_closed) & (carried_P4[:, 2] > 0)  # of a skirt, or the back of hair
+        carried_P4[inside, :3] *= -1.0
         normals_P3 = carried_P4[:, :3] / np.maximum(np.linalg.norm(carried_P4[:, :3], axis=1, keepdims=True), 1e-9)
         faces_P = dressed.faces_T[seen.triangles]
         uv_P2 = seen.carry(self.figure.uvs_U2[dressed.corners_K2[:, 1]], dressed.triangles_T3)

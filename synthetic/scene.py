@@ -16,16 +16,16 @@ import numpy as np
 from manifests.errors import RecipeError
 from manifests.recipes import from_mapping
 from manifests.seeds import rng_for, seed_for
-from synthetic.backdrop import Backdrop
 from synthetic.camera import TARGET_M, Camera, Framing, Rig, Side, sample_rig
-from synthetic.hand_looks import HAND_M, Hand, sample_hand
-from synthetic.looks import Look, sample_look
+from synthetic.looks.hand_look import HAND_M, Hand, sample_hand
+from synthetic.looks.look import Look, sample_look
 from synthetic.patterns import FLOOR_KINDS, WALL_KINDS, Colour, Pattern
-from synthetic.props import PERSON_M, Prop, muted, sample_furniture, sample_occluders, sample_surface
+from synthetic.places.backdrop import Backdrop
+from synthetic.places.props import PERSON_M, Prop, muted, sample_furniture, sample_occluders, sample_surface
 from synthetic.sensor import Sensor
 
 if TYPE_CHECKING:
-    from synthetic.backdrops import Backdrops
+    from synthetic.places.backdrops import Backdrops
 
 Domain = Literal["body", "hand"]
 Background = Literal["room", "images", "panoramas", "meshes"]

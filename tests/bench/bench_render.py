@@ -20,7 +20,7 @@ from synthetic.camera import crop_intrinsics
 from synthetic.gl import shared_gl
 from synthetic.labels import seen_surface
 from synthetic.render import Renderer, _downsample
-from synthetic.room import build_room, floor_shadow
+from synthetic.places.room import build_room, floor_shadow
 from synthetic.scene import Scene, SceneRecipe
 from tests.support.samples import asset
 

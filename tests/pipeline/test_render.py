@@ -17,8 +17,8 @@ from pipeline.recipes import BuildRecipe, PairRecipe, ShardRecipe
 from pipeline.render import Studio
 from pipeline.stage import run_stage
 from pipeline.stages import stages
-from synthetic.convert import convert_model
-from synthetic.motion import load_clip
+from synthetic.models.convert import convert_model
+from synthetic.motion.library import load_clip
 from synthetic.scene import SceneRecipe
 from tests.support.mocap_files import moves, puppet, write_amass, write_bvh
 from tests.support.samples import asset

@@ -13,7 +13,7 @@ from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
 from manifests.geometry import camera_centre, rays
-from synthetic.room import Surface
+from synthetic.places.room import Surface
 
 # The room, before it is moved to `SHIFT_M`: its inner size, and a table.
 HALF_M, HEIGHT_M = (4.0, 3.0), 2.8

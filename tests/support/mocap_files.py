@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from synthetic.clip import Clip
+from synthetic.motion.clip import Clip
 
 # A person in a T-pose, metres: y up, facing +z. Names as most BVH files have them.
 _REST = (

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse
 from scipy.spatial import ConvexHull
 
-from synthetic.body import PARENTS
+from synthetic.models.body import PARENTS
 from tests.support.pickles import python2_pickle
 
 JOINTS = {"smpl": 24, "smplh": 52, "mano": 16, "smplx": 55}

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from manifests.errors import SyntheticError
-from synthetic.body import BodyModel, build_body, load_body
-from synthetic.motion import Clip, load_clip
+from synthetic.models.body import BodyModel, build_body, load_body
+from synthetic.motion.library import Clip, load_clip
 from synthetic.render import Renderer
 from tests.support.clips import standing, waving, write_clip
 

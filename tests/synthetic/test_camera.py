@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.geometry import camera_centre, project
-from synthetic.body import BodyModel
 from synthetic.camera import TARGET_M, Camera, crop_intrinsics, framed_joints, framed_points, look_at, sample_rig
+from synthetic.models.body import BodyModel
 
 UP = np.array([0.0, 1.0, 0.0])
 

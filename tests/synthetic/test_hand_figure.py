@@ -6,11 +6,11 @@ import pytest
 
 from manifests.errors import SyntheticError
 from synthetic.figure import Dressed, Posed
-from synthetic.hand import FINGERS, HAND_JOINT_NAMES, TIPS, HandModel, load_hand
 from synthetic.hand_figure import HAND21, HandFigure
-from synthetic.hand_looks import HAND_M, MAX_RINGS, Hand, HandLook, Ring
-from synthetic.hand_paint import GARMENTS, GLOVE, NAIL, TEXTURE_PX, HandPainter, rasterise
-from synthetic.hand_wear import rim_of
+from synthetic.looks.hand_look import HAND_M, MAX_RINGS, Hand, HandLook, Ring
+from synthetic.looks.hand_paint import GARMENTS, GLOVE, NAIL, TEXTURE_PX, HandPainter, rasterise
+from synthetic.looks.hand_wear import rim_of
+from synthetic.models.hand import FINGERS, HAND_JOINT_NAMES, TIPS, HandModel, load_hand
 from synthetic.patterns import Pattern
 from synthetic.render import Renderer, View
 from synthetic.rotations import matrix_from_axis_angle

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import trimesh
 
-from synthetic.body import JOINT_NAMES, BodyModel
 from synthetic.figure import part_of_faces
-from synthetic.motion import place_on_ground
+from synthetic.models.body import JOINT_NAMES, BodyModel
+from synthetic.motion.library import place_on_ground
 from synthetic.render import Renderer, View
 from synthetic.scene import Scene, SceneRecipe, sample_scene
 
@@ -54,9 +54,7 @@ def test_depth_and_normals_equal_cast_rays(shots: list[Shot]) -> None:
         error = np.abs(view.depth_m[at] - points[:, 2])
         same = triangle == view.seen.triangles[pixel]
         assert same.sum() > 200
-        assert error[same].max() < 1e-5, (
-            "where a sample and the centre hit one triangle, depth is the centre's"
-        )
+        assert error[same].max() < 1e-5, "where a sample and the centre hit one triangle, depth is the centre's"
         assert np.median(error) < 0.002, "elsewhere it is that of a point a quarter of a pixel away"
         assert np.quantile(error, 0.95) < 0.02, "and a pixel is 11 mm wide"
         flat = trimesh.Trimesh(view.posed.verts_X3, view.dressed.verts_T3, process=False).face_normals[triangle]

@@ -11,12 +11,12 @@ import pytest
 
 from manifests.errors import SyntheticError
 from manifests.geometry import project
-from synthetic.body import BodyModel
 from synthetic.labels import joint_visibility, silhouette_box
-from synthetic.motion import Clip
+from synthetic.looks.wardrobe import PARTS
+from synthetic.models.body import BodyModel
+from synthetic.motion.library import Clip
 from synthetic.render import Renderer, View
 from synthetic.scene import Scene, SceneRecipe, light_lobe, sample_scene
-from synthetic.wardrobe import PARTS
 from tests.support.silhouettes import fill_triangles
 
 ROOT = Path(__file__).parents[2]
@@ -153,8 +153,8 @@ import json, sys
 from pathlib import Path
 import numpy as np, torch
 torch.set_num_threads(2)
-from synthetic.body import load_body
-from synthetic.motion import Clip
+from synthetic.models.body import load_body
+from synthetic.motion.library import Clip
 from synthetic.render import Renderer
 from synthetic.scene import Scene
 from tests.synthetic.test_render import digest
@@ -209,7 +209,7 @@ def test_an_unknown_clip_and_instant_are_named(renderer: Renderer, scenes: list[
 
 def test_absent_egl_names_the_packages(body_file: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from synthetic.body import load_body; from synthetic.render import Renderer\n"
+        "import sys; from pathlib import Path; from synthetic.models.body import load_body; from synthetic.render import Renderer\n"
         "from manifests.errors import SyntheticError\n"
         "try: Renderer.of_body(load_body(Path(sys.argv[1])), {})\n"
         "except SyntheticError as error: print(error)\n"

@@ -9,7 +9,7 @@ import pytest
 import trimesh
 
 from manifests.errors import SyntheticError
-from synthetic.backdrops import Backdrops
+from synthetic.places.backdrops import Backdrops
 from synthetic.render import Renderer
 from synthetic.scene import SceneRecipe, sample_scene
 from tests.support.backdrop_files import panorama_of, slopes, write_photo, write_room

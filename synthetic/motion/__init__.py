@@ -1,0 +1,1 @@
+"""Motion clips of all formats, turned onto SMPL's joints."""

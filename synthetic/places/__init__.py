@@ -1,0 +1,1 @@
+"""What is around a person: rooms, things, photos, panoramas, meshes."""
