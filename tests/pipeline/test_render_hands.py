@@ -1,6 +1,7 @@
 """Rendered hands on the whole road: what their rows say, and that their pairs reproject."""
 
 import dataclasses
+import io
 import json
 import tarfile
 from itertools import combinations
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from manifests import table as tables
 from manifests.audit import audit
@@ -15,6 +17,7 @@ from manifests.build import Build
 from manifests.findings import Severity
 from manifests.geometry import camera_centre, meet, project, rays
 from manifests.sample import unpack_cells
+from manifests.show import show_key, show_summary
 from pipeline.executors import LocalExecutor
 from pipeline.fetch import HANDS
 from pipeline.recipes import RECIPES, BuildRecipe, PairRecipe, ShardRecipe
@@ -152,3 +155,13 @@ def test_the_audit_finds_no_error_and_shards_hold_the_labels(out: Path) -> None:
 def test_scenes_are_decided_by_the_hands_alone(build: BuildRecipe, assets: Path, tmp_path: Path) -> None:
     plan = stages(build, roots={}, assets=assets, out=tmp_path)["render"]().plan()
     assert set(plan.inputs) == set(HANDS.values())
+
+
+def test_every_table_of_a_rendered_build_is_shown(out: Path) -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(show_summary(Build(out)))
+    told = console.export_text()
+    for table in ("labels", "scenes"):
+        assert table in told
+    console.print(show_key(Build(out), "s000001", "scenes"))
+    assert '"identity": "p0001"' in console.export_text()
