@@ -88,7 +88,7 @@ class Reason(StrEnum):
     UNSYNCHRONISED = "unsynchronised"  # no frame of this camera belongs to the instant
     MISSING = "missing"  # a file or a view that should be there is not
     UNLABELLED = "unlabelled"  # the dataset has no label for this picture, and it cannot be used without
-    HIDDEN = "hidden"  # the dataset's labels say that the subject is not seen in this view
+    HIDDEN = "hidden"  # the subject is not seen in this view: labels say so, or what was rendered stands before it
     BAD_LABEL = "bad_label"  # the label contradicts itself or the picture
     TWICE = "twice"  # the same subject is labelled twice in one picture
     CROWD = "crowd"  # several people, and the dataset does not say which is the subject

@@ -206,7 +206,7 @@ def _unwritten(path: Path, error: OSError) -> SyntheticError:
 
 
 def _render(recipe: BuildRecipe, studio: Studio, index: int) -> _Shown:
-    made = render_scene(recipe, index, studio, lambda _done, _total: None, source=SYNTHETIC)
+    made, _ = render_scene(recipe, index, studio, lambda _done, _total: None, source=SYNTHETIC, least_coverage=0.0)
     rows = {name: tables.from_rows(name, its).to_pylist() for name, its in made.items()}
     scene = Scene.from_json(rows["scenes"][0]["scene"])
     wanted = [(0, view) for view in range(min(MOST_VIEWS, len(scene.cameras)))]

@@ -12,7 +12,7 @@ from manifests.errors import SyntheticError
 from manifests.files import stamp_of
 from manifests.sample import cells_of, pack_cells
 from manifests.splits import split_of
-from manifests.types import BoxFrom, Domain, FrameKey, SilhouetteFrom, Split
+from manifests.types import BoxFrom, Domain, FrameKey, Reason, Reject, SilhouetteFrom, Split
 from pipeline.crop import stored_picture
 from pipeline.fetch import BODY, HANDS
 from pipeline.labels import label_columns
@@ -32,6 +32,7 @@ from synthetic.surface import cells_of_faces, cells_seen
 TRACKS = {Domain.BODY: "p0", Domain.HAND: "hand"}
 _KEYPOINTS = {Domain.BODY: "smpl24", Domain.HAND: "hand21"}
 _OWN_WORK = {Domain.BODY: "CC0 1.0 (bodies, clothes)", Domain.HAND: "CC0 1.0 (hands, sleeves)"}
+LEAST_COVERAGE = 0.02
 _SMPL = "terms of SMPL and SURREAL, non-commercial (bodies, textures)"
 
 
@@ -160,8 +161,14 @@ def _cells(studio: Studio) -> npt.NDArray[np.int32]:
 
 
 def render_scene(
-    recipe: BuildRecipe, index: int, studio: Studio, report: Report, *, source: str
-) -> dict[str, list[dict[str, Any]]]:
+    recipe: BuildRecipe,
+    index: int,
+    studio: Studio,
+    report: Report,
+    *,
+    source: str,
+    least_coverage: float = LEAST_COVERAGE,
+) -> tuple[dict[str, list[dict[str, Any]]], list[Reject]]:
     """Render all views of all instants of one scene.
 
     Args:
@@ -170,20 +177,27 @@ def render_scene(
         studio: where it is rendered.
         report: told after every image.
         source: opens the keys.
+        least_coverage: images of which the person covers less are left out: an occluder stands before it.
 
     Returns:
-        rows of the tables frames, crops and labels, in the same order, and of the table scenes.
+        Rows of the tables frames, crops and labels, in the same order, and of the table scenes; and what was left out.
     """
     renderer, scene = studio.renderer(), studio.scene(recipe.seed, index)
     licence = _licence(studio, scene)
     held_out = recipe.split
     split = split_of(scene.identity, seed=recipe.seed, val_groups=held_out.val_groups, val_share=held_out.val_share)
     rows: dict[str, list[dict[str, Any]]] = {"frames": [], "crops": [], "labels": []}
+    rejects: list[Reject] = []
     total = len(scene.phases) * len(scene.cameras)
     for instant in range(len(scene.phases)):
         for view in range(len(scene.cameras)):
             shared = _shared_columns(scene, studio.domain, split, instant, view, source) | {"licence": licence}
             image = renderer.render(scene, instant=instant, view=view)
+            report(instant * len(scene.cameras) + view + 1, total)
+            if (covered := float(image.silhouette.mean())) < least_coverage:
+                detail = f"occluders leave {covered:.1%} of the picture to the person"
+                rejects.append(Reject("renders", shared["key"], Reason.HIDDEN, detail))
+                continue
             told = _told(image, studio.domain) | {"side": scene.side if scene.hand else None}
             surface = {"surface": cells_seen(image, studio.cells())}
             rows["frames"].append(shared | told | _frame_columns(scene, image))
@@ -191,7 +205,6 @@ def render_scene(
                 shared | told | surface | _crop_columns(shared["key"], image, recipe.crop.jpeg_quality)
             )
             rows["labels"].append({"key": shared["key"]} | label_columns(image, studio.recipe.labels))
-            report(len(rows["frames"]), total)
     figure = renderer.figure
     written = {
         "sequence": f"s{index:06d}",
@@ -199,7 +212,7 @@ def render_scene(
         "model": figure.sha256,
         "garments": list(figure.garments),
     }
-    return rows | {"scenes": [written | {"device": renderer.device}]}
+    return rows | {"scenes": [written | {"device": renderer.device}]}, rejects
 
 
 def _licence(studio: Studio, scene: Scene) -> str:

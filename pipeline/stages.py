@@ -104,8 +104,10 @@ class Render(Stage):
     @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
         """Render one scene."""
-        for table, rows in render_scene(self.recipe, unit.work, opened, report, source=SYNTHETIC).items():
+        made, rejects = render_scene(self.recipe, unit.work, opened, report, source=SYNTHETIC)
+        for table, rows in made.items():
             out.table(table, tables.from_rows(table, rows))
+        out.reject(rejects)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Renders that move by the user's own clips: which are taken, what decides them, and whose terms bind them."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from manifests.audit import audit
 from manifests.build import Build
 from manifests.errors import StageError, SyntheticError
 from manifests.findings import Severity
+from manifests.types import Reason
 from pipeline.executors import LocalExecutor
-from pipeline.recipes import BuildRecipe, PairRecipe, ShardRecipe
-from pipeline.render import Studio
+from pipeline.recipes import BuildRecipe, CropRecipe, PairRecipe, ShardRecipe
+from pipeline.render import Studio, render_scene
 from pipeline.stage import run_stage
 from pipeline.stages import stages
 from synthetic.models.convert import convert_model
@@ -174,3 +176,23 @@ def test_an_smpl_of_ones_own_wears_scans(assets: Path, tmp_path: Path) -> None:
     write_texture(tmp_path / "textures" / "nongrey_female_0002.jpg", (30, 30, 200))
     with pytest.raises(StageError, match=r"textures/nongrey_female_0002\.jpg"):
         run(build, assets, out, "render")
+
+
+def test_views_in_which_the_person_is_hidden_are_left_out_and_counted(assets: Path, tmp_path: Path) -> None:
+    render = SceneRecipe(
+        num_identities=1, scenes_per_identity=1, instants_per_scene=2, num_views=2, image_px=128, clips=("walk",)
+    )
+    build = BuildRecipe(name="hidden", render=render, crop=CropRecipe(size_px=128))
+    studio = Studio(assets, render)
+    shown = [
+        float(studio.renderer().render(studio.scene(0, 0), instant=i, view=v).silhouette.mean())
+        for i in range(2)
+        for v in range(2)
+    ]
+    least = sorted(shown)[1] + 1e-6  # two of four cover less
+    rows, rejects = render_scene(build, 0, studio, lambda *_: None, source="synthetic", least_coverage=least)
+    assert len(rows["crops"]) == len(rows["frames"]) == len(rows["labels"]) == 2
+    assert {reject.reason for reject in rejects} == {Reason.HIDDEN}
+    assert len(rejects) == 2
+    assert not {row["key"] for row in rows["crops"]} & {reject.key for reject in rejects}
+    assert re.search(r"occluders leave [\d.]+% of the picture", rejects[0].detail)
