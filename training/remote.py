@@ -59,9 +59,10 @@ _BUSY = (408, 425, 429)  # answers of http below 500 that ask to come again
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An open file somewhere else, from byte `first` of `total` (if told) on."""
+    """An open file somewhere else, from byte `first` of `total` (if told) on; `read` gives what has come, up to a number."""
 
     file: Any
+    read: Callable[[int], bytes]
     first: int
     total: int | None
 
@@ -273,7 +274,7 @@ class Remote:
             with closing(answer.file):
                 size = _cut(file, answer.first)
                 # One byte too many is enough to know that it is another file.
-                while size <= limit and (chunk := answer.file.read(min(_CHUNK_BYTES, limit + 1 - size))):
+                while size <= limit and (chunk := answer.read(min(_CHUNK_BYTES, limit + 1 - size))):
                     self._write(file, chunk)
                     size += len(chunk)
         except urllib.error.HTTPError as error:
@@ -307,7 +308,7 @@ class Remote:
         request = urllib.request.Request(f"{self._root}/{quote(name)}", headers=headers)
         answer = urllib.request.urlopen(request, timeout=TIMEOUT_S)
         first = start if answer.status == http.HTTPStatus.PARTIAL_CONTENT else 0
-        return _Answer(answer, first, None if answer.length is None else first + answer.length)
+        return _Answer(answer, answer.read1, first, None if answer.length is None else first + answer.length)
 
 
 class _S3:
@@ -328,7 +329,7 @@ class _S3:
             self._files = self._files or self._connect()
         file = self._files.open_input_file(f"{self._prefix}/{name}")
         file.seek(start)
-        return _Answer(file, start, file.size())
+        return _Answer(file, file.read, start, file.size())
 
     def _connect(self) -> Any:
         from pyarrow import fs
