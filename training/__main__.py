@@ -1,4 +1,4 @@
-"""Door of the room: `python -m training pretrain | reconstruct | export`."""
+"""Door of the room: `python -m training pretrain | reconstruct | probe | export`."""
 
 import argparse
 import logging
@@ -15,6 +15,7 @@ from manifests.recipes import read_recipe
 from training.checkpoints import export_safetensors
 from training.machine import Machine, find_device
 from training.pretrain import pretrain
+from training.probe import REFERENCES, probe, uses_reference
 from training.recipes import RECIPES
 from training.reconstruct import load_run, reconstruct
 from training.source import Shards
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.threads:
             torch.set_num_threads(options.threads)
-        verb = {"pretrain": _pretrain, "reconstruct": _reconstruct, "export": _export}[options.verb]
+        verb = {"pretrain": _pretrain, "reconstruct": _reconstruct, "probe": _probe, "export": _export}[options.verb]
         return verb(options, console)
     except CrossposeError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -72,6 +73,23 @@ def _reconstruct(options: argparse.Namespace, _console: Console) -> int:
     rows = reconstruct(options.run, Shards(options.shards), options.out, device=device, num_rows=options.rows)
     loss, blind = (sum(values) / len(rows) for values in ([r.loss for r in rows], [r.loss_black for r in rows]))
     print(f"{options.out}: {len(rows)} pairs, mean loss {loss:.4f}, with a black reference {blind:.4f}")
+    return 0
+
+
+def _probe(options: argparse.Namespace, _console: Console) -> int:
+    device = find_device(options.device)
+    report = probe(options.run, Shards(options.shards), options.out, device=device, num_pairs=options.pairs)
+    every = report["strata"][0]
+    for name in REFERENCES:
+        loss, gain = every["loss"][name], every["gain"][name]
+        if loss is not None:
+            more = "" if gain["low"] is None else f"  above the true one's by [{gain['low']:.4f}, {gain['high']:.4f}]"
+            print(
+                f"{name:>12} reference: loss {loss['mean']:.4f}  pairs {loss['pairs']}{'' if name == 'true' else more}"
+            )
+    print(
+        f"the reference is {'used' if uses_reference(report) else 'not shown to be used'}: {options.out / 'probe.html'}"
+    )
     return 0
 
 
@@ -134,6 +152,13 @@ def _parser() -> argparse.ArgumentParser:
     draw.add_argument("--run", type=Path, required=True, help="the run's folder")
     draw.add_argument("--out", type=Path, required=True, help="PNG to write")
     draw.add_argument("--rows", type=_positive, default=8)
+
+    look = verbs.add_parser(
+        "probe", parents=[common, on_device], help="measure on held-out pairs whether references are used"
+    )
+    look.add_argument("--run", type=Path, required=True, nargs="+", help="folders of runs that differ in their seed")
+    look.add_argument("--out", type=Path, required=True, help="folder for probe.html, probe.json and probe.png")
+    look.add_argument("--pairs", type=_positive, default=512)
 
     export = verbs.add_parser("export", parents=[common], help="write a run's weights as safetensors")
     export.add_argument("--run", type=Path, required=True, help="the run's folder")

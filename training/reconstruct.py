@@ -6,6 +6,7 @@ Shape letters: `B` pairs, `N` patches of an image, `P` values of a patch, `C H W
 import io
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -97,21 +98,29 @@ def complete_rows(objective: Objective, source: PairSource, *, num_rows: int, de
 
 def draw_rows(rows: list[Row], *, title: str) -> Image.Image:
     """Lay rows out under the names of their columns, each with its key and its losses."""
+    told = [(list(r.images), [f"loss {r.loss:.3f}   with a black reference {r.loss_black:.3f}", r.key]) for r in rows]
+    return draw_tiles(told, COLUMNS, title=title)
+
+
+def draw_tiles(
+    rows: Sequence[tuple[list[npt.NDArray[np.uint8]], list[str]]], columns: Sequence[str], *, title: str
+) -> Image.Image:
+    """Lay rows of pictures out under the names of their columns, each with two lines of text below it."""
     step_x, step_y = _TILE_PX + _GAP_PX, _TILE_PX + _CAPTION_PX
-    width, top = len(COLUMNS) * step_x + _GAP_PX, 2 * _TITLE_PX
+    width, top = len(columns) * step_x + _GAP_PX, 2 * _TITLE_PX
     sheet = Image.new("RGB", (width, top + len(rows) * step_y + _GAP_PX), _PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=_FONT_PX)
     draw.text((_GAP_PX, 8), _fit(title, width - 2 * _GAP_PX, font), _INK, font)
-    for i, name in enumerate(COLUMNS):
+    for i, name in enumerate(columns):
         draw.text((_GAP_PX + i * step_x, _TITLE_PX + 8), name, _INK, font)
-    for j, row in enumerate(rows):
+    for j, (images, lines) in enumerate(rows):
         y = top + j * step_y
-        for i, pixels in enumerate(row.images):
+        for i, pixels in enumerate(images):
             tile = Image.fromarray(pixels).resize((_TILE_PX, _TILE_PX), Image.Resampling.BICUBIC)
             sheet.paste(tile, (_GAP_PX + i * step_x, y))
-        losses = f"loss {row.loss:.3f}   with a black reference {row.loss_black:.3f}"
-        draw.text((_GAP_PX, y + _TILE_PX + 2), losses, _INK, font)
-        draw.text((_GAP_PX, y + _TILE_PX + 20), _fit(row.key, width - 2 * _GAP_PX, font), _INK, font)
+        for number, line in enumerate(lines):
+            place = (_GAP_PX, y + _TILE_PX + 2 + 18 * number)
+            draw.text(place, _fit(line, width - 2 * _GAP_PX, font), _INK, font)
     return sheet
 
 
