@@ -1,4 +1,4 @@
-"""The pipeline's door: `python -m pipeline ingest|render|crop|pairs|shards|build|gallery|rerender|sources|doctor|fetch|recipe|convert-checkpoint|train-parser`."""
+"""The pipeline's door: `python -m pipeline ingest|render|crop|pairs|shards|build|publish|pull|gallery|rerender|sources|doctor|fetch|recipe|convert-checkpoint|train-parser`."""
 
 import argparse
 import logging
@@ -85,6 +85,19 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         if verb in ("render", "build"):
             sub.add_argument("--images", type=int, metavar="N", help="as many people as at least N images take")
         _add_assets(sub)
+    publish = verbs.add_parser(
+        "publish", help="copy a build to an object store, where trainers on other machines read it"
+    )
+    publish.add_argument("source", metavar="OUT", help="the build")
+    publish.add_argument("target", metavar="URL", help="s3://bucket/folder, or another that fsspec opens")
+    pull = verbs.add_parser("pull", help="copy a published build to a folder, or go on with a copy that was stopped")
+    pull.add_argument("source", metavar="URL", help="where it was published")
+    pull.add_argument("target", metavar="OUT", help="the folder")
+    for sub in (publish, pull):
+        sub.add_argument("--stages", default="shards", help="of them, these, with commas between (shards)")
+        sub.add_argument("--all", action="store_true", help="all stages that are there")
+        sub.add_argument("--threads", type=int, default=8, metavar="N", help="files under way at once (8)")
+        sub.add_argument("--verify", action="store_true", help="read all of the copy back; send anew what is damaged")
     gallery = verbs.add_parser("gallery", help="render some scenes of a recipe into one page to look at, gallery.html")
     gallery.add_argument("--recipe", default="synthetic", help="a recipe's name or a YAML file (synthetic)")
     gallery.add_argument("--out", type=Path, required=True, help="folder for gallery.html")
@@ -138,6 +151,13 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         return 0
     if arguments.verb in ("sources", "doctor"):
         return _say(arguments, console)
+    if arguments.verb in ("publish", "pull"):
+        from pipeline.publish import copy_build
+
+        wanted = [] if arguments.all else arguments.stages.split(",")
+        how = {"threads": max(arguments.threads, 1), "verify": arguments.verify}
+        copy_build(arguments.source, arguments.target, console, stages=wanted, **how)
+        return 0
     if arguments.verb == "convert-checkpoint":
         from pipeline.parsers.convert import convert_checkpoint
 
