@@ -5,6 +5,7 @@ import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 import torch
 from rich.console import Console
@@ -13,12 +14,14 @@ from rich.logging import RichHandler
 from manifests.errors import CrossposeError
 from manifests.recipes import read_recipe
 from training.checkpoints import export_safetensors
+from training.data import OnBadShard
 from training.machine import Machine, find_device
 from training.pretrain import pretrain
 from training.probe import REFERENCES, probe, uses_reference
 from training.recipes import RECIPES
 from training.reconstruct import load_run, reconstruct
 from training.source import Shards
+from training.storage import Cache
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,7 +62,7 @@ def _pretrain(options: argparse.Namespace, console: Console) -> int:
         profile_steps=options.profile,
         peak_tflops=options.peak_tflops,
     )
-    source = Shards(options.shards, threads=options.decode_threads)
+    source = _shards(options, threads=options.decode_threads, on_bad_shard=options.on_bad_shard)
     outcome = pretrain(recipe, source, options.out, machine=machine, init=options.init)
     if outcome.finished:
         print(f"{options.out}: {outcome.step} steps, validation loss {outcome.validation_loss:.4f}")
@@ -68,9 +71,15 @@ def _pretrain(options: argparse.Namespace, console: Console) -> int:
     return 128 + outcome.signal if outcome.signal else 1
 
 
+def _shards(options: argparse.Namespace, **given: Any) -> Shards:
+    chosen = {"folder": options.cache} if options.cache else {}
+    cache = Cache(**chosen, max_bytes=int(options.cache_gb * 1e9))
+    return Shards(options.shards if "://" in options.shards else Path(options.shards), cache=cache, **given)
+
+
 def _reconstruct(options: argparse.Namespace, _console: Console) -> int:
     device = find_device(options.device)
-    rows = reconstruct(options.run, Shards(options.shards), options.out, device=device, num_rows=options.rows)
+    rows = reconstruct(options.run, _shards(options), options.out, device=device, num_rows=options.rows)
     loss, blind = (sum(values) / len(rows) for values in ([r.loss for r in rows], [r.loss_black for r in rows]))
     print(f"{options.out}: {len(rows)} pairs, mean loss {loss:.4f}, with a black reference {blind:.4f}")
     return 0
@@ -78,7 +87,7 @@ def _reconstruct(options: argparse.Namespace, _console: Console) -> int:
 
 def _probe(options: argparse.Namespace, _console: Console) -> int:
     device = find_device(options.device)
-    report = probe(options.run, Shards(options.shards), options.out, device=device, num_pairs=options.pairs)
+    report = probe(options.run, _shards(options), options.out, device=device, num_pairs=options.pairs)
     every = report["strata"][0]
     for name in REFERENCES:
         loss, gain = every["loss"][name], every["gain"][name]
@@ -127,7 +136,11 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--threads", type=_positive, help="CPU threads of the network (default: as torch decides)")
     on_device = argparse.ArgumentParser(add_help=False)
     on_device.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
-    on_device.add_argument("--shards", type=Path, required=True, help="folder of the shards stage")
+    on_device.add_argument(
+        "--shards", required=True, help="folder of the shards stage: a path, http(s)://... or s3://..."
+    )
+    on_device.add_argument("--cache", type=Path, help="folder for fetched shards (default: ~/.cache/crosspose)")
+    on_device.add_argument("--cache-gb", type=float, default=100.0, help="room for them (default: %(default)s)")
 
     train = verbs.add_parser("pretrain", parents=[common, on_device], help="train, go on with, or find finished a run")
     train.add_argument("--recipe", default="demo", help=f"{', '.join(RECIPES)}, or a .yaml file (default: %(default)s)")
@@ -137,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--checkpoint-every", type=_positive, default=200, metavar="STEPS")
     train.add_argument("--keep", type=_positive, default=2, metavar="CHECKPOINTS")
     train.add_argument("--decode-threads", type=_positive, default=2)
+    train.add_argument("--on-bad-shard", choices=get_args(OnBadShard), default="error", help="(default: %(default)s)")
     train.add_argument("--log-every", type=_positive, default=1, metavar="STEPS")
     train.add_argument("--shard", action="store_true", help="share weights among the processes of torchrun (FSDP2)")
     train.add_argument(

@@ -90,7 +90,7 @@ def _inputs(
         inputs = replace(inputs, reference_visible_BV=visible_BV, reference_masked_BM=masked_BM)
     if recipe.keypoint_weight:
         roles = ["target" if swapped else "reference" for swapped in draws.swap_B]
-        said = source.about(batch.keys)
+        said = source.about(batch, seed=seed)
         maps_BJGG, weight_BJ = heatmaps(
             [joints_of(pair[role]) for pair, role in zip(said, roles, strict=True)],
             draws.offset_xy_B22[:, 1],

@@ -140,7 +140,7 @@ def _held_out(source: PairSource, objective: Objective, device: torch.device, nu
     about: list[dict[str, Any]] = []
     parts: list[Inputs] = []
     for batch, group in validation_groups(source, objective.recipe, device, limit=num_pairs):
-        about += source.about(batch.keys)
+        about += source.about(batch, seed=None)
         parts.append(group.inputs)
     if not about:
         raise TrainingError(

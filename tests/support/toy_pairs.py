@@ -70,7 +70,7 @@ class ToyPairs:
             tuple(f"{name}/{place}" for place in places),
         )
 
-    def about(self, keys):
+    def about(self, batch, *, seed):
         """What a shard's JSON would say: a joint is known, the left shoulder, at the middle of the picture."""
         points = np.zeros((13, 3))
         points[1] = 127.5, 127.5, 1.0
@@ -86,7 +86,7 @@ class ToyPairs:
                 "target": {"key": f"toy/val/s{place % 3}/{place:08d}/a/p0", **role},
                 "reference": {"key": f"toy/val/s{place % 3}/{place:08d}/b/p0", **role},
             }
-            for place in (int(key.split("/")[1]) for key in keys)
+            for place in (int(key.split("/")[1]) for key in batch.keys)
         ]
 
     def train(self, *, seed: int, batch_size: int, position: int, rank: int, world: int):

@@ -21,6 +21,7 @@ from training.machine import Machine
 from training.pretrain import pretrain
 from training.recipes import RECIPES
 from training.reconstruct import COLUMNS, complete_rows, draw_rows, load_run
+from training.source import Shards
 
 QUICK = """
 recipe: smoke
@@ -119,7 +120,7 @@ def test_mistakes_say_what_where_and_what_to_do(arguments, wanted, run, shards, 
         assert part in message
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_the_next_call_goes_on(shards, recipe, tmp_path, number):
     long = tmp_path / "long.yaml"
     long.write_text(recipe.read_text().replace("steps: 4", "steps: 100000"))
@@ -182,3 +183,41 @@ def test_the_sheet_has_a_title_and_captions_of_any_length(toy_run):
     assert (sheet[:34] < 128).any()
     assert (sheet[-52:] < 128).any()
     assert len(COLUMNS) == 4
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_what_a_sample_says_is_found_by_its_place(shards, seed):
+    source = Shards(shards)
+    if seed is None:
+        batches = list(source.validation(batch_size=3, limit=4))
+    else:
+        stream = source.train(seed=seed, batch_size=4, position=6, rank=0, world=1)
+        batches = [next(stream) for _ in range(6)]
+        stream.close()
+    for batch in batches:
+        said = source.about(batch, seed=seed)
+        assert [pair["target"]["key"] for pair in said] == [f"{key}/target" for key in batch.keys]
+
+
+def test_a_shard_that_is_left_out_has_others_say_what_stands_in(tmp_path):
+    folder = write_shards(tmp_path, [Made(source="rig", rows=(3, 3)), Made(source="rig", rows=(2,), split="val")])
+    (folder / "train-rig-body-000001.tar").unlink()
+    source = Shards(folder, on_bad_shard="skip")
+    stream = source.train(seed=0, batch_size=6, position=0, rank=0, world=1)
+    batch = next(stream)
+    stream.close()
+    assert {key.split("/")[2] for key in batch.keys} == {"000000"}
+    said = source.about(batch, seed=0)
+    assert [pair["target"]["key"] for pair in said] == [f"{key}/target" for key in batch.keys]
+
+
+def test_runs_on_shards_learn_keypoints_and_need_frame_keys_to_be_probed(shards, recipe, tmp_path, capsys):
+    joint = tmp_path / "joint.yaml"
+    joint.write_text(recipe.read_text() + "keypoint_weight: 1.0\nsymmetric: true\n")
+    common = ["--shards", str(shards), "--threads", "1"]
+    runs = [str(tmp_path / f"run{seed}") for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        assert main(["pretrain", "--recipe", str(joint), "--seed", str(seed), "--out", run, *common]) == 0
+    # Keys of these pairs name no frames, so a stranger cannot be told.
+    assert main(["probe", "--run", *runs, "--out", str(tmp_path / "probe"), *common]) == 2
+    assert "not a frame key" in capsys.readouterr().err
