@@ -6,9 +6,9 @@ and never before: fresh pages would cost a quarter of the time that the decoding
 
 A shard that cannot be read, after every retry, ends the stream with an error that names it, or is left out
 (`on_bad_shard="skip"`): each of its places in the stream is then given to another pair of the same source, which depends on
-the seed, the place and the shard table alone (`Order.substitutes`). Ranks need not agree on anything: they stay in step, and
-all of them, and a resumed run on another world, give the same stream as long as it is the shard that is bad and not one
-node's network. An image that does not decode loses its own place only. What is left out is counted, and logged by shard.
+the seed, the place and the shard table alone (`Order.substitutes`). Ranks need not talk to each other about it: they stay in
+step, and all of them, and a resumed run on another world, give the same stream, as a shard counts as bad only when it is
+missing or not what it was committed as; a lost connection or a full disk is an error whatever the policy. An image that does not decode loses its own place only. What is left out is counted, and logged by shard.
 Validation never leaves anything out.
 
 Shape letters: `B` pairs, `H W C` stored rows, columns and colours, `G` silhouette cells along a side, `R` roles (target,

@@ -11,8 +11,9 @@ share it by file locks, which the kernel drops with the process, so a kill leave
 - `tables/<hash of the URL>/` has the table of shards and commits as they were fetched last; they are fetched anew by each
   reader, and are too small to count.
 
-A lost connection is made again after growing pauses and goes on where it broke off. Bytes with a wrong hash are thrown away
-and fetched again. Credentials come from the environment only: S3 reads the usual `AWS_...` variables (`AWS_ENDPOINT_URL`
+A lost connection is made again after growing pauses and goes on where it broke off; if it stays lost, that is a
+`TrainingError`. A file that is not there, or has another size or hash than it was committed with, is asked for again, and is
+a `ShardError` then: only that is the shard's own fault, and the same for every rank. Credentials come from the environment only: S3 reads the usual `AWS_...` variables (`AWS_ENDPOINT_URL`
 for another service than Amazon's), and a URL with a password is refused.
 """
 
@@ -26,6 +27,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
-from manifests.errors import ShardError
+from manifests.errors import ShardError, TrainingError
 from manifests.files import sha256_of, write_bytes
 from training.storage import Cache
 
@@ -42,11 +44,8 @@ logger = logging.getLogger(__name__)
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Waited before a lost connection is made again; the count begins anew whenever some bytes came."""
 
-REFUSED_TRIES = 2
-"""Times that a server may say no (not found, not allowed) before it is believed."""
-
-DAMAGED_TRIES = 3
-"""Times that a file may come whole but with another SHA-256."""
+TRIES = {"denied": 2, "missing": 2, "damaged": 3}
+"""Times that a server may say that a file is not for us or not there, or give another one, before it is believed."""
 
 TIMEOUT_S = 30.0
 """Silence after which a connection counts as lost."""
@@ -54,7 +53,7 @@ TIMEOUT_S = 30.0
 _POLL_S = 0.05
 _CHUNK_BYTES = 1 << 20
 _MAX_SMALL_BYTES = 1 << 28
-_BUSY = (408, 425, 429)  # answers of http below 500 that ask to come again
+_KINDS = {401: "denied", 403: "denied", 404: "missing", 410: "missing"}  # of http's answers; all others may pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +66,12 @@ class _Answer:
     total: int | None
 
 
-class _LostError(Exception):
-    """A connection broke, or was never made; `refused` tells that the server said no."""
+class _FailedError(Exception):
+    """A file did not come. `kind` says whose fault that is: `lost`, or one of `TRIES`."""
 
-    def __init__(self, problem: str, *, refused: bool = False) -> None:
+    def __init__(self, problem: str, kind: str) -> None:
         super().__init__(problem)
-        self.refused = refused
+        self.kind = kind
 
 
 class Remote:
@@ -83,7 +82,8 @@ class Remote:
         cache: where fetched files are kept.
 
     Raises:
-        ShardError: the URL is of another kind, has a password or a query, or the cache cannot be written.
+        ShardError: the URL is of another kind, or has a password or a query.
+        TrainingError: the cache cannot be written.
     """
 
     def __init__(self, root: str, cache: Cache) -> None:
@@ -107,9 +107,7 @@ class Remote:
             self._objects.mkdir(parents=True, exist_ok=True)
             self._tables.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ShardError(
-                f"the cache cannot be written: {error.strerror}", where=cache.folder, hint="give another folder"
-            ) from error
+            raise _no_room(cache.folder, error) from error
         self._closed = threading.Event()
         self._open: Callable[[str, int], _Answer] = _S3(self._root) if parts.scheme == "s3" else self._open_http
 
@@ -144,16 +142,16 @@ class Remote:
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise ShardError("the table tells no SHA-256", where=self.where(name), hint="run `make shards` again")
         path = self._objects / sha256
-        for _ in range(DAMAGED_TRIES):
+        for _ in range(TRIES["damaged"]):
             with self._there(name, path, num_bytes) as (file, is_new):
                 right_size = os.fstat(file.fileno()).st_size == num_bytes
                 if right_size and (is_new or not verify or sha256_of(path) == sha256):
                     os.utime(path)
                     yield path
                     return
-                path.unlink()
+                path.unlink(missing_ok=True)
             logger.warning("%s was damaged in the cache and is fetched again", self.where(name))
-        raise ShardError("the cache's disk damages files", where=path, hint="give another folder for the cache")
+        raise TrainingError("the cache's disk damages files", where=path, hint="give another folder for the cache")
 
     def close(self) -> None:
         """See `Storage`."""
@@ -184,15 +182,17 @@ class Remote:
             return False
         with file:
             self._fetch(name, file, num_bytes=num_bytes, sha256=path.name)
-            file.flush()
-            os.fsync(file.fileno())
-            part.replace(path)
+            try:
+                os.fsync(file.fileno())
+                with self._counting():
+                    part.replace(path)
+            except OSError as error:
+                raise _no_room(path, error) from error
         return True
 
     def _claim(self, part: Path, path: Path, num_bytes: int) -> BinaryIO | None:
         """Open and lock an unfinished file for which there is room; None when another has it, or there is none yet."""
-        with self._room.open("wb") as room:
-            fcntl.flock(room, fcntl.LOCK_EX)
+        with self._counting():
             known = part.exists()
             if path.exists() or not (known or self._make_room(num_bytes)):
                 return None
@@ -202,6 +202,13 @@ class Remote:
             file.close()
             return None
 
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Nobody else makes room, and no file gets another name meanwhile."""
+        with self._room.open("wb") as room:
+            fcntl.flock(room, fcntl.LOCK_EX)
+            yield
+
     def _make_room(self, num_bytes: int) -> bool:
         """Remove what was used least recently and is not in use, until a new file fits."""
         files = []
@@ -209,7 +216,7 @@ class Remote:
             try:
                 stat = path.stat()
             except FileNotFoundError:
-                continue  # a part that is whole now: it counts under its new name the next time
+                continue  # it was damaged, and whoever found that has removed it
             size = int(path.suffixes[0][1:]) if path.suffix == ".part" else stat.st_size
             files.append((stat.st_mtime_ns, size, path))
         over = sum(size for _, size, _ in files) + num_bytes - self._max_bytes
@@ -230,38 +237,38 @@ class Remote:
         """Fetch a file, going on with what it holds already, until it is whole and right.
 
         Raises:
-            ShardError: it cannot be had.
+            ShardError: it is not there, or another one is.
+            TrainingError: the connection stays lost, or we are not allowed.
         """
-        tries = lost = refused = damaged = 0
+        failures = Counter[str]()
         while True:
-            tries += 1
             had = file.seek(0, os.SEEK_END)
             try:
                 self._append(name, file, num_bytes)
-            except _LostError as error:
-                problem = f"it cannot be fetched: {error}"
-                refused += error.refused
-                lost = 1 if file.seek(0, os.SEEK_END) > had else lost + 1
-            else:
                 if sha256 is None or _digest(file) == sha256:
                     return
-                problem = "what was fetched has another SHA-256 than its commit says"
-                damaged += 1
                 _cut(file, 0)
-            if lost > len(PAUSES_S) or refused >= REFUSED_TRIES or damaged >= DAMAGED_TRIES:
-                raise ShardError(
-                    f"{problem} (tried {tries} times)",
-                    where=self.where(name),
-                    hint="check the address, the network and the credentials, or upload the folder again",
-                )
-            logger.info("%s: %s; trying again in %.1f s", self.where(name), problem, PAUSES_S[max(lost, 1) - 1])
-            self._wait(PAUSES_S[max(lost, 1) - 1])
+                raise _FailedError("its SHA-256 is not the one it was committed with", "damaged")
+            except _FailedError as error:
+                if file.seek(0, os.SEEK_END) > had:
+                    failures["lost"] = 0
+                failures[error.kind] += 1
+                if failures[error.kind] >= TRIES.get(error.kind, 1 + len(PAUSES_S)):
+                    blame = ShardError if error.kind in ("missing", "damaged") else TrainingError
+                    raise blame(
+                        f"it cannot be fetched: {error} (tried {failures.total()} times)",
+                        where=self.where(name),
+                        hint="check the address, the network and the credentials, or upload the folder again",
+                    ) from error
+                pause_s = PAUSES_S[failures[error.kind] - 1]
+                logger.info("%s: %s; trying again in %.1f s", self.where(name), error, pause_s)
+            self._wait(pause_s)
 
     def _append(self, name: str, file: BinaryIO, num_bytes: int | None) -> None:
         """Fetch what a file lacks; one whose size nobody knows is fetched from its beginning.
 
         Raises:
-            _LostError: the connection broke before its end.
+            _FailedError: it did not come, or not to its end.
         """
         limit = _MAX_SMALL_BYTES if num_bytes is None else num_bytes
         size = file.seek(0, os.SEEK_END)
@@ -272,6 +279,8 @@ class Remote:
         try:
             answer = self._open(name, size)
             with closing(answer.file):
+                if None not in (num_bytes, answer.total) and answer.total != num_bytes:
+                    raise _FailedError(f"it has {answer.total} bytes, its commit says {num_bytes}", "damaged")
                 size = _cut(file, answer.first)
                 # One byte too many is enough to know that it is another file.
                 while size <= limit and (chunk := answer.read(min(_CHUNK_BYTES, limit + 1 - size))):
@@ -279,29 +288,29 @@ class Remote:
                     size += len(chunk)
         except urllib.error.HTTPError as error:
             error.close()
-            no = 400 <= error.code < 500 and error.code not in _BUSY
-            raise _LostError(f"HTTP {error.code} {error.reason}", refused=no) from error
-        except (FileNotFoundError, PermissionError) as error:
-            raise _LostError(str(error), refused=True) from error
+            raise _FailedError(f"HTTP {error.code} {error.reason}", _KINDS.get(error.code, "lost")) from error
+        except FileNotFoundError as error:
+            raise _FailedError(str(error), "missing") from error
         except (OSError, http.client.HTTPException) as error:
-            raise _LostError(str(error) or type(error).__name__) from error
+            raise _FailedError(str(error) or type(error).__name__, "lost") from error
         if num_bytes is None and size > limit:
-            raise _LostError(f"it has more than {limit} bytes", refused=True)
+            raise _FailedError(f"it has more than {limit} bytes", "damaged")
         total = answer.total if num_bytes is None else num_bytes
         if total is not None and size < total:
-            raise _LostError(f"the connection ended after {size} of {total} bytes")
+            raise _FailedError(f"the connection ended after {size} of {total} bytes", "lost")
 
     def _write(self, file: BinaryIO, chunk: bytes) -> None:
         self._wait(0)
         try:
             file.write(chunk)
+            file.flush()
         except OSError as error:
             raise _no_room(self._objects, error) from error
 
     def _wait(self, seconds: float) -> None:
         """Pause, but not longer than the stream is open."""
         if self._closed.wait(seconds):
-            raise ShardError("the stream was closed", where=self._root, hint="open another")
+            raise TrainingError("the stream was closed", where=self._root, hint="open another")
 
     def _open_http(self, name: str, start: int) -> _Answer:
         headers = {"Range": f"bytes={start}-"} if start else {}
@@ -371,8 +380,8 @@ def _cut(file: BinaryIO, size: int) -> int:
     return file.seek(size)
 
 
-def _no_room(path: Path, error: OSError) -> ShardError:
-    return ShardError(
+def _no_room(path: Path, error: OSError) -> TrainingError:
+    return TrainingError(
         f"the cache cannot be written: {error.strerror}",
         where=path,
         hint="free some space, or give the cache another folder or fewer bytes",

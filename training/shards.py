@@ -24,7 +24,7 @@ import simplejpeg
 
 from manifests import table as tables
 from manifests.commit import UNIT_ID, Commit, DataFile, read_commit
-from manifests.errors import ManifestError, ShardError
+from manifests.errors import CrossposeError, ManifestError, ShardError
 from manifests.recipes import fingerprint
 from manifests.sample import MAX_MEMBER_BYTES, SILHOUETTE_BYTES
 from manifests.schema import MEMBERS
@@ -157,7 +157,7 @@ class Shards:
 
     def _prepare(self) -> None:
         while (index := self._queue.get()) is not None and not self._closed.is_set():
-            with suppress(ShardError):
+            with suppress(CrossposeError):
                 self.open(index)
 
     def _read(self, row: dict[str, Any], *, verify: bool) -> "Shard":

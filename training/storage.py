@@ -61,11 +61,12 @@ class Storage(Protocol):
             verify: hash what lies on the disk. What is fetched is hashed in any case.
 
         Raises:
-            ShardError: it is missing, damaged, or cannot be fetched.
+            ShardError: it is missing or damaged.
+            TrainingError: it cannot be fetched, or the cache cannot be written.
         """
 
     def close(self) -> None:
-        """Stop what is being fetched; whoever waits for it gets a `ShardError`."""
+        """Stop what is being fetched; whoever waits for it gets a `TrainingError`."""
 
 
 class Folder:

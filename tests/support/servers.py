@@ -17,7 +17,7 @@ class Files(ThreadingHTTPServer):
 
     Attributes:
         faults: by file name, what happens to its next GETs: `refuse` (closed without a word), `drop` (half of what was asked
-            for, then closed), `busy` (503), `missing` (404), `flip` (a wrong bit), `cut` (half the file, said to be all),
+            for, then closed), `busy` (503), `denied` (403), `missing` (404), `flip` (a wrong bit), `cut` (half the file, said to be all),
             `more` (a byte too many), `stall` (half, then silence), `whole` (the range is ignored). A `*` goes on for ever:
             `["flip", "*"]`.
         gets: (file name, first byte asked for) of every GET.
@@ -63,7 +63,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         path = self._path()
-        if not path.is_file():
+        missing = self.server.faults.get(path.name, [])[:1] == ["missing"] and self.server.next_fault(path.name)
+        if missing or not path.is_file():
             return self._head(404, 0)
         self._head(200, path.stat().st_size)
 
@@ -80,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault == "busy":
             return self._send(503, b"")
+        if fault == "denied":
+            return self._send(403, b"")
         if fault == "missing" or not self._path().is_file():
             return self._send(404, NOT_FOUND)
         data = self._path().read_bytes()
