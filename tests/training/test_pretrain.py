@@ -319,7 +319,7 @@ def worker(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("weights", ["whole", "shard"])
+@pytest.mark.parametrize("weights", ["whole", pytest.param("shard", marks=pytest.mark.slow)])
 def test_two_processes_learn_exactly_what_one_learns(tmp_path, pairs, worker, weights):
     """Two groups make a step: two processes pass one each, one passes both and adds up the same two gradients."""
     pretrain(TINY, pairs, tmp_path / "one")
