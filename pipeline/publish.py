@@ -204,17 +204,17 @@ class StageCopy:
             StageError: it is a copy of another build.
         """
         sizes, folder = self.target.sizes(self.stage), f"{self.target.url}/{self.stage}"
-        names = [name for name in sizes if _is_commit(name)]
+        names = sorted(name for name in sizes if _is_commit(name))
         changes = self._changed_plan(held) if PLAN in sizes else []
         if not changes:
             planned = {f"{commit.unit}.json" for commit in held.commits}
-            changes = [f"unit {Path(name).stem} is not in this build" for name in names if name not in planned]
             read = pool.map(lambda name: self.target.read(f"{self.stage}/{name}"), names)
-            changes += [
+            changes = [
                 f"unit {Path(name).stem} was decided otherwise, or has other bytes"
                 for name, data in zip(names, read, strict=True)
                 if name in planned and data != held.small[name]
             ]
+            changes += [f"unit {Path(name).stem} is not in this build" for name in names if name not in planned]
         if changes:
             more = f"; and {len(changes) - 4} more" if len(changes) > 4 else ""
             raise StageError(
