@@ -33,7 +33,7 @@ from manifests.errors import ShardError
 from manifests.sample import SILHOUETTE_BYTES
 from manifests.types import Split
 from training.batch import NUM_CELLS, STORED_PX, Batch
-from training.order import Ints, Order, rank_positions
+from training.order import Ints, Order, rank_positions, spread_evenly
 from training.shards import IMAGES, SILHOUETTES, Shards
 from training.storage import Cache
 
@@ -164,12 +164,8 @@ def validation_batches(
     if batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"batch_size {batch_size} and limit {limit} must be at least 1")
     folder = Shards(shards, split=split, verify=verify, cache=cache)
-    start = np.cumsum([0] + [entry.rows for entry in folder.entries])
-    num_pairs = min(int(start[-1]), limit or int(start[-1]))
-    index = np.arange(num_pairs, dtype=np.int64) * start[-1] // num_pairs
-    shard = np.searchsorted(start, index, side="right") - 1
-    row = index - start[shard]
-    cuts = [slice(first, first + batch_size) for first in range(0, num_pairs, batch_size)]
+    shard, row, index = spread_evenly([entry.rows for entry in folder.entries], limit)
+    cuts = [slice(first, first + batch_size) for first in range(0, len(index), batch_size)]
     last = len(folder.entries) - 1
     plans = (
         _Plan(shard[cut], row[cut], index[cut], sorted({*shard[cut].tolist(), min(int(shard[cut][-1]) + 1, last)}))

@@ -173,6 +173,23 @@ def rank_positions(position: int, *, batch_size: int, rank: int, world: int) -> 
     return position + rank * batch_size + np.arange(batch_size, dtype=np.int64)
 
 
+def spread_evenly(rows: Sequence[int], limit: int | None) -> tuple[Ints, Ints, Ints]:
+    """The places of a finite set: all of its pairs in order, or `limit` of them, spread evenly so that every source is seen.
+
+    Args:
+        rows: pairs of each shard.
+        limit: how many to choose; all if None or more than there are.
+
+    Returns:
+        shard, row in it, and place in the whole set, of each chosen pair.
+    """
+    start = np.cumsum([0, *rows])
+    num_pairs = min(int(start[-1]), limit or int(start[-1]))
+    index = np.arange(num_pairs, dtype=np.int64) * start[-1] // max(num_pairs, 1)
+    shard = np.searchsorted(start, index, side="right") - 1
+    return shard, index - start[shard], index
+
+
 class _SourceOrder:
     """The endless stream of one source: epoch after epoch, each a permutation of its pairs."""
 

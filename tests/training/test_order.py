@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.errors import ManifestError
-from training.order import CYCLE, Order, ShardRows, rank_positions
+from training.order import CYCLE, Order, ShardRows, rank_positions, spread_evenly
 
 TWO = [
     ShardRows(name="a0", source="a", weight=3.0, rows=5),
@@ -85,6 +85,78 @@ def test_every_world_size_and_batch_size_reads_the_same_stream(shards, start, sp
             read += pairs_at(order, shards, places)
         position += world * batch_size
     assert read == pairs_at(order, shards, np.arange(start, position))
+
+
+@given(
+    shards=shard_tables(),
+    seed=st.integers(0, 2**32),
+    block=st.integers(1, 4),
+    start=st.integers(0, 2 * CYCLE),
+    runs=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 8)), min_size=1, max_size=5),
+    read_ahead=st.integers(0, 3),
+)
+def test_killed_anywhere_and_resumed_anywhere_the_stream_is_one(shards, seed, block, start, runs, read_ahead):
+    # Each run has its own world, batch and steps before it is killed, having read ahead; all that is kept is the position.
+    position, read = start, []
+    for world, batch_size, steps in runs:
+        order = Order(shards, seed=seed, block_shards=block)
+        for step in range(steps + read_ahead):
+            first = position + step * world * batch_size
+            by_rank = [rank_positions(first, batch_size=batch_size, rank=rank, world=world) for rank in range(world)]
+            pairs = [pair for places in by_rank for pair in pairs_at(order, shards, places)]
+            read += pairs if step < steps else []
+        position += steps * world * batch_size
+    alone = Order(shards, seed=seed, block_shards=block)
+    assert read == pairs_at(alone, shards, np.arange(start, position))
+    before, after = alone.drawn(start), alone.drawn(position)
+    assert {s: after[s] - before[s] for s in alone.sources} == {s: sum(p[0] == s for p in read) for s in alone.sources}
+
+
+@given(shards=shard_tables(), seed=st.integers(0, 99), block=st.integers(1, 4), position=st.integers(0, 3 * CYCLE))
+def test_what_is_near_is_what_is_read_next(shards, seed, block, position):
+    order = Order(shards, seed=seed, block_shards=block)
+    near = order.near(position)
+    assert len(set(near)) == len(near) <= 2 * block * len(order.sources)
+    shard_N, _ = order.locate(np.arange(position, position + 300))
+    read = dict.fromkeys(order.sources, ())
+    for shard in shard_N.tolist():
+        read[shards[shard].source] += (shard,)
+    expected = set()
+    for source, stream, index in zip(order.sources, order._streams, order.drawn(position).values(), strict=True):
+        now, then, left = stream.near(index)
+        assert set(read[source][:left]) <= set(now)
+        assert set(read[source][left : left + sum(shards[s].rows for s in then)]) <= set(then)
+        assert 0 < left <= sum(shards[s].rows for s in now)
+        assert not read[source] or near.index(read[source][0]) < block * len(order.sources), (
+            "what is read now comes before what is next"
+        )
+        expected |= {*now, *then}
+    assert set(near) == expected
+
+
+@given(shards=shard_tables(), seed=st.integers(0, 99), block=st.integers(1, 4), position=st.integers(0, 3 * CYCLE))
+def test_substitutes_are_of_the_source_and_the_block_at_hand_first(shards, seed, block, position):
+    order = Order(shards, seed=seed, block_shards=block)
+    [(source, name, _)] = pairs_at(order, shards, [position])
+    others = list(order.substitutes(position))
+    mirrored = Order(shards[::-1], seed=seed, block_shards=block).substitutes(position)
+    assert [(len(shards) - 1 - s, row) for s, row in mirrored] == others
+    assert {shards[s].name for s, _ in others} == {s.name for s in shards if s.source == source and s.rows}
+    assert len({s for s, _ in others}) == len(others)
+    assert all(0 <= row < shards[s].rows for s, row in others)
+    near = [s for s in order.near(position) if shards[s].source == source and shards[s].rows]
+    own = next(i for i, s in enumerate(others) if shards[s[0]].name == name)
+    assert own < block, "the bad shard is of the block at hand, which comes first"
+    assert {s for s, _ in others[: own + 1]} <= set(near)
+
+
+def test_substitutes_spread_over_shards_and_rows():
+    shards = [ShardRows(name=f"s{i}", source="s", weight=1.0, rows=20) for i in range(4)]
+    order = Order(shards, seed=3)
+    first = [next(order.substitutes(position)) for position in range(400)]
+    counts = np.bincount([s for s, _ in first], minlength=4)
+    assert counts.min() > 60
+    assert len(set(first)) > 75
 
 
 def test_resuming_at_every_step_gives_the_rest_of_the_stream():
@@ -196,3 +268,23 @@ def test_arguments_out_of_range_are_refused():
         with pytest.raises(ValueError, match="no such slice"):
             rank_positions(**{"position": 0, "batch_size": 4, "rank": 0, "world": 2, **bad})
     assert order.locate(np.empty(0, np.int64))[0].shape == (0,)
+
+
+@given(
+    rows=st.lists(st.integers(1, 50), min_size=1, max_size=5),
+    batch_size=st.integers(1, 9),
+    limit=st.one_of(st.none(), st.integers(1, 200)),
+)
+def test_validation_places_are_exact(rows, batch_size, limit):
+    shard, row, index = spread_evenly(rows, limit)
+    total = sum(rows)
+    whole = [(s, r) for s, n in enumerate(rows) for r in range(n)]
+    assert len(index) == min(total, limit or total)
+    assert [whole[i] for i in index] == list(zip(shard.tolist(), row.tolist(), strict=True))
+    assert len(set(index.tolist())) == len(index)
+    if limit is None or limit >= total:
+        assert index.tolist() == list(range(total))
+    elif len(index) > 1:
+        gaps = np.diff(index)
+        assert gaps.min() >= 1
+        assert gaps.max() - gaps.min() <= 1, "spread evenly"
