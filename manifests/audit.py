@@ -16,6 +16,7 @@ from manifests.audit_images import look_at_images
 from manifests.audit_keys import Keys
 from manifests.audit_rows import Rows, look_at_rows
 from manifests.audit_shards import look_at_shards
+from manifests.audit_terms import terms_of
 from manifests.audit_totals import look_at_totals
 from manifests.findings import Finding, Severity, fold
 from manifests.stats import Tally, stats_of
@@ -77,11 +78,14 @@ def audit(
             images, found = look_at_images(evidence, pool, tell)
             findings += found
             if rows.keys:  # what the rows are held by
-                findings += _guarded("images", lambda: look_at_same_images(rows.keys["crops"], images.jpeg, rows.split))
-                findings += _guarded("shards", lambda: look_at_shards(evidence, images, rows.keys, tell))
+                findings += _guarded(
+                    "images", lambda: look_at_same_images(rows.keys["crops"], images.jpeg, images.known, rows.split)
+                )
+            findings += _guarded("shards", lambda: look_at_shards(evidence, images, rows.keys, pool, tell))
             overlaps = {place: np.concatenate(shares) for place, shares in images.overlaps.items()}
         findings += _unchecked(evidence)
     stats = stats_of(evidence, rows.tally, overlaps)
+    stats["terms"] = terms_of(stats["licences"])
     findings += look_at_totals(stats)
     return Audit(tuple(fold(findings)), stats, rows.keys)
 

@@ -99,18 +99,20 @@ def _sieve(values: Hashes) -> Hashes:
     return (values * ODD[0]) >> np.uint64(64 - SIEVE_BITS)
 
 
-def look_at_same_images(keys: Keys, digests: npt.NDArray[np.uint8], split: npt.NDArray[np.int8]) -> Iterator[Finding]:
+def look_at_same_images(
+    keys: Keys, digests: Ints, known: npt.NDArray[np.bool_], split: npt.NDArray[np.int8]
+) -> Iterator[Finding]:
     """Look for images that are stored for several crops, byte for byte.
 
     Args:
         keys: of the crops.
-        digests: (n, 16) of their images; all zero: not read.
+        digests: (n,) of their images.
+        known: (n,) whether they could be read.
         split: (n,) number of each crop's split.
     """
-    words = digests.view(np.uint64)
-    order = np.lexsort((words[:, 1], words[:, 0]))
-    order = order[words[order].any(axis=1)]
-    same = (words[order][1:] == words[order][:-1]).all(axis=1)
+    order = np.argsort(digests, kind="stable")
+    order = order[known[order]]
+    same = digests[order][1:] == digests[order][:-1]
     across = same & (split[order][1:] != split[order][:-1])
     # Rows that go on with the image of the row before; a run that crosses a split is told once, as that.
     for bad, severity, message in (

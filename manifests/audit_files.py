@@ -30,7 +30,6 @@ WORDY = (
     "source", "licence", "domain", "split", "group", "subject", "sequence", "view", "track", "kind", "box_from",
     "silhouette_from", "parser", "keypoints_set", "side",
 )  # fmt: skip
-PIXELS = ("crops", "tar")
 HEAVY = {"crops": ("jpeg", "silhouette", "surface", "keypoints_px"), "frames": ("keypoints_px",)}
 
 
@@ -141,7 +140,9 @@ def look_at_files(
     jobs = [
         (stage, commit, file) for stage, done in evidence.commits.items() for commit in done for file in commit.files
     ]
-    looks = pool.map(lambda job: _look_at_file(root, *job, sized_only=tables_only and job[2].table in PIXELS), jobs)
+    # A tar is hashed where its members are held against the crops, so that it is read from the disk once.
+    sized = ("crops", "tar") if tables_only else ("tar",)
+    looks = pool.map(lambda job: _look_at_file(root, *job, sized_only=job[2].table in sized), jobs)
     for count, (part, seen, table) in enumerate(looks, start=1):
         findings += seen
         if part is not None:

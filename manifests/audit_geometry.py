@@ -23,9 +23,10 @@ ROTATION = 5e-3  # most that a rotation's rows may be off length 1 and right ang
 MOST_FOCAL, LEAST_FOCAL = 100.0, 0.1  # focal length in widths of the picture: a telescope, and a fisheye of 160 degrees
 MOST_SKEW = 0.1  # of the focal length
 ANGLE_RAD = 1e-3  # more than any rounding of the road
-# Half of a person with arms stretched out, and of two hands: rays to the middles of two boxes around one pass that near.
+# Half of a person with arms stretched out, and of two hands: rays to the middles of two boxes around one pass that near. Rays begin
+# at their cameras: where two cameras face each other, the lines may come nearest behind one of them. Seen at most: 0.69 m in 1,152
+# pairs of rendered bodies, 0.31 m in 600 of a real rig, 0.11 m in 2,304 of rendered hands.
 MOST_APART_M = {Domain.BODY: 1.2, Domain.HAND: 0.5}
-ENOUGH_RAD = 0.1  # rays that are nearer to parallel do not tell at which depth they meet
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def look_at_rays(
     """
     keys = pairs.column("key")
     told = pairs.column("view_angle_rad").to_numpy()
-    apart, behind, due = (np.full(len(target), value) for value in (np.nan, False, 0.0))
+    apart, due = np.full(len(target), np.nan), np.zeros(len(target))
     # A camera that stands still sees one angle; most pairs across time are of such.
     rows = np.flatnonzero(across | (sight.number[target] != sight.number[reference]))
     one, other = target[rows], reference[rows]
@@ -115,21 +116,27 @@ def look_at_rays(
         np.ascontiguousarray(of.T) for of in (sight.ray[one], sight.ray[other], sight.centre[other] - sight.centre[one])
     )
     with np.errstate(all="ignore"):
-        normal, side = _cross(a, b), _cross(base, a)
+        normal = _cross(a, b)
         steep = np.sqrt(_dot(normal, normal))
         due[rows] = np.arctan2(steep, _dot(a, b))
         wrong = np.abs(told - due) > ANGLE_RAD  # NaN, an unknown angle or camera, is not wrong
-        # Along the line that is square to both rays; for parallel ones, the distance between them.
-        apart[rows] = np.where(steep > 1e-6, np.abs(_dot(base, normal)) / steep, np.sqrt(_dot(side, side)))
-        nearer = (_dot(_cross(base, b), normal) <= 0) | (_dot(side, normal) <= 0)
-        behind[rows] = nearer & (steep > np.sin(ENOUGH_RAD))
+        # Along the line that is square to both rays, unless that is behind one of the cameras.
+        ahead = (_dot(_cross(base, b), normal) > 0) & (_dot(_cross(base, a), normal) > 0)
+        ends = np.minimum(_to_ray(base, a), _to_ray(-base, b))
+        apart[rows] = np.where(ahead, np.abs(_dot(base, normal)) / steep, ends)
     message = (
         "view_angle_rad is not the angle between the rays through the two crops (0 for a camera that stands still)"
     )
     yield from of_rows("angle", "pairs", fit & wrong, keys, message, where="view_angle_rad")
     most = np.where(is_word(pairs.column("domain"), Domain.HAND), MOST_APART_M[Domain.HAND], MOST_APART_M[Domain.BODY])
     message = "the rays through the two crops do not meet in one person"
-    yield from of_rows("meet", "pairs", fit & across & (behind | (apart > most)), keys, message, where="rays")
+    yield from of_rows("meet", "pairs", fit & across & (apart > most), keys, message, where="rays")
+
+
+def _to_ray(point: Floats, ray: Floats) -> Floats:
+    """(p,) distance of points (3, p) from rays (3, p) that begin at the origin."""
+    off = point - np.maximum(_dot(point, ray), 0) * ray
+    return np.sqrt(_dot(off, off))
 
 
 def _dot(a: Floats, b: Floats) -> Floats:

@@ -1,12 +1,23 @@
-"""Last part of the audit: shards against pairs, crops, indexes and commits, member by member."""
+"""Last part of the audit: shards against pairs, crops, indexes and commits, member by member.
 
+A tar is read once: hashed, and while it is in memory its members are held against what they should be. Of the pairs only numbers
+are kept, so that any number of them fits.
+
+Legend: p pairs, f further views, s samples of a block, m members of a block.
+"""
+
+import hashlib
 import json
 import logging
+import math
 import mmap
+import tarfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,80 +26,95 @@ import pyarrow.compute as pc
 
 from manifests import table as tables
 from manifests.audit_files import Evidence, Part, Progress
-from manifests.audit_images import Images, digest_of
-from manifests.audit_keys import Keys, hashes_of
+from manifests.audit_images import Images
+from manifests.audit_keys import Hashes, Ints, Keys, hashes_of, words_of
 from manifests.errors import ManifestError, ShardError
 from manifests.findings import NUM_EXAMPLES, Finding, Severity, error, of_rows, plural
-from manifests.sample import SILHOUETTE_BYTES, member_names, tar_members
+from manifests.sample import MAX_MEMBER_BYTES, SILHOUETTE_BYTES, check_end, member_names, tar_members
 from manifests.schema import MEMBERS
 from manifests.types import Role
 
 logger = logging.getLogger(__name__)
 
-PAIR_COLUMNS = [
-    "key", "kind", "source", "domain", "split", "target", "reference", "dt_s", "view_angle_rad", "covisibility", "weight",
-    "further",
-]  # fmt: skip
-Ints = npt.NDArray[np.int64]
+WORDS = ("kind", "source", "domain", "split")  # that a sample's JSON tells of its pair
+NUMBERS = ("dt_s", "view_angle_rad", "covisibility")
+SIDES = tuple(role.value for role in Role)
+TOLD = (
+    "kind",
+    "source",
+    "domain",
+    "split",
+    "dt_s",
+    "view_angle_rad",
+    "covisibility",
+)  # by a sample's JSON, of its pair
+AT_ONCE = 512  # samples of a shard that are held against the rest together: some 20 MB
+FIXED = len(MEMBERS) - 1  # members before those of further views; the JSON is the last
+BLOCK = tarfile.BLOCKSIZE
+
+N = TypeVar("N", bound=np.generic)
+Floats = npt.NDArray[np.float64]
 Places = dict[str, tuple[int, int]]  # member name to offset and size of its data
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
-    """What the samples of a shard are held against.
+class Paired:
+    """What shards are held against of all pairs: some 80 bytes of each, however long its names are.
 
     Attributes:
-        pairs: all pairs.
-        rows: row in `pairs` of each sample of the shard, -1 where it is none.
-        crop_rows: per role, row in the crops of each pair, -1 where it is none.
-        further: the same of all further views, pair after pair, and where those of each pair begin.
-        num_further: further views of each sample, as the index tells.
-        images: of the crops.
+        words: by column: the distinct ones.
+        codes: by column: (p,) which of them each pair has.
+        numbers: by column: (p,) NaN where it is null.
+        sides: by role: (p,) hash of the crop's key.
+        further: (f,) hashes of the keys of all further views, pair after pair.
+        starts: (p + 1,) where those of each pair begin.
     """
 
-    pairs: pa.Table
-    rows: Ints
-    crop_rows: dict[Role, Ints]
-    further: tuple[Ints, Ints]
-    num_further: list[int]
-    images: Images
+    words: dict[str, list[str]]
+    codes: dict[str, npt.NDArray[np.int32]]
+    numbers: dict[str, Floats]
+    sides: dict[str, Hashes]
+    further: Hashes
+    starts: Ints
 
-    def crops_of(self, row: int) -> dict[str, int]:
-        """Row in the crops of each view of a pair, by the name that opens its members."""
-        crops = {role.value: int(self.crop_rows[role][row]) for role in Role}
-        views, starts = self.further
-        return crops | {f"view{n}": int(crop) for n, crop in enumerate(views[starts[row] : starts[row + 1]], start=2)}
+    @classmethod
+    def of(cls, parts: Sequence[Part], pool: ThreadPoolExecutor) -> "Paired":
+        """Read them, file by file."""
+        known: dict[str, dict[str, int]] = {column: {} for column in WORDS}
+        found: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
+        for part, numbers in zip(parts, pool.map(cls._read, parts), strict=True):
+            for column in WORDS:
+                words, rows = numbers.pop(column)
+                codes = [known[column].setdefault(word, len(known[column])) for word in words]
+                found[column].append(np.array(codes, np.int32)[rows] if part.num_rows else np.zeros(0, np.int32))
+            for name, values in numbers.items():
+                found[name].append(values)
+        whole = {
+            name: np.concatenate([np.zeros(0, kind), *found.pop(name, [])])
+            for kind, names in ((np.int32, WORDS), (np.float64, (*NUMBERS, "weight")), (np.uint64, (*SIDES, "further")), (np.int64, ("views",)))
+            for name in names
+        }  # fmt: skip
+        return cls(
+            words={column: list(words) for column, words in known.items()},
+            codes={column: whole[column] for column in WORDS},
+            numbers={column: whole[column] for column in (*NUMBERS, "weight")},
+            sides={role: whole[role] for role in SIDES},
+            further=whole["further"],
+            starts=np.append(0, np.cumsum(whole["views"])),
+        )
 
-
-def look_at_shards(
-    evidence: Evidence, images: Images, keys: Mapping[str, Keys], progress: Progress
-) -> Iterator[Finding]:
-    """Hold every shard against its index, its pairs and its crops, and `shards.parquet` against the commits.
-
-    Args:
-        evidence: of the first part.
-        images: of the crops.
-        keys: of crops and pairs, over all files.
-        progress: is told about the tars.
-    """
-    pairs = evidence.table("pairs", PAIR_COLUMNS)
-    indexes, found = _read_indexes(evidence, keys["pairs"])
-    yield from found
-    tars = evidence.parts.get("tar", [])
-    yield from _packed(evidence, pairs, indexes, keys["pairs"])
-    yield from _shards_table(evidence, pairs, indexes)
-    crop_rows = {role: keys["crops"].rows_of(hashes_of(pairs.column(role.value))) for role in Role}
-    listed = pairs.column("further").combine_chunks()
-    starts = np.append(0, np.cumsum(pc.list_value_length(listed).to_numpy(zero_copy_only=False))).astype(np.int64)
-    further = keys["crops"].rows_of(hashes_of(pc.list_flatten(listed))), starts
-    for count, tar in enumerate(tars, start=1):
-        listed_in = indexes.get(tar.commit.unit)
-        if listed_in is not None:
-            index = listed_in.part.read()
-            num_further = pc.list_value_length(index.column("further")).to_pylist()
-            shelf = Shelf(pairs, listed_in.rows, crop_rows, further, num_further, images)
-            yield from _look_at_shard(tar, index, shelf)
-        progress("shards", count, len(tars))
+    @staticmethod
+    def _read(part: Part) -> dict[str, Any]:
+        data = part.read([*WORDS, *NUMBERS, "weight", *SIDES, "further"])
+        listed = data.column("further").combine_chunks()
+        told = {column: words_of(data.column(column)) for column in WORDS}
+        return {
+            **{column: (words.to_pylist(), rows) for column, (words, rows) in told.items()},
+            **{column: data.column(column).to_numpy() for column in (*NUMBERS, "weight")},
+            **{role: hashes_of(data.column(role)) for role in SIDES},
+            "further": hashes_of(pc.list_flatten(listed)),
+            "views": pc.list_value_length(listed).to_numpy(zero_copy_only=False).astype(np.int64),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +124,91 @@ class Index:
     part: Part
     rows: Ints
     ends: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """What the samples of all shards are held against."""
+
+    paired: Paired
+    images: Images
+    crops: Keys
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some samples of a shard, as its index tells of them.
+
+    Attributes:
+        keys: (s,) of the samples.
+        names: (m,) of the members, in the order of the tar.
+        first: (s,) number of each sample's first member.
+        views: (s,) how many further views each has.
+        offset: (m,) where the data of each begins; -1: nowhere.
+        size: (m,) its bytes.
+    """
+
+    keys: list[str]
+    names: list[str]
+    first: Ints
+    views: Ints
+    offset: Ints
+    size: Ints
+
+    @classmethod
+    def of(cls, index: pa.Table) -> "Block":
+        """Read it from rows of an index."""
+        keys, further = index.column("key").to_pylist(), index.column("further").combine_chunks()
+        views = pc.list_value_length(further).to_numpy(zero_copy_only=False).astype(np.int64)
+        names = [f"{key}.{name}" for key, num in zip(keys, views.tolist(), strict=True) for name in member_names(num)]
+        first = np.append(0, np.cumsum(views * 2 + len(MEMBERS)))[:-1].astype(np.int64)
+        place = np.zeros((2, len(names)), np.int64)
+        at = {name: first + number for number, name in enumerate(MEMBERS[:-1])} | {"json": first + FIXED + 2 * views}
+        for name, rows in at.items():
+            told = index.column(name.replace(".", "_")).combine_chunks()
+            place[:, rows] = [told.field(side).to_numpy() for side in ("offset", "size")]
+        flat, rows = pc.list_flatten(further), _views_at(first, views)
+        for number, kind in enumerate(("jpg", "sil")):
+            place[:, rows + number] = [flat.field(kind).field(side).to_numpy() for side in ("offset", "size")]
+        return cls(keys, names, first, views, *place)
+
+    def found_in(self, places: Places) -> "Block":
+        """The same samples, with their members where a walk through the tar found them."""
+        found = np.array([places.get(name, (-1, 0)) for name in self.names], np.int64).reshape(-1, 2)
+        return Block(self.keys, self.names, self.first, self.views, found[:, 0], found[:, 1])
+
+
+def _views_at(first: Ints, views: Ints) -> Ints:
+    """(f,) number of the first member of every further view."""
+    before = np.cumsum(views) - views
+    return np.repeat(first + FIXED - 2 * before, views) + 2 * np.arange(int(views.sum()))
+
+
+def look_at_shards(
+    evidence: Evidence, images: Images, keys: Mapping[str, Keys], pool: ThreadPoolExecutor, progress: Progress
+) -> Iterator[Finding]:
+    """Hold every shard against its index, its pairs and its crops, and `shards.parquet` against the commits.
+
+    Args:
+        evidence: of the first part.
+        images: of the crops.
+        keys: of crops and pairs, over all files; without them tars are hashed, and no more.
+        pool: looks at the tars.
+        progress: is told about the tars.
+    """
+    indexes, shelf = dict[str, Index](), None
+    if keys:
+        paired = Paired.of(evidence.parts.get("pairs", []), pool)
+        indexes, found = _read_indexes(evidence, keys["pairs"])
+        yield from found
+        yield from _packed(evidence, indexes, keys["pairs"])
+        yield from _shards_table(evidence, paired, indexes, keys["pairs"])
+        shelf = Shelf(paired, images, keys["crops"])
+    tars = evidence.parts.get("tar", [])
+    looks = pool.map(lambda tar: _look_at_tar(tar, indexes.get(tar.commit.unit), shelf), tars)
+    for count, findings in enumerate(looks, start=1):
+        yield from findings
+        progress("shards", count, len(tars))
 
 
 def _read_indexes(evidence: Evidence, keys: Keys) -> tuple[dict[str, Index], list[Finding]]:
@@ -113,7 +224,7 @@ def _read_indexes(evidence: Evidence, keys: Keys) -> tuple[dict[str, Index], lis
     return indexes, findings
 
 
-def _packed(evidence: Evidence, pairs: pa.Table, indexes: dict[str, Index], keys: Keys) -> Iterator[Finding]:
+def _packed(evidence: Evidence, indexes: dict[str, Index], keys: Keys) -> Iterator[Finding]:
     """Every pair is in exactly one shard; nothing else is."""
     if "shards" not in evidence.commits:
         return
@@ -123,14 +234,23 @@ def _packed(evidence: Evidence, pairs: pa.Table, indexes: dict[str, Index], keys
                 samples = index.part.read(["key"]).column("key")
                 yield from of_rows("packed", "index", index.rows < 0, samples, "a sample is no pair")
     rows = np.concatenate([np.zeros(0, np.int64), *(index.rows for index in indexes.values())])
-    times = np.bincount(rows[rows >= 0], minlength=pairs.num_rows)
+    times = np.bincount(rows[rows >= 0], minlength=len(keys.hashes))
     times = times[keys.rows_of(keys.hashes)]  # a key used twice counts for both
-    yield from of_rows("packed", "pairs", times > 1, pairs.column("key"), "a pair is more than once in the shards")
+    yield from _of_pairs("packed", keys, np.flatnonzero(times > 1), "a pair is more than once in the shards")
     if "index" not in evidence.blind:
-        yield from of_rows("packed", "pairs", times == 0, pairs.column("key"), "a pair is in no shard")
+        yield from _of_pairs("packed", keys, np.flatnonzero(times == 0), "a pair is in no shard")
 
 
-def _shards_table(evidence: Evidence, pairs: pa.Table, indexes: dict[str, Index]) -> Iterator[Finding]:
+def _of_pairs(rule: str, keys: Keys, rows: Ints, message: str, *, where: str = "pairs") -> Iterator[Finding]:
+    """One finding about these rows of the pairs; none if there is none."""
+    if len(rows):
+        yield Finding(
+            rule=rule, severity=Severity.ERROR, table="pairs", where=where, message=message, count=len(rows),
+            examples=tuple(keys.names(rows[:NUM_EXAMPLES])),
+        )  # fmt: skip
+
+
+def _shards_table(evidence: Evidence, paired: Paired, indexes: dict[str, Index], keys: Keys) -> Iterator[Finding]:
     """Hold `shards.parquet` against the commits and the indexes, and each shard's pairs against its row."""
     where, done = "shards/shards.parquet", evidence.commits.get("shards", [])
     try:
@@ -163,31 +283,116 @@ def _shards_table(evidence: Evidence, pairs: pa.Table, indexes: dict[str, Index]
         listed = indexes.get(name)
         if listed is not None and listed.ends:
             due["first_pair"], due["last_pair"] = listed.ends
-            yield from _own_pairs(name, rows[name], listed.rows, pairs)
+            yield from _own_pairs(name, rows[name], listed.rows[listed.rows >= 0], paired, keys)
         wrong = [column for column, value in due.items() if rows[name][column] != value]
         if wrong:
             message = f"{', '.join(wrong)} differ from the shard's commit or index"
             yield error("shards_table", "shards", where, message, examples=(name,))
 
 
-def _own_pairs(name: str, row: dict[str, Any], rows: Ints, pairs: pa.Table) -> Iterator[Finding]:
-    mine = pairs.take(pa.array(rows[rows >= 0]))
+def _own_pairs(name: str, row: dict[str, Any], rows: Ints, paired: Paired, keys: Keys) -> Iterator[Finding]:
     for column in ("split", "source", "domain", "weight"):
-        odd = pc.not_equal(mine.column(column), row[column])
+        if column == "weight":
+            odd = paired.numbers[column][rows] != row[column]
+        else:
+            odd = np.array([word != row[column] for word in paired.words[column]], bool)[paired.codes[column][rows]]
         message = f"shard {name} of {column} {row[column]} holds pairs of another"
-        yield from of_rows("shard_columns", "pairs", odd, mine.column("key"), message, where=f"shards/{name}.tar")
+        yield from _of_pairs("shard_columns", keys, rows[odd], message, where=f"shards/{name}.tar")
 
 
-def _look_at_shard(tar: Part, index: pa.Table, shelf: Shelf) -> Iterator[Finding]:
-    where = f"shards/{tar.file.name}"
+# --- one tar ---
+
+
+def _look_at_tar(tar: Part, index: Index | None, shelf: Shelf | None) -> list[Finding]:
+    """Read a tar once: hash it, and hold its members against the index and the shelf; runs in a thread."""
+    where, findings = f"shards/{tar.file.name}", list[Finding]()
     try:
-        places, order = _members(tar)
-        yield from _hold_against_index(where, tar, index, places, order)
-        yield from _look_at_samples(where, tar, index.column("key").to_pylist(), places, shelf)
+        with tar.path.open("rb") as file:
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # closed when nothing views it
+        if len(data) == tar.file.bytes and hashlib.sha256(data).hexdigest() != tar.file.sha256:
+            findings.append(error("hash", "tar", where, "its SHA-256 is not the one its commit tells"))
+        if index is not None and shelf is not None:
+            findings += _hold_members(where, tar, data, index, shelf)
     except ShardError as problem:
-        yield error("tar", "tar", where, problem.what)
+        findings.append(error("tar", "tar", where, problem.what))
     except (OSError, ValueError) as problem:
-        yield error("unreadable", "tar", where, f"the tar does not read to its end: {problem}")
+        findings.append(error("unreadable", "tar", where, f"the tar does not read to its end: {problem}"))
+    return findings
+
+
+def _hold_members(where: str, tar: Part, data: memoryview, index: Index, shelf: Shelf) -> Iterator[Finding]:
+    listed = index.part.read()
+    blocks = partial(_blocks, listed)
+    places = None
+    if not _is_as_listed(tar, data, listed.num_rows, blocks()):  # then a walk tells what is there instead
+        places, order = _members(tar)
+        yield from _hold_against_index(where, tar, listed, places, order)
+    bad: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for first, block in blocks():
+        rows = index.rows[first : first + len(block.keys)]
+        _look_at_samples(data, block if places is None else block.found_in(places), rows, shelf, bad)
+    for (rule, message), names in sorted(bad.items()):
+        yield Finding(
+            rule=rule, severity=Severity.ERROR, table="index", where=where, message=message, count=len(names),
+            examples=tuple(names[:NUM_EXAMPLES]),
+        )  # fmt: skip
+
+
+def _blocks(index: pa.Table) -> Iterator[tuple[int, Block]]:
+    """The samples of a shard, some at a time, each with the number of its first."""
+    for first in range(0, index.num_rows, AT_ONCE):
+        yield first, Block.of(index.slice(first, AT_ONCE))
+
+
+def _is_as_listed(tar: Part, data: memoryview, num_rows: int, blocks: Iterator[tuple[int, Block]]) -> bool:
+    """Whether a tar is, header by header, what this version writes for its index: one pass over columns, and no more to prove."""
+    if num_rows != tar.file.rows:
+        return False
+    end, whole = 0, np.frombuffer(data[: len(data) // BLOCK * BLOCK], np.uint8).reshape(-1, BLOCK)
+    for _, block in blocks:
+        if not (block.size >= 0).all() or block.size.max() > MAX_MEMBER_BYTES:
+            return False
+        after = block.offset + -(-block.size // BLOCK) * BLOCK + BLOCK
+        if block.offset[0] != end + BLOCK or (block.offset[1:] != after[:-1]).any() or after[-1] - BLOCK > len(data):
+            return False
+        end = int(after[-1]) - BLOCK
+        due = _headers(block.names, block.size)
+        if due is None or (whole[block.offset // BLOCK - 1] != due).any():
+            return False
+    check_end(tar.path, end)
+    return True
+
+
+def _template() -> npt.NDArray[np.uint8]:
+    info = tarfile.TarInfo()
+    info.mode = 0o444
+    return np.frombuffer(info.tobuf(tarfile.USTAR_FORMAT), np.uint8)
+
+
+_TEMPLATE = _template()
+_NAME, _SIZE, _SUM, _PREFIX = slice(0, 100), slice(124, 135), slice(148, 154), slice(345, 500)
+_REST = int(_TEMPLATE.sum()) - int(_TEMPLATE[_SIZE].sum()) - int(_TEMPLATE[148:155].sum()) + 7 * ord(" ")
+
+
+def _headers(names: list[str], size: Ints) -> npt.NDArray[np.uint8] | None:
+    """(m, BLOCK) the headers that `manifests.sample` writes for members; None for names that it does not write."""
+    # What is longer than the place for it is cut at the first slash that leaves little enough.
+    cuts = [name.find("/", len(name) - 101) if len(name) > 100 else -1 for name in names]
+    split = list(zip(names, cuts, strict=True))
+    parts = [(name[: max(cut, 0)], name[cut + 1 :]) for name, cut in split]
+    if any(len(first) > 155 or not 0 < len(last) <= 100 or not (first + last).isascii() for first, last in parts):
+        return None
+    due = np.tile(_TEMPLATE, (len(names), 1))
+    due[:, _NAME] = np.array([last for _, last in parts], "S100").view(np.uint8).reshape(len(names), -1)
+    if max(cuts) > 0:
+        due[:, _PREFIX] = np.array([first for first, _ in parts], "S155").view(np.uint8).reshape(len(names), -1)
+    due[:, _SIZE] = _octal(size, 11)
+    due[:, _SUM] = _octal(_REST + sum(due[:, place].sum(axis=1) for place in (_NAME, _SIZE, _PREFIX)), 6)
+    return due
+
+
+def _octal(values: npt.NDArray[Any], digits: int) -> npt.NDArray[np.uint8]:
+    return ((values.astype(np.int64)[:, None] >> (3 * np.arange(digits - 1, -1, -1))) % 8 + ord("0")).astype(np.uint8)
 
 
 def _members(tar: Part) -> tuple[Places, list[str]]:
@@ -201,11 +406,9 @@ def _members(tar: Part) -> tuple[Places, list[str]]:
 
 
 def _hold_against_index(where: str, tar: Part, index: pa.Table, places: Places, order: list[str]) -> Iterator[Finding]:
-    keys, further = index.column("key").to_pylist(), index.column("further").to_pylist()
-    listed = [
-        f"{key}.{member}" for key, views in zip(keys, further, strict=True) for member in member_names(len(views))
-    ]
-    due = tar.file.rows * len(MEMBERS) + sum(2 * len(views) for views in further)
+    blocks = [block for _, block in _blocks(index)]
+    listed = [name for block in blocks for name in block.names]
+    due = tar.file.rows * len(MEMBERS) + 2 * sum(int(block.views.sum()) for block in blocks)
     if len(order) != due:
         message = f"it holds {len(order)} members, its commit and index tell {due}"
         yield error("rows", "tar", where, message)
@@ -213,79 +416,145 @@ def _hold_against_index(where: str, tar: Part, index: pa.Table, places: Places, 
         first = next((i for i, pair in enumerate(zip(order, listed, strict=False)) if pair[0] != pair[1]), 0)
         message = f"member {first} is {order[first]}, where the index lists {listed[first] if listed else 'nothing'}"
         yield error("tar", "tar", where, message)
-    off = np.zeros(len(keys), bool)
-    for member in MEMBERS:
-        column = index.column(member.replace(".", "_")).combine_chunks()
-        told = zip(column.field("offset").to_pylist(), column.field("size").to_pylist(), strict=True)
-        off |= np.array(
-            [
-                (place := places.get(f"{key}.{member}")) is not None and place != tuple(t)
-                for key, t in zip(keys, told, strict=True)
-            ],
-            bool,
-        )
-    for row, views in enumerate(further):
-        for number, view in enumerate(views, start=2):
-            of_view = {f"{keys[row]}.view{number}.{kind}": (at["offset"], at["size"]) for kind, at in view.items()}
-            off[row] |= any(name in places and places[name] != place for name, place in of_view.items())
+    off = []
+    for block in blocks:
+        found = block.found_in(places)
+        wrong = (found.offset >= 0) & ((found.offset != block.offset) | (found.size != block.size))
+        off.append(np.add.reduceat(wrong, block.first) > 0)
     message = "the index has a member begin or end where the tar does not"
-    yield from of_rows("offset", "index", off, index.column("key"), message, where=where)
+    if off:
+        yield from of_rows("offset", "index", np.concatenate(off), index.column("key"), message, where=where)
 
 
-def _look_at_samples(where: str, tar: Part, keys: list[str], places: Places, shelf: Shelf) -> Iterator[Finding]:
-    """Hold the bytes of each sample against its crops and its pair."""
-    bad: dict[tuple[str, str], list[str]] = defaultdict(list)
-    pairs = shelf.pairs.take(pa.array(np.maximum(shelf.rows, 0))).to_pylist() if shelf.pairs.num_rows else []
-    with tar.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for i, key in enumerate(keys):
-            members = member_names(shelf.num_further[i])
-            parts = {m: bytes(data[p[0] : sum(p)]) for m in members if (p := places.get(f"{key}.{m}")) is not None}
-            pair = pairs[i] if pairs and shelf.rows[i] >= 0 else None
-            crops = shelf.crops_of(int(shelf.rows[i])) if pair is not None else {}
-            for role in sorted({member.split(".")[0] for member in members if member != "json"}):
-                for problem in _problems_of_role(parts, role, crops.get(role, -1), shelf.images):
-                    bad[problem].append(key)
-            if "json" in parts and pair is not None and (odd := _odd_json(parts["json"], pair)):
-                bad["sample_json", f"its JSON {odd}"].append(key)
-    for (rule, message), names in sorted(bad.items()):
-        yield Finding(
-            rule=rule, severity=Severity.ERROR, table="index", where=where, message=message, count=len(names),
-            examples=tuple(names[:NUM_EXAMPLES]),
-        )  # fmt: skip
+# --- its samples ---
 
 
-def _problems_of_role(parts: dict[str, bytes], role: str, crop: int, images: Images) -> Iterator[tuple[str, str]]:
-    """Rule and message for what is wrong with one image of a sample and its silhouette."""
-    known = crop >= 0 and bool(images.known[crop])
-    jpeg, silhouette = parts.get(f"{role}.jpg"), parts.get(f"{role}.sil")
-    if jpeg is not None:
-        digest = digest_of(jpeg)
-        same = known and images.jpeg[crop].tobytes() == digest
-        problem = None if same else images.judge(digest, jpeg)  # the crop's own finding tells of what they share
-        if problem is not None:
-            yield "image", f"the {role} {problem}"
-        elif known and not same:
-            yield "sample_bytes", f"the {role}'s image is not its crop's"
-    if silhouette is not None:
-        if len(silhouette) != SILHOUETTE_BYTES:
-            yield "silhouette", f"the {role}'s silhouette has not {SILHOUETTE_BYTES} bytes"
-        elif known and images.silhouette[crop].tobytes() != digest_of(silhouette):
-            yield "sample_bytes", f"the {role}'s silhouette is not its crop's"
+def _look_at_samples(
+    data: memoryview, block: Block, rows: Ints, shelf: Shelf, bad: dict[tuple[str, str], list[str]]
+) -> None:
+    """Hold the bytes of samples against their crops and their pairs.
+
+    Args:
+        data: the tar.
+        block: of its samples.
+        rows: (s,) row of the pair of each, -1 where it is none.
+        shelf: what they are held against.
+        bad: gets the keys of samples, by rule and message.
+    """
+    paired = shelf.paired
+    sample, number = np.arange(len(rows)), np.zeros(0, np.int64)
+    places = [(role, sample, block.first + side, block.first + side + 2) for side, role in enumerate(SIDES)]
+    hashes = [_at(paired.sides[role], rows) for role in SIDES]
+    if block.views.any():
+        parent, at = np.repeat(sample, block.views), _views_at(block.first, block.views)
+        number = np.arange(len(parent)) - np.repeat(np.cumsum(block.views) - block.views, block.views)
+        place = _at(paired.starts, rows[parent]) + number
+        hashes.append(_at(paired.further, np.where(place < _at(paired.starts[1:], rows[parent]), place, -1)))
+        places.append(("view", parent, at, at + 1))
+    for (role, of, jpeg, silhouette), its in zip(places, hashes, strict=True):
+        crop = np.where(rows[of] >= 0, shelf.crops.rows_of(its), -1)
+        crop = np.where(_at(shelf.images.known, crop), crop, -1)
+        _look_at_images(data, block, (role, of, number), (jpeg, silhouette), crop, shelf.images, bad)
+    mine = np.flatnonzero((rows >= 0) & (block.offset[block.first + FIXED + 2 * block.views] >= 0))
+    _look_at_json(data, block, mine, rows, paired, bad)
 
 
-def _odd_json(text: bytes, pair: dict[str, Any]) -> str | None:
-    """What a sample's JSON gets wrong, or None."""
-    try:
-        meta = json.loads(text)
-    except (ValueError, RecursionError):
-        return "does not parse"
-    if not isinstance(meta, dict):
-        return "is no mapping"
-    due = {name: pair[name] for name in ("kind", "source", "domain", "split", "dt_s", "view_angle_rad", "covisibility")}
-    wrong = [name for name, value in due.items() if meta.get(name) != value]
-    views = {f"view{n}": key for n, key in enumerate(pair["further"], start=2)}
-    for role, key in {**{role.value: pair[role.value] for role in Role}, **views}.items():
-        side = meta.get(role)
-        if not isinstance(side, dict) or side.get("key") != key:
-            wrong.append(f"{role}.key")
-    return f"differs from its pair in {', '.join(wrong)}" if wrong else None
+def _at(values: npt.NDArray[N], rows: Ints) -> npt.NDArray[N]:
+    """The values of rows; 0 for a row of -1."""
+    found = np.zeros(len(rows), values.dtype)
+    found[rows >= 0] = values[rows[rows >= 0]]
+    return found
+
+
+def _look_at_images(
+    data: memoryview,
+    block: Block,
+    names: tuple[str, Ints, Ints],
+    members: tuple[Ints, Ints],
+    crop: Ints,
+    images: Images,
+    bad: dict[tuple[str, str], list[str]],
+) -> None:
+    """Hold images and silhouettes of one role against their crops, -1 where it is not known."""
+    role, sample, number = names
+    for what, at, digests in zip(("image", "silhouette"), members, (images.jpeg, images.silhouette), strict=True):
+        offset, size = block.offset[at], block.size[at]
+        found = [hash(data[a:b]) for a, b in zip(offset.tolist(), (offset + size).tolist(), strict=True)]
+        same = (crop >= 0) & (_at(digests, crop) == np.array(found, np.int64))
+        size_due = size == SILHOUETTE_BYTES if what == "silhouette" else True
+        for i in np.flatnonzero((offset >= 0) & ~(same & size_due)).tolist():
+            its = f"the view{number[i] + 2}" if role == "view" else f"the {role}"
+            if what == "silhouette" and size[i] != SILHOUETTE_BYTES:
+                problem = "silhouette", f"{its}'s silhouette has not {SILHOUETTE_BYTES} bytes"
+            elif what == "image" and (wrong := images.judge(bytes(data[offset[i] : offset[i] + size[i]]))) is not None:
+                problem = "image", f"{its} {wrong}"
+            elif crop[i] >= 0:
+                problem = "sample_bytes", f"{its}'s {what} is not its crop's"
+            else:
+                continue
+            bad[problem].append(block.keys[sample[i]])
+
+
+# Of a sample's JSON only few numbers are asked for: the others stay text, as bytes, which no JSON value is.
+_decode = json.JSONDecoder(parse_float=str.encode).decode
+
+
+def _look_at_json(
+    data: memoryview, block: Block, mine: Ints, rows: Ints, paired: Paired, bad: dict[tuple[str, str], list[str]]
+) -> None:
+    """Hold the JSON of samples against their pairs.
+
+    Args:
+        data: the tar.
+        block: of its samples.
+        mine: numbers in the block of those that have a JSON and a pair.
+        rows: (s,) row of the pair of each sample.
+        paired: the pairs.
+        bad: gets the keys of samples, by rule and message.
+    """
+    at = block.first[mine] + FIXED + 2 * block.views[mine]
+    ends = zip(block.offset[at].tolist(), (block.offset[at] + block.size[at]).tolist(), strict=True)
+    pair = rows[mine]
+    words = zip(
+        *([paired.words[name][code] for code in paired.codes[name][pair].tolist()] for name in WORDS), strict=True
+    )
+    numbers = zip(*(paired.numbers[name][pair].tolist() for name in NUMBERS), strict=True)
+    due = list(zip(words, numbers, strict=True))
+    wrong: list[list[str]] = []
+    sides: list[str] = []  # keys that they tell
+    hashes: list[int] = []  # and those due
+    of: list[tuple[int, str]] = []  # whose they are
+    starts, further = paired.starts, paired.further
+    targets, references = (paired.sides[role][pair].tolist() for role in SIDES)
+    for i, (first, last) in enumerate(ends):
+        wrong.append([])
+        try:
+            meta = _decode(str(data[first:last], "utf-8"))
+        except (ValueError, RecursionError):
+            bad["sample_json", "its JSON does not parse"].append(block.keys[mine[i]])
+            continue
+        if not isinstance(meta, dict):
+            bad["sample_json", "its JSON is no mapping"].append(block.keys[mine[i]])
+            continue
+        if tuple(map(meta.get, WORDS)) != due[i][0]:
+            wrong[i] += [name for name, value in zip(WORDS, due[i][0], strict=True) if meta.get(name) != value]
+        for name, number in zip(NUMBERS, due[i][1], strict=True):
+            value = meta.get(name)
+            value = float(value) if type(value) is bytes else value
+            if value != number and not (value is None and math.isnan(number)):
+                wrong[i].append(name)
+        named = [(SIDES[0], targets[i]), (SIDES[1], references[i])]
+        views = further[starts[pair[i]] : starts[pair[i] + 1]].tolist()
+        for role, hashed in (*named, *((f"view{n}", one) for n, one in enumerate(views, start=2))):
+            side = meta.get(role)
+            key = side.get("key") if isinstance(side, dict) else None
+            sides.append(key if isinstance(key, str) and key.isascii() else "")
+            hashes.append(hashed)
+            of.append((i, role))
+    differs = hashes_of(pa.array(sides, pa.string())) != np.array(hashes, np.uint64)
+    for place in np.flatnonzero(differs).tolist():
+        i, role = of[place]
+        wrong[i].append(f"{role}.key")
+    for i, names in enumerate(wrong):
+        if names:
+            bad["sample_json", f"its JSON differs from its pair in {', '.join(names)}"].append(block.keys[mine[i]])

@@ -17,7 +17,7 @@ from manifests.audit import Audit
 from manifests.errors import CrossposeError, ManifestError
 from manifests.files import write_bytes, write_json
 from manifests.findings import RULES, Finding, Severity, plural
-from manifests.report_page import Sheet, page, source_rows
+from manifests.report_page import Sheet, in_words, page, source_rows
 from manifests.sheet import draw_sheet, encode
 from manifests.types import Role
 
@@ -94,7 +94,7 @@ def sheets_of(audit: Audit) -> list[Sheet]:
 
 def terminal(audit: Audit, shown_root: str) -> RenderableType:
     """The findings and the main numbers as rich tables."""
-    parts: list[RenderableType] = [_numbers(audit.stats)]
+    parts: list[RenderableType] = [_numbers(audit.stats), escape(f"{in_words(audit.stats['terms'])}\n")]
     if audit.findings:
         parts.append(_findings(audit.findings, shown_root))
     verdict = ", ".join(plural(audit.count(severity), severity.value) for severity in Severity)

@@ -113,11 +113,7 @@ def page(report: dict[str, Any], shown_root: str, sheets: Sequence[Sheet], comma
             ["source", "domain", "split", "sequences", "groups", "frames", "crops", "cross-view", "cross-pose"],
             source_rows(stats),
         ),
-        "<h3>Terms</h3>",
-        _table(
-            ["terms", "source", "split", "pairs"],
-            [(row["licence"], row["source"], row["split"], row["rows"]) for row in stats["licences"]],
-        ),
+        *_terms(stats["terms"]),
         *_balance(stats["balance"]),
         "<h2>How the two images of a pair differ</h2>",
         _charts(stats["histograms"]),
@@ -222,6 +218,32 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         for row in rows
     )
     return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _terms(terms: dict[str, Any]) -> list[str]:
+    told = [
+        (
+            row["source"], row["licence"], row["pairs"], row["research"], row["commercial"], ", ".join(row["duties"]),
+            "" if row["verified"] else "no",
+        )
+        for row in terms["sources"]
+    ]  # fmt: skip
+    names = ["source", "terms", "pairs", "train for research", "commercially", "they ask for", "verified"]
+    return [
+        "<h3>What may be trained on it</h3>",
+        f"<p><b>{text(in_words(terms))}</b></p>",
+        _table(names, told),
+        "<p class=faint>Judged by the words of the terms alone; the strictest source decides for the build. Read the terms themselves "
+        "before you rely on it.</p>",
+    ]
+
+
+def in_words(terms: dict[str, Any]) -> str:
+    """What the terms of a build allow, in one sentence."""
+    sure = f"for research: {terms['research']}; commercially: {terms['commercial']}"
+    because = sorted({row["source"] for row in terms["sources"] if row["commercial"] == terms["commercial"] != "yes"})
+    asked = f"; asks for {', '.join(terms['duties'])}" if terms["duties"] else ""
+    return f"Training {sure}{' (' + ', '.join(because) + ')' if because else ''}{asked}"
 
 
 def _balance(rows: list[dict[str, Any]]) -> list[str]:

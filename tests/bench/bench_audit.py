@@ -1,17 +1,22 @@
-"""The audit of tables at the scale of a cluster: rows per second, and the most memory it takes.
+"""The audit at the scale of a cluster: rows per second, tars against merely hashing them, and the most memory it takes.
 
 Run it on a quiet machine: `python -m pytest tests/bench/bench_audit.py --timeout 0 -o log_cli=true -o log_cli_level=INFO`, with
 `PAIRS=10000000` in the environment for ten million pairs of five million crops (some 3 GB of disk, kept in `KEEP` if that is set).
 
-The tables hold what those of a rig of ten cameras do, but for the pixels: keys, cameras that look at one person, times, hashes. The
-audit runs in a process of its own, with two threads, from the page cache, and must find nothing.
+- Tables: they hold what those of a rig of ten cameras do, but for the pixels: keys, cameras that look at one person, times, hashes.
+  The audit runs in a process of its own, with two threads, from the page cache, and must find nothing.
+- Shards: `SHARDS_GB` (2) of tars by the stage that packs them, with pictures of some 16 kB. What the audit does with them, hash, members,
+  JSON, is timed against hashing the same tars, in turn, in one run, from the page cache.
 """
 
 import json
 import logging
 import os
+import statistics
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +24,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from manifests.audit_files import look_at_files
+from manifests.audit_images import look_at_images
+from manifests.audit_rows import look_at_rows
+from manifests.audit_shards import look_at_shards
 from manifests.commit import UnitWriter
-from manifests.files import write_json
+from manifests.files import sha256_of, write_json
 from manifests.geometry import angle_between
 from manifests.schema import SCHEMAS
 from manifests.seeds import rng_for
+from pipeline.executors import LocalExecutor
+from pipeline.recipes import BuildRecipe, SourceRecipe
+from pipeline.stage import run_stage
+from pipeline.stages import Shards
+from tests.support.builds import encode, texture
+from tests.support.toy_stage import SilentWatcher
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +83,14 @@ def nothing(rows):
     return pa.ListArray.from_arrays(pa.array(np.zeros(rows + 1, np.int32)), pa.array([], pa.string()))
 
 
-def write_unit(root, number):
+def pictures_of(number, rows):
+    """So many different JPEGs of some 16 kB: a few pictures, each with another comment."""
+    some = [encode(texture(n)) for n in range(8)]
+    comments = [b"\xff\xfe\x00\x0a" + (number * rows + row).to_bytes(8, "big") for row in range(rows)]
+    return [some[row % 8][:2] + comment + some[row % 8][2:] for row, comment in enumerate(comments)]
+
+
+def write_unit(root, number, *, pictures=False):
     """Two thousand frames and crops of one person, and four thousand pairs of both kinds."""
     sequence, split = f"rec{number:05d}", "val" if number % 10 == 0 else "train"
     rng = rng_for("bench", number)
@@ -99,7 +121,8 @@ def write_unit(root, number):
         "intrinsics": lists(np.tile([300.0, 0, 160, 0, 300, 120, 0, 0, 1], (rows, 1)), schema.field("intrinsics").type),
     })  # fmt: skip
     crops = table_of("crops", rows, shared | {
-        "key": keys[1], "track": "p0", "frame_key": keys[0], "jpeg": pa.repeat(pa.scalar(b""), rows), "size_px": 256,
+        "key": keys[1], "track": "p0", "frame_key": keys[0], "size_px": 256,
+        "jpeg": pictures_of(number, rows) if pictures else pa.repeat(pa.scalar(b""), rows),
         "square_xyxy_px": lists(np.tile([50.0, 10, 270, 230], (rows, 1)), schema.field("square_xyxy_px").type),
         "intrinsics": lists(np.tile([349.0, 0, 127.5, 0, 349, 127.5, 0, 0, 1], (rows, 1)), schema.field("intrinsics").type),
         "silhouette": pa.repeat(pa.scalar(bytes(512)), rows), "coverage": rng.random(rows).astype(np.float32),
@@ -133,10 +156,10 @@ def write_unit(root, number):
             out.table(stage, data)
 
 
-def write_build(root):
-    units = range(-(-NUM_PAIRS // PAIRS_OF_A_UNIT))
+def write_build(root, num_pairs, *, pictures=False):
+    units = range(-(-num_pairs // PAIRS_OF_A_UNIT))
     for number in units:
-        write_unit(root, number)
+        write_unit(root, number, pictures=pictures)
     for stage in ("frames", "crops", "pairs"):
         recipe = {"weights": {"rig": 1.0}, "pair": {"min_hash_distance": 2}}
         plan = {"stage": stage, "recipe": recipe, "inputs": {}, "fingerprint": STAMP}
@@ -147,7 +170,7 @@ def write_build(root):
 def test_pairs_per_second(tmp_path):
     root = Path(os.environ.get("KEEP", tmp_path)) / "out"
     if not root.exists():
-        write_build(root)
+        write_build(root, NUM_PAIRS)
     done = subprocess.run([sys.executable, "-c", AUDIT, root], capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)
     assert sorted(told["findings"]) == [
@@ -159,3 +182,42 @@ def test_pairs_per_second(tmp_path):
         f"{pairs:,}", f"{told['rows']['crops']:,}", told["seconds"], f"{pairs / told['seconds']:,.0f}", told["peak_gb"],
         ", ".join(f"{what} {seconds:.1f} s" for what, seconds in told["steps"].items()),
     )  # fmt: skip
+
+
+@pytest.mark.timeout(0)
+def test_shards_against_hashing_them(tmp_path):
+    root = Path(os.environ.get("KEEP", tmp_path)) / "shards_out"
+    if not (root / "shards").exists():
+        write_build(root, int(float(os.environ.get("SHARDS_GB", "2")) * 1e9 / 38_000), pictures=True)
+        recipe = BuildRecipe(name="bench", sources=(SourceRecipe(kind="cameras", name="rig"),))
+        run_stage(Shards(recipe, root), root, LocalExecutor(), SilentWatcher())
+    with ThreadPoolExecutor(2) as pool:
+        evidence, _ = look_at_files(root, pool, silent)
+        rows = look_at_rows(evidence, pool, silent)
+        images, _ = look_at_images(evidence, pool, silent)
+        paths = [part.path for part in evidence.parts["tar"]]
+        size = sum(path.stat().st_size for path in paths)
+        ratios = []
+        for _ in range(3):
+            hashed = timed(lambda: list(pool.map(sha256_of, paths)))
+            found = []
+            proven = timed(lambda f=found: f.extend(look_at_shards(evidence, images, rows.keys, pool, silent)))
+            assert found == []
+            ratios.append([ours / theirs for ours, theirs in zip(proven, hashed, strict=True)])
+            logger.info(
+                "%d tars, %.2f GB: hashed in %.2f s (%.2f s by the wall), proven in %.2f s (%.2f s)",
+                len(paths), size / 1e9, *hashed, *proven,
+            )  # fmt: skip
+    told = [statistics.median(of) for of in zip(*ratios, strict=True)]
+    logger.info("proving takes %.2f times the hashing by the processor's time, %.2f by the wall", *told)
+
+
+def silent(_what, _done, _total):
+    pass
+
+
+def timed(work):
+    """Seconds of this process, and by the wall."""
+    began, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.process_time() - cpu, time.perf_counter() - began

@@ -3,10 +3,12 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from manifests import table as tables
 from manifests.audit import audit
+from manifests.audit_geometry import Sight, look_at_rays
 from manifests.files import write_json
 from manifests.findings import Severity
 from manifests.surface import SURFACE_CELLS, covisibility
@@ -335,3 +337,35 @@ def test_what_stops_a_part_of_the_audit_is_an_error_of_it(build, monkeypatch, pa
         told
     )
     assert told
+
+
+def sights(centres, rays):
+    rays = np.array(rays, float) / np.linalg.norm(rays, axis=1, keepdims=True)
+    return Sight(np.array(centres, float), rays, np.arange(len(rays)))
+
+
+@pytest.mark.parametrize(
+    ("centres", "rays", "meets"),
+    [
+        ([[0, 0, -3], [3, 0, 0]], [[0, 0, 1], [-1, 0, 0]], True),
+        ([[0, 0, -3], [3, 0, 0]], [[0, 0, -1], [1, 0, 0]], False),  # both look away from where the lines meet
+        ([[0, 0, -3], [3, 2, 0]], [[0, 0, 1], [-1, 0, 0]], False),  # two metres above
+        ([[0, 0, -3], [3, 1, 0]], [[0, 0, 1], [-1, 0, 0]], True),
+        # Two cameras that face each other see one person between them, wherever the lines cross: here, behind the second.
+        ([[0, 0, -4], [0.3, 0, 4]], [[0, 0, 1], [0.01, 0, -1]], True),
+        ([[0, 0, -4], [4, 0, -4]], [[0, 0, 1], [0, 0, 1]], False),  # side by side, four metres apart
+        ([[0, 0, -4], [1, 0, -4]], [[0, 0, 1], [0, 0, 1]], True),
+    ],
+)
+def test_rays_begin_at_their_cameras(centres, rays, meets):
+    pairs = pa.table(
+        {
+            "key": ["a"],
+            "view_angle_rad": pa.array([None], pa.float64()),
+            "domain": pa.array(["body"]).dictionary_encode(),
+        }
+    )
+    yes, zero, one = np.array([True]), np.array([0]), np.array([1])
+    for target, reference in ((zero, one), (one, zero)):
+        found = list(look_at_rays(pairs, yes, yes, sights(centres, rays), target, reference))
+        assert [finding.rule for finding in found] == ([] if meets else ["meet"])

@@ -1,5 +1,6 @@
 """Pixels and shards: each rule is given a build with one thing broken, and must say that and nothing else."""
 
+import io
 import json
 import shutil
 import struct
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from manifests import audit_shards
 from manifests import table as tables
 from manifests.audit import audit
 from manifests.build import STAGES
 from manifests.findings import Severity
-from manifests.sample import read_tar, write_tar
+from manifests.sample import member_names, read_tar, write_tar
 from tests.support.build_folder import (
     add_crop,
     change_rows,
@@ -22,6 +24,7 @@ from tests.support.build_folder import (
     only_finding,
     recommit,
 )
+from tests.support.builds import make_sample
 
 SHARD = "train-rig-body-000000"
 
@@ -297,3 +300,56 @@ def test_further_views_of_a_sample_are_those_of_its_pair(build):
 
     change_rows(build, "shards", SHARD, "index", shift)
     only_finding(build, "offset", table="index", count=1, examples=(key,))
+
+
+def test_a_sound_tar_is_proven_by_columns_alone(build, monkeypatch):
+    """Header by header a walk takes several times as long: it is left for tars that are not as listed."""
+
+    def walked(tar):
+        raise AssertionError(f"{tar.where} was walked through")
+
+    monkeypatch.setattr("manifests.audit_shards._members", walked)
+    assert audit(build).findings == ()
+
+
+@pytest.mark.parametrize("length", [1, 99, 100, 101, 120, 180, 235])
+def test_headers_are_those_that_the_writer_writes(length):
+    name = ("a" * 7 + "/" + "b-0" * 10 + "/" + "c" * 60 + "/" + "d_1/" * 50)[: length - 1] + "e"
+    file, places = io.BytesIO(), []
+    for row in write_tar(file, [replace(make_sample("a"), key=name)]):
+        places += [row[member.replace(".", "_")] for member in member_names()]
+    names = [f"{name}.{member}" for member in member_names()]
+    due = audit_shards._headers(names, np.array([place["size"] for place in places]))
+    assert due is not None
+    for header, place in zip(due, places, strict=True):
+        assert header.tobytes() == file.getvalue()[place["offset"] - 512 : place["offset"]]
+
+
+def test_names_that_no_writer_writes_have_no_header():
+    assert audit_shards._headers(["a" * 101], np.array([1])) is None
+    assert audit_shards._headers(["é"], np.array([1])) is None
+
+
+def test_blocks_of_samples_leave_the_same_findings(build, monkeypatch):
+    """However few samples are held against the rest together; and views may begin in any block."""
+    change_one(build, target_sil=bytes(512), meta={"kind": "x"}, reference_jpg=jpeg_of(64, 64))
+    whole = audit(build).findings
+    assert {f.rule for f in whole} == {"sample_json", "sample_bytes"}
+    monkeypatch.setattr("manifests.audit_shards.AT_ONCE", 2)
+    assert audit(build).findings == whole
+
+
+def test_tar_with_other_bytes_than_its_commit_tells(build):
+    path = build / "shards" / f"{SHARD}.tar"
+    data = bytearray(path.read_bytes())
+    at = data.index(b'"licence":"none"') + 11
+    data[at] ^= 1  # in a JSON, where nothing else is held against anything
+    path.write_bytes(data)
+    only_finding(build, "hash", table="tar", where=f"shards/{SHARD}.tar")
+
+
+def test_text_that_reads_like_a_number_is_none(build):
+    meta = list(read_tar(build / "shards" / f"{SHARD}.tar"))[4].meta
+    key = change_one(build, meta=meta | {"view_angle_rad": repr(float(meta["view_angle_rad"]))})
+    finding = only_finding(build, "sample_json", table="index", count=1, examples=(key,))
+    assert finding.message == "its JSON differs from its pair in view_angle_rad"

@@ -10,7 +10,7 @@ import pytest
 
 from manifests.audit import audit
 from manifests.report import write_report
-from manifests.report_page import SCRIPT, text
+from manifests.report_page import SCRIPT, in_words, text
 from tests.support.build_folder import change_rows, make_build
 
 CHROMIUM = next(
@@ -173,3 +173,13 @@ def test_sheets_show_chance_findings_and_extremes(report):
     assert titles == ["Drawn by chance", "Named by findings", *extremes]
     assert "Widest view angles" in titles
     assert SCRIPT in path.read_text()
+
+
+def test_terms_say_what_may_be_trained_on_the_build(report):
+    path, told = report
+    terms = told["stats"]["terms"]
+    assert (terms["research"], terms["commercial"]) == ("unknown", "unknown")
+    assert "<b>Training for research: unknown; commercially: unknown (rig, synthetic)</b>" in path.read_text()
+    assert in_words(terms | {"commercial": "yes", "research": "yes", "duties": ["attribution"]}) == (
+        "Training for research: yes; commercially: yes; asks for attribution"
+    )
