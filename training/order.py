@@ -37,6 +37,9 @@ VERSION = 1
 BLOCK_SHARDS = 8
 """Shards whose pairs are shuffled among each other, unless told otherwise."""
 
+SUBSTITUTES = 4
+"""Pairs of each shard that are tried in the place of one that cannot be read."""
+
 CYCLE = 1 << 16
 """Places after which the choice of sources repeats; weights are kept to one part in this."""
 
@@ -142,8 +145,8 @@ class Order:
     def substitutes(self, position: int) -> Iterator[tuple[int, int]]:
         """The pairs that may stand in at a place whose own cannot be read, in the order in which to try them.
 
-        They are of the same source, one of each of its shards, those of the block at hand first: the mixture stays as it is,
-        and no shard is needed that is not at hand. Which they are depends on the seed, the place and the table alone.
+        They are of the same source, one of each of its shards, those of the block at hand first, and then another of each: the
+        mixture stays as it is, and no shard is needed that is not at hand. Which they are depends on the seed, the place and the table alone.
 
         Returns:
             shard and row, as in `locate`; the shard that fails is among them.
@@ -234,14 +237,14 @@ class _SourceOrder:
         )
 
     def substitutes(self, index: int) -> Iterator[tuple[int, int]]:
-        """One pair of each shard that has any, those of the place's block first."""
+        """One pair of each shard that has any, those of the place's block first; `SUBSTITUTES` times over."""
         epoch, offset = divmod(index, self.rows)
         order, starts = self._deal(epoch)
         first = self._block_of(starts, offset) * self._block_shards
-        turn = _raw(1 + len(order), self._seed, "substitute", self._name, index)
-        block = np.roll(order[first : first + self._block_shards], int(turn[0] % np.uint64(self._block_shards)))
-        rest = np.concatenate([order[first + self._block_shards :], order[:first]])
-        for shard, raw in zip([*block.tolist(), *rest.tolist()], turn[1:].tolist(), strict=True):
+        turn, *raws = _raw(1 + SUBSTITUTES * len(order), self._seed, "substitute", self._name, index).tolist()
+        block = np.roll(order[first : first + self._block_shards], turn % self._block_shards)
+        shards = [*block.tolist(), *order[first + self._block_shards :].tolist(), *order[:first].tolist()]
+        for shard, raw in zip(SUBSTITUTES * shards, raws, strict=True):
             if self._shard_rows[shard]:
                 yield int(self._shard_index[shard]), raw % int(self._shard_rows[shard])
 

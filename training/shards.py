@@ -35,6 +35,7 @@ from training.storage import REBUILD, Cache, Folder, storage_of
 
 IMAGES = (MEMBERS.index("target.jpg"), MEMBERS.index("reference.jpg"))
 SILHOUETTES = (MEMBERS.index("target.sil"), MEMBERS.index("reference.sil"))
+_COLUMNS = ["key", *(name.replace(".", "_") for name in MEMBERS)]  # of the index
 _TABLE = "shards.parquet"
 
 FETCHERS = 4
@@ -173,7 +174,7 @@ class Shards:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             sha256, num_bytes = row["index_sha256"], index_file.bytes
             with self._storage.hold(index_name, sha256=sha256, num_bytes=num_bytes, verify=verify) as path:
-                index = tables.read("index", path).combine_chunks()
+                index = tables.read("index", path, columns=_COLUMNS).combine_chunks()
         except (OSError, ValueError, ManifestError) as error:
             raise ShardError(f"the shard cannot be opened: {error}", where=where, hint=REBUILD) from error
         if index.num_rows != row["rows"]:
@@ -263,7 +264,7 @@ def _check_cache(rows: list[dict[str, Any]], cache: Cache, where: str) -> None:
 
 def _column(index: pa.Table, field: str, where: str) -> Ints:
     """Offsets or sizes of all members, (N, M)."""
-    columns = [index.column(name.replace(".", "_")).combine_chunks().field(field) for name in MEMBERS]
+    columns = [index.column(name).combine_chunks().field(field) for name in _COLUMNS[1:]]
     if any(column.null_count for column in columns):
         raise ShardError(f"the index lacks an {field}", where=where, hint=REBUILD)
     return np.stack([column.to_numpy() for column in columns], axis=1)

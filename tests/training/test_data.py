@@ -350,6 +350,54 @@ def test_an_image_that_is_not_as_agreed_is_an_error(tmp_path, jpeg, match):
         list(validation_batches(folder, split=Split.TRAIN, batch_size=2))
 
 
+def test_further_views_of_a_sample_are_passed_over(tmp_path):
+    more = make_sample("made/train/more")
+    views = ((more.target_jpg, more.target_sil), (more.reference_jpg, more.reference_sil))
+    folder = one_odd_sample(tmp_path, further=views)
+    samples = list(read_tar(next(folder.glob("*.tar"))))
+    assert [len(sample.further) for sample in samples] == [0, 0, 2, 0]
+    [batch] = validation_batches(folder, split=Split.TRAIN, batch_size=4)
+    for i, sample in enumerate(samples):
+        np.testing.assert_array_equal(batch.target_BHWC[i], simplejpeg.decode_jpeg(sample.target_jpg))
+        np.testing.assert_array_equal(batch.reference_cells_BGG[i], unpack_cells(sample.reference_sil))
+
+
+def test_an_image_that_does_not_decode_loses_its_own_place_only(tmp_path):
+    folder = one_odd_sample(tmp_path, target_jpg=b"no picture")
+    with stream(folder, on_bad_shard="skip") as batches:
+        got = list(islice(batches, 3))
+        _shard_N, row_N = batches.order.locate(np.arange(12))
+        assert batches.left_out == {"train-made-body-000000": 3}
+    keys = keys_of(got)
+    assert [key for key, row in zip(keys, row_N, strict=True) if row != 2] == [
+        f"made/train/{row}" for row in row_N if row != 2
+    ]
+    assert "made/train/2" not in keys
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [remove(".tar"), remove(".json"), flip_a_bit, cut_between_samples, other_index],
+    ids=["no tar", "no commit", "a bit", "cut", "other index"],
+)
+def test_a_damaged_shard_on_disk_is_left_out_by_policy(built, copied, damage, caplog):
+    whole = samples_of(built, "train")
+    damage(copied)
+    with stream(copied, on_bad_shard="skip") as batches:
+        keys = keys_of(islice(batches, 20))
+        left_out = batches.left_out
+    with stream(built) as batches:
+        expected = keys_of(islice(batches, 20))
+    bad = [key.startswith("a/train/000000/") for key in expected]
+    assert left_out == {TAR.removesuffix(".tar"): sum(bad)}
+    assert [key for key, is_bad in zip(keys, bad, strict=True) if not is_bad] == [
+        key for key, is_bad in zip(expected, bad, strict=True) if not is_bad
+    ]
+    assert {key[:14] for key, is_bad in zip(keys, bad, strict=True) if is_bad} == {"a/train/000001"}
+    assert set(keys) <= set(whole)
+    assert caplog.text.count("is left out") == 1
+
+
 def test_an_image_without_colour_comes_as_three_equal_planes(tmp_path):
     gray = simplejpeg.encode_jpeg(texture(1)[:, :, :1].copy(), colorspace="GRAY")
     batches = validation_batches(one_odd_sample(tmp_path, target_jpg=gray), split=Split.TRAIN, batch_size=4)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.errors import ManifestError
-from training.order import CYCLE, Order, ShardRows, rank_positions, spread_evenly
+from training.order import CYCLE, SUBSTITUTES, Order, ShardRows, rank_positions, spread_evenly
 
 TWO = [
     ShardRows(name="a0", source="a", weight=3.0, rows=5),
@@ -142,7 +142,9 @@ def test_substitutes_are_of_the_source_and_the_block_at_hand_first(shards, seed,
     mirrored = Order(shards[::-1], seed=seed, block_shards=block).substitutes(position)
     assert [(len(shards) - 1 - s, row) for s, row in mirrored] == others
     assert {shards[s].name for s, _ in others} == {s.name for s in shards if s.source == source and s.rows}
-    assert len({s for s, _ in others}) == len(others)
+    once = len({s for s, _ in others})
+    assert len(others) == SUBSTITUTES * once
+    assert [s for s, _ in others] == SUBSTITUTES * [s for s, _ in others[:once]]
     assert all(0 <= row < shards[s].rows for s, row in others)
     near = [s for s in order.near(position) if shards[s].source == source and shards[s].rows]
     own = next(i for i, s in enumerate(others) if shards[s[0]].name == name)
