@@ -55,7 +55,8 @@ def cache(tmp_path):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    """Pauses of milliseconds."""
+    """Pauses of milliseconds, and no proxy between us and loopback."""
+    monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(remote, "PAUSES_S", (0.001,) * 7)
 
 
