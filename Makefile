@@ -55,7 +55,7 @@ sources: install ## list the datasets that are read: what each needs, its terms,
 doctor: install ## say what lies under ROOT: what was found, what is missing, what a build would make of it
 	@$(PYTHON) -m pipeline doctor $(ROOT) $(if $(ALL),--all)
 
-build: install ## ingest, render, crop, pairs, shards in one go; N=10000 rendered images
+build: fetch ## ingest, render, crop, pairs, shards in one go; N=10000 rendered images
 	@$(STATION) $(if $(N),--images $(N))
 
 ingest: install ## list the frames of every recording under ROOT
@@ -66,11 +66,11 @@ render: fetch ## render synthetic people (RECIPE=synthetic_hand: hands) with exa
 	@$(STATION) $(if $(N),--images $(N))
 
 gallery: RECIPE = synthetic
-gallery: OUT = out/gallery
+gallery: OUT = out/gallery-$(basename $(notdir $(RECIPE)))
 gallery: fetch ## one page of rendered scenes and all their labels, OUT/gallery.html; SCENES=8
 	@$(PYTHON) -m pipeline gallery --recipe $(RECIPE) --out $(OUT) --assets $(ASSETS) $(if $(SCENES),--scenes $(SCENES))
 
-crop: install ## find and follow people, cut them out, draw silhouettes
+crop: fetch ## find and follow people, cut them out, draw silhouettes
 	@$(STATION)
 
 pairs: install ## draw cross-view and cross-pose pairs
