@@ -416,6 +416,7 @@ def test_a_trace_of_some_steps_is_written(tmp_path, pairs):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of torch's own
 def test_a_compiled_step_learns_the_same(tmp_path, pairs):
     recipe = replace(TINY, pad_to=TINY.full_length)
     pretrain(recipe, pairs, tmp_path / "plain")
