@@ -33,5 +33,6 @@ def connect_s3(bucket: str, *, tries: int) -> fs.S3FileSystem:
         scheme=urlsplit(endpoint).scheme or "https",
         connect_timeout=TIMEOUT_S,
         request_timeout=TIMEOUT_S,
+        allow_delayed_open=True,  # a small file in one request
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=tries),
     )

@@ -1,5 +1,6 @@
 """Where a build can lie: a folder, a bucket, or whatever else fsspec opens, through the few things that we ask of it."""
 
+import errno
 import hashlib
 import logging
 import os
@@ -27,6 +28,7 @@ OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss", 
 
 _CHUNK_BYTES = 4 << 20
 _S3_TRIES = 3  # of each part of an object, before the object is begun anew
+_FINAL = (errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 _REFUSED = re.compile(
     r"AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|NO_SUCH_BUCKET|INVALID_SIGNATURE)"
     r"|HTTP status 40[013]|InvalidBucketName"
@@ -155,6 +157,7 @@ class Store:
             except Exception as error:  # the errors of a store are its own, and often no OSError
                 problem = str(error) or type(error).__name__
                 refused = isinstance(error, FileNotFoundError | PermissionError) or _REFUSED.search(problem)
+                refused = refused or getattr(error, "errno", None) in _FINAL
                 if refused or pause is None:
                     raise StageError(
                         f"this cannot be copied: {problem}",

@@ -1,7 +1,6 @@
 """A real S3 server on loopback (moto's), in an environment of its own: see `moto.lock`."""
 
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,15 +12,7 @@ from pyarrow import fs
 
 BUCKET = "bucket"
 SECRET = "never-in-a-log"
-_OWN = Path(__file__).parents[2] / ".venv/moto/bin/moto_server"
-
-
-def moto_server() -> str:
-    """The server's program; skips the test where there is none."""
-    program = str(_OWN) if _OWN.exists() else shutil.which("moto_server")
-    if program is None:
-        pytest.skip("no S3 server: tests/support/moto.lock says how to install one")
-    return program
+_PROGRAM = Path(__file__).parents[2] / ".venv/moto/bin/moto_server"
 
 
 @contextmanager
@@ -31,7 +22,9 @@ def s3_environment(log: Path) -> Iterator[dict[str, str]]:
     Args:
         log: file for what the server says.
     """
-    with log.open("w") as file, subprocess.Popen([moto_server(), "-H", "127.0.0.1", "-p", "0"], stderr=file) as server:
+    if not _PROGRAM.exists():
+        pytest.skip("no S3 server: tests/support/moto.lock says how to install one")
+    with log.open("w") as file, subprocess.Popen([_PROGRAM, "-H", "127.0.0.1", "-p", "0"], stderr=file) as server:
         try:
             address = _address(log)
             client = fs.S3FileSystem(
