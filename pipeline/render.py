@@ -83,10 +83,27 @@ class Studio:
         files = (
             {name: self.assets / name for name in HANDS.values()} if self.domain is Domain.HAND else self._body_files()
         )
-        stamps = {name: stamp_of(path) for name, path in files.items()}
+        stamps = {name: self._stamp(name, path) for name, path in files.items()}
         if backdrops := self.backdrops():
             stamps["backgrounds"] = backdrops.stamp
         return stamps
+
+    def _stamp(self, name: str, path: Path) -> str:
+        try:
+            return stamp_of(path)
+        except OSError as error:
+            what, hint = f"{name} cannot be read", "`python -m pipeline fetch` brings it"
+            if name == BODY and self.recipe.body is not None:
+                what = "the recipe's body cannot be read"
+                hint = (
+                    "check render.body of the recipe; `python -m synthetic convert IN OUT` makes it of a published SMPL"
+                )
+            elif name == "uv":
+                what = "the texture coordinates cannot be read"
+                hint = "give SMPL's smpl_uv.obj as render.uv of the recipe"
+            elif name not in (BODY, *HANDS.values()):
+                hint = "check the file and its permissions, or leave it out of the recipe"
+            raise SyntheticError(f"{what}: {error.strerror}", where=path, hint=hint) from error
 
     def _body_files(self) -> dict[str, Path]:
         recipe, paths = self.recipe, self.clip_paths()

@@ -178,6 +178,33 @@ def test_an_smpl_of_ones_own_wears_scans(assets: Path, tmp_path: Path) -> None:
         run(build, assets, out, "render")
 
 
+@pytest.mark.parametrize(
+    ("changes", "gone", "message"),
+    [
+        ({"body": "{}/none.npz"}, (), r"the recipe's body cannot be read: No such file.*none\.npz.*synthetic convert IN OUT"),
+        ({"body": "{}"}, (), "the recipe's body cannot be read: Is a directory.*synthetic convert IN OUT"),
+        ({}, ("body.npz",), r"body\.npz cannot be read: No such file.*python -m pipeline fetch"),
+        ({"domain": "hand", "distance_min_m": 0.4, "distance_max_m": 0.9}, (), r"hand_right\.npz cannot be read.*pipeline fetch"),
+        ({"body": "{}/body.npz", "uv": "{}/none.obj", "textures": "{}/skins"}, (), r"coordinates cannot be read.*smpl_uv\.obj"),
+        ({"body": "{}/body.npz", "uv": "{}/body.npz", "textures": "{}/none"}, (), "no such folder of textures.*give SURREAL"),
+    ],
+    ids=["own body", "a folder", "free body", "hand", "uv", "textures"],
+)  # fmt: skip
+def test_a_missing_file_is_told_before_anything_is_rendered(
+    tmp_path: Path, changes: dict[str, object], gone: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "body.npz").write_bytes(b"PK")
+    for name in ("motion", "skins"):
+        (tmp_path / name).mkdir()
+    write_bvh(tmp_path / "motion" / "walk.bvh", puppet(), *moves(puppet(), 4, 0))
+    write_texture(tmp_path / "skins" / "nongrey_female_0001.jpg", (200, 30, 30))
+    for name in gone:
+        (tmp_path / name).unlink()
+    placed = {name: v.format(tmp_path) if isinstance(v, str) else v for name, v in changes.items()}
+    with pytest.raises(SyntheticError, match=f"(?s){message}"):
+        Studio(tmp_path, SceneRecipe(clips=("walk",), **placed)).inputs()
+
+
 def test_views_in_which_the_person_is_hidden_are_left_out_and_counted(assets: Path, tmp_path: Path) -> None:
     render = SceneRecipe(
         num_identities=1, scenes_per_identity=1, instants_per_scene=2, num_views=2, image_px=128, clips=("walk",)
