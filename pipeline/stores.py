@@ -156,8 +156,11 @@ class Store:
                 raise
             except Exception as error:  # the errors of a store are its own, and often no OSError
                 problem = str(error) or type(error).__name__
-                refused = isinstance(error, FileNotFoundError | PermissionError) or _REFUSED.search(problem)
-                refused = refused or getattr(error, "errno", None) in _FINAL
+                refused = (
+                    isinstance(error, FileNotFoundError | PermissionError)
+                    or getattr(error, "errno", None) in _FINAL
+                    or _REFUSED.search(problem)
+                )
                 if refused or pause is None:
                     raise StageError(
                         f"this cannot be copied: {problem}",
