@@ -14,6 +14,7 @@ from manifests.audit_copies import look_at_same_images
 from manifests.audit_files import Evidence, Progress, look_at_files
 from manifests.audit_images import look_at_images
 from manifests.audit_keys import Keys
+from manifests.audit_labels import look_at_labels
 from manifests.audit_rows import Rows, look_at_rows
 from manifests.audit_shards import look_at_shards
 from manifests.audit_terms import terms_of
@@ -43,7 +44,12 @@ class Audit:
 
 
 def audit(
-    root: Path, *, progress: Progress | None = None, threads: int | None = None, tables_only: bool = False
+    root: Path,
+    *,
+    progress: Progress | None = None,
+    threads: int | None = None,
+    tables_only: bool = False,
+    every_label: bool = False,
 ) -> Audit:
     """Apply every rule to a build.
 
@@ -52,6 +58,8 @@ def audit(
         progress: is told what is being looked at (`files`, `rows`, `images`, `shards`), how many are done, and of how many.
         threads: that hash, read and decode; as many as there are cores when left out.
         tables_only: leave pixels out: no image is decoded, no tar is read, and files that hold pixels are not hashed.
+
+        every_label: decode the labels of every rendered crop, not of a few of each scene.
 
     Returns:
         the findings, errors first, and the build in numbers; both depend on the build alone.
@@ -81,6 +89,7 @@ def audit(
                 findings += _guarded(
                     "images", lambda: look_at_same_images(rows.keys["crops"], images.jpeg, images.known, rows.split)
                 )
+            findings += _guarded("labels", lambda: look_at_labels(evidence, pool, every=every_label))
             findings += _guarded("shards", lambda: look_at_shards(evidence, images, rows.keys, pool, tell))
             overlaps = {place: np.concatenate(shares) for place, shares in images.overlaps.items()}
         findings += _unchecked(evidence)

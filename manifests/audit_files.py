@@ -273,12 +273,14 @@ def _look_at_file(
         return None, [error("unreadable", file.table, where, f"it does not read: {problem}")], file.table
     if file.table == "tar":
         return Part(stage, commit, file, path, 0), findings, "tar"
+    rule = "schema"
     try:
         with pq.ParquetFile(path) as opened:
             tables.check(file.table, opened.schema_arrow.empty_table(), where=path)
+            rule = "unreadable"
+            tables.check_expanded(file.table, opened.metadata, where=path)
             num_rows = opened.metadata.num_rows
     except ManifestError as problem:
-        rule = "unreadable" if isinstance(problem.__cause__, pa.ArrowException | OSError) else "schema"
         return None, [*findings, error(rule, file.table, where, problem.what)], file.table
     except Exception as problem:  # a damaged file may fail in any way: that is a finding, and the audit goes on
         logger.debug("reading %s", path, exc_info=True)

@@ -46,6 +46,8 @@ RULES: dict[str, str] = {
     "copies": "no image is stored twice, and none of one split looks like one of another",
     "image": "every image decodes, and has the size its row tells",
     "silhouette": "every silhouette has 512 bytes",
+    "labels": "every rendered crop has labels, and its map of parts shows the person where its silhouette does",
+    "scenes": "the scene of a rendering reads, and has a picture of every instant from every camera",
     "drawn": "most bodies of a source have a silhouette, and it agrees with the dataset's boxes",
     "balance": "every source that the recipe weighs has pairs to train on, and none is repeated far more than the others",
     "licence": "every pair tells the terms of its source",

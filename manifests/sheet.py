@@ -2,7 +2,6 @@
 
 import io
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ import pyarrow.compute as pc
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from manifests import table as tables
+from manifests.audit_keys import Ints, hashes_of
 from manifests.build import Build
+from manifests.commit import iter_tables
 from manifests.errors import ManifestError
 from manifests.files import write_bytes
 from manifests.sample import MAX_MEMBER_BYTES, MAX_SIDE_PX, unpack_cells
-from manifests.seeds import rng_for
 from manifests.types import FrameKey, PairKind, Role
 
 TILE_PX = 160
@@ -25,6 +25,7 @@ GAP_PX = 12
 CAPTION_PX = 34
 FONT_PX = 12
 PAPER, INK, FAINT = (250, 249, 246), (32, 32, 36), (110, 108, 104)
+WAY = ("source", "split", "kind")
 OUTLINE = {Role.TARGET: (255, 120, 30), Role.REFERENCE: (30, 190, 255)}
 
 
@@ -46,28 +47,41 @@ def choose_pairs(
     Raises:
         ManifestError: no pair is left to show.
     """
-    pairs = build.table("pairs")
-    for column, value in (("kind", kind), ("source", source), ("split", split)):
-        if value is None:
-            continue
-        known = sorted(pc.unique(pairs.column(column)).to_pylist())
-        pairs = pairs.filter(pc.equal(pairs.column(column), value))
-        if not pairs.num_rows:
+    asked = {
+        column: value for column, value in (("kind", kind), ("source", source), ("split", split)) if value is not None
+    }
+    kept, ways = tables.empty("pairs"), set[tuple[str, ...]]()
+    for _, pairs in iter_tables(build.folder("pairs"), "pairs"):  # one unit in memory at a time
+        ways |= {tuple(way.values()) for way in pairs.group_by(list(WAY)).aggregate([]).to_pylist()}
+        for column, value in asked.items():
+            pairs = pairs.filter(pc.equal(pairs.column(column), value))
+        kept = pa.concat_tables([kept, pairs])
+        kept = kept.take(pa.array(_in_turn(kept, num)))
+    for column, value in asked.items():
+        known = sorted({way[WAY.index(column)] for way in ways})
+        ways = {way for way in ways if way[WAY.index(column)] == value}
+        if not ways:
             raise ManifestError(
                 f"no pair of {column} {value!r}",
                 where=build.folder("pairs"),
                 hint=f"there are: {', '.join(known) or 'none'}",
             )
-    if not pairs.num_rows:
+    if not kept.num_rows:
         raise ManifestError("there is no pair to show", where=build.folder("pairs"), hint="run `make pairs` first")
-    order = ["source", "split", "kind", "key"]
-    pairs = pairs.sort_by([(name, "ascending") for name in order])
-    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for row, group in enumerate(zip(*(pairs.column(name).to_pylist() for name in order[:3]), strict=True)):
-        groups[group].append(row)
-    shuffled = [rng_for("sheet", *group).permutation(rows) for group, rows in groups.items()]
-    turns = [int(rows[turn]) for turn in range(max(map(len, shuffled))) for rows in shuffled if turn < len(rows)]
-    return pairs.take(pa.array(sorted(turns[:num])))
+    return kept.slice(0, num).sort_by([(name, "ascending") for name in (*WAY, "key")])
+
+
+def _in_turn(pairs: pa.Table, num: int) -> Ints:
+    """Rows of pairs, in turn from every source, split and kind, and so many of each at most.
+
+    Those whose keys have the smallest hashes: chance, but the same chance always.
+    """
+    way = pc.binary_join_element_wise(*(pairs.column(name) for name in WAY), "/")
+    ways = pc.rank(way, sort_keys="ascending", tiebreaker="dense").to_numpy()
+    order = np.lexsort((hashes_of(pairs.column("key")), ways))
+    turn = np.arange(len(order)) - np.searchsorted(ways[order], ways[order])
+    rows: Ints = order[np.lexsort((ways[order], turn))]
+    return rows[: int((turn < num).sum())]
 
 
 def contact_sheet(build: Build, pairs: pa.Table, *, columns: int = 3) -> Image.Image:

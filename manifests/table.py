@@ -195,15 +195,41 @@ def encode(data: pa.Table, file: Any) -> None:
     )
 
 
+# Bytes that the columns of one file may take in memory: many times what the largest recording needs.
+MOST_BYTES = {"crops": 16 << 30, "labels": 16 << 30}
+MOST_OTHER_BYTES = 4 << 30
+
+
+def check_expanded(table: str, metadata: pq.FileMetaData, *, where: Path, columns: Sequence[str] | None = None) -> None:
+    """Refuse a file that expands to more than any of ours, before anything of it is decompressed.
+
+    Raises:
+        ManifestError: its columns would take too many bytes.
+    """
+    size = 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            if columns is None or chunk.path_in_schema.split(".")[0] in columns:
+                size += max(chunk.total_uncompressed_size, 8 * chunk.num_values)  # repeats may take next to nothing
+    most = MOST_BYTES.get(table, MOST_OTHER_BYTES)
+    if size > most:
+        raise ManifestError(
+            f"it would expand to {size:,} bytes, more than the {most:,} of any {table} table of ours",
+            where=where,
+            hint="it is damaged, or made to fill the memory: rebuild it",
+        )
+
+
 def read(table: str, path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet file and hold it against its schema; with `columns`, only those are read.
 
     Raises:
-        ManifestError: it is missing, is no Parquet, or is of another version.
+        ManifestError: it is missing, is no Parquet, is of another version, or would expand to more than `MOST_BYTES`.
     """
     try:
         with pq.ParquetFile(path) as file:
             check(table, file.schema_arrow.empty_table(), where=path)
+            check_expanded(table, file.metadata, where=path, columns=columns)
             return file.read(columns=list(columns) if columns is not None else None)
     except FileNotFoundError:
         raise ManifestError(

@@ -9,8 +9,10 @@ import subprocess
 import pytest
 
 from manifests.audit import audit
+from manifests.build import Build
 from manifests.report import write_report
 from manifests.report_page import SCRIPT, in_words, text
+from manifests.sheet import _in_turn, choose_pairs
 from tests.support.build_folder import change_rows, make_build
 
 CHROMIUM = next(
@@ -183,3 +185,19 @@ def test_terms_say_what_may_be_trained_on_the_build(report):
     assert in_words(terms | {"commercial": "yes", "research": "yes", "duties": ["attribution"]}) == (
         "Training for research: yes; commercially: yes; asks for attribution"
     )
+
+
+def test_pairs_for_a_sheet_are_read_unit_by_unit(honest, monkeypatch):
+    """However large the build: no more is kept than the sheet may show."""
+    whole = choose_pairs(Build(honest), num=7)
+    kept = []
+
+    def in_turn(pairs, num):
+        kept.append(pairs.num_rows)
+        return _in_turn(pairs, num)
+
+    monkeypatch.setattr("manifests.sheet._in_turn", in_turn)
+    monkeypatch.setattr(Build, "table", lambda *_, **__: pytest.fail("all pairs were read at once"))
+    assert choose_pairs(Build(honest), num=7) == whole
+    assert len(kept) == 3
+    assert max(kept) <= 39 + 7 * 4  # a unit's pairs, and seven of each way before

@@ -259,3 +259,29 @@ def test_flags_are_found_row_by_row(flags, cut):
     kind = pa.list_(pa.string())
     column = pa.chunked_array([pa.array(flags[:cut], kind), pa.array(flags[cut:], kind)])
     assert tables.has_flag(column, "gray").tolist() == ["gray" in row for row in flags]
+
+
+def test_a_file_that_expands_to_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    """Zeros that take a thousandth on the disk: nothing of them is decompressed."""
+    path = tmp_path / "rejects.parquet"
+    row = {"stage": "crops", "key": "a", "reason": "frozen", "count": 1}
+    tables.write(
+        "rejects", tables.from_rows("rejects", [row | {"detail": f"{n}" + " " * 999_999} for n in range(9)]), path
+    )
+    assert path.stat().st_size < 9_000
+    assert tables.read("rejects", path).num_rows == 9
+    monkeypatch.setattr("manifests.table.MOST_OTHER_BYTES", 1_000_000)
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(
+        ManifestError, match=r"would expand to 9,\d+,\d+ bytes, more than the 1,000,000 of any rejects table"
+    ) as told:
+        tables.read("rejects", path)
+    assert str(path) in told.value.where
+
+
+def test_columns_that_are_not_asked_for_do_not_count(tmp_path, monkeypatch):
+    path = tmp_path / "rejects.parquet"
+    row = {"stage": "crops", "key": "a", "reason": "frozen", "count": 1, "detail": " " * 9_000_000}
+    tables.write("rejects", tables.from_rows("rejects", [row]), path)
+    monkeypatch.setattr("manifests.table.MOST_OTHER_BYTES", 1_000_000)
+    assert tables.read("rejects", path, columns=["key"]).num_rows == 1

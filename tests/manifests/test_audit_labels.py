@@ -1,0 +1,124 @@
+"""Labels and scenes of renders: each rule is given a build with one thing wrong, and must say that and nothing else."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from manifests import table as tables
+from manifests.audit import audit
+from manifests.audit_labels import SOME
+from manifests.commit import UnitWriter
+from manifests.sample import unpack_cells
+from tests.support.build_folder import SIZE_PX, STAMP, change_rows, only_finding
+
+UNIT = "synthetic-s000000"
+SCENE = {"cameras": [{}] * 3, "phases": [0.0] * 6}
+
+
+def png_of(parts):
+    data = io.BytesIO()
+    Image.fromarray(parts).save(data, "PNG")
+    return data.getvalue()
+
+
+def label_of(crop):
+    parts = 7 * unpack_cells(crop["silhouette"]).astype(np.uint8)
+    return {
+        "key": crop["key"], "parts": png_of(parts.repeat(SIZE_PX // 64, 0).repeat(SIZE_PX // 64, 1)), "joints_m": [], "pose": [],
+        "betas": [], "global_orient": [0.0] * 3, "transl": [0.0] * 3,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def rendered(build):
+    """The miniature build, with the labels and the scene of its rendered unit."""
+    folder = build / "renders"
+    held = {table: tables.read(table, folder / f"{UNIT}.{table}.parquet") for table in ("frames", "crops")}
+    held["labels"] = tables.from_rows("labels", [label_of(crop) for crop in held["crops"].to_pylist()])
+    scene = {"sequence": "s000000", "scene": json.dumps(SCENE), "model": "0" * 64, "garments": [], "device": "none"}
+    held["scenes"] = tables.from_rows("scenes", [scene])
+    for path in folder.glob(f"{UNIT}.*"):
+        path.unlink()
+    with UnitWriter(folder, stage="renders", unit=UNIT, fingerprint=STAMP["renders"]) as out:
+        for table, data in held.items():
+            out.table(table, data)
+    return build
+
+
+def change_labels(build, change):
+    change_rows(build, "renders", UNIT, "labels", change)
+
+
+def test_labels_that_agree_leave_no_finding(rendered):
+    assert audit(rendered, every_label=True).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (png_of(np.zeros((64, 64), np.uint8)), "the map of parts shows the person elsewhere than the silhouette"),
+        (b"GIF89a", "the map of parts does not decode: cannot identify"),
+        (png_of(np.zeros((64, 64, 3), np.uint8)), "the map of parts does not decode: it is 64 x 64 px of mode RGB"),
+        (png_of(np.zeros((65, 65), np.uint8)), "the map of parts does not decode: the mask must be square"),
+        (png_of(np.zeros((64, 64), np.uint8))[:-30], "the map of parts does not decode"),
+    ],
+)
+def test_map_of_parts_that_does_not_fit(rendered, parts, message):
+    change_labels(rendered, lambda rows: [row | {"parts": parts} for row in rows])
+    assert only_finding(rendered, "labels", table="labels", count=SOME).message.startswith(message)
+
+
+def test_one_bad_map_is_seen_when_all_are_asked_for(rendered):
+    keys = []
+
+    def turn(rows):
+        keys.append(rows[5]["key"])
+        rows[5]["parts"] = rows[0]["parts"] if rows[0]["parts"] != rows[5]["parts"] else b""
+
+    change_labels(rendered, turn)
+    found = audit(rendered, every_label=True).findings
+    assert [(f.rule, f.examples) for f in found] == [("labels", tuple(keys))]
+
+
+def test_maps_that_were_not_kept_are_no_fault(rendered):
+    change_labels(rendered, lambda rows: [row | {"parts": None} for row in rows])
+    assert audit(rendered).findings == ()
+
+
+def test_crop_without_labels_and_labels_without_a_crop(rendered):
+    change_labels(rendered, lambda rows: [*rows[1:], rows[0] | {"key": "synthetic/train/s000000/00000099/cam1/p0"}])
+    found = audit(rendered).findings
+    assert {(f.rule, f.message, f.count) for f in found} == {
+        ("labels", "a rendered crop has no labels", 1), ("labels", "labels are of no crop of their unit", 1),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "x" * 64}, "the model of a scene is no SHA-256"),
+        ({"scene": "{"}, "a scene does not parse"),
+        ({"scene": "[" * 100_000}, "a scene does not parse"),
+        ({"scene": "[]"}, "a scene has no cameras, or no phases"),
+        ({"scene": '{"cameras": 3, "phases": []}'}, "a scene has no cameras, or no phases"),
+        (
+            {"scene": json.dumps(SCENE | {"cameras": [{}] * 2})},
+            "a scene has 2 cameras and 6 phases, its pictures 3 views and 6 instants",
+        ),
+        (
+            {"scene": json.dumps(SCENE | {"phases": [0.0] * 5})},
+            "a scene has 3 cameras and 5 phases, its pictures 3 views and 6 instants",
+        ),
+    ],
+)
+def test_scene_that_does_not_fit_its_pictures(rendered, changes, message):
+    change_rows(rendered, "renders", UNIT, "scenes", lambda rows: [row | changes for row in rows])
+    only_finding(rendered, "scenes", table="scenes", message=message)
+
+
+def test_rendered_sequence_without_a_scene(rendered):
+    change_rows(rendered, "renders", UNIT, "scenes", lambda rows: [row | {"sequence": "s000001"} for row in rows])
+    only_finding(rendered, "scenes", message="a rendered sequence has no scene", examples=("s000000",))
