@@ -18,7 +18,7 @@ STATION   = $(PYTHON) -m pipeline $@ --recipe $(RECIPE) $(foreach root,$(ROOT),-
             $(if $(EXTEND),--extend) $(if $(RETRY_FAILED),--retry-failed)
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch demo sources doctor build ingest render gallery crop pairs shards train-parser audit pretrain reconstruct check test test-all soak bench bench-parser clean
+.PHONY: help install fetch demo sources doctor build ingest render gallery crop pairs shards publish train-parser audit pretrain reconstruct check test test-all soak bench bench-parser clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ train-parser: fetch ## train a small human parser on rendered people and measure
 	@$(PYTHON) -m pipeline train-parser --out $(OUT) --assets $(ASSETS) $(if $(RENDERS),--renders $(RENDERS)) \
 	  $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED)) $(if $(REAL),--real $(REAL))
 
+publish: install ## copy the shards to an object store: TO=s3://bucket/folder, ALL=1 for every stage, VERIFY=1
+	@$(PYTHON) -m pipeline publish $(OUT) $(TO) $(if $(ALL),--all) $(if $(VERIFY),--verify)
+
 audit: install ## prove the build and write OUT/audit/report.html; TABLES=1 without images and tars
 	@$(PYTHON) -m manifests audit $(OUT) $(if $(TABLES),--tables)
 
@@ -97,10 +100,14 @@ reconstruct: install ## picture what the trained model completes, on pairs it ne
 check: install ## lint, types, import contracts
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
 
-test: fetch ## run the tests (under 15 minutes)
+.venv/moto/installed: tests/support/moto.lock | install
+	@$(PYTHON) -m venv .venv/moto && .venv/moto/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@ \
+	  || echo "no S3 server for the tests: those that need one are skipped"
+
+test: fetch .venv/moto/installed ## run the tests (under 15 minutes)
 	@$(PYTHON) -m pytest -q
 
-test-all: fetch ## run the slow tests too
+test-all: fetch .venv/moto/installed ## run the slow tests too
 	@$(PYTHON) -m pytest -q -m "not gpu and not licensed"
 
 soak: fetch ## hundreds of kills on both executors: nothing lost, doubled or left over; KILLS SEED
