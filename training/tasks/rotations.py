@@ -70,8 +70,7 @@ def axis_angle_from_matrix(matrix: Tensor) -> Tensor:
     wxyz = torch.where(wxyz[..., :1] < 0, -wxyz, wxyz)
     sine = torch.linalg.vector_norm(wxyz[..., 1:], dim=-1, keepdim=True)
     angle = 2 * torch.atan2(sine, wxyz[..., :1])
-    tiny = torch.finfo(matrix.dtype).tiny
-    return wxyz[..., 1:] * torch.where(sine > tiny, angle / sine.clamp(min=tiny), 2.0)
+    return wxyz[..., 1:] * angle / sine.clamp(min=torch.finfo(matrix.dtype).tiny)
 
 
 class _NearestRotation(torch.autograd.Function):
