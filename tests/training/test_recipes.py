@@ -5,7 +5,7 @@ import pytest
 from manifests.errors import RecipeError
 from manifests.recipes import fingerprint, from_mapping, read_recipe, to_mapping
 from training.model.croco import base_small, base_small_rope
-from training.recipes import RECIPES, PretrainRecipe, body, body_beyond, body_rope, demo, mae_body
+from training.recipes import RECIPES, PretrainRecipe, body, body_beyond, body_rope, demo, mae_body, study
 
 # Regenerate: python -c "from training.recipes import *; from manifests.recipes import fingerprint;
 #   print({n: fingerprint(r())[:16] for n, r in RECIPES.items()})"
@@ -21,7 +21,7 @@ FINGERPRINTS = {
     "mae_hand": "f78ce3b1636f2c70",
     "keypoints": "cdded476ff6bff03",
     "body_keypoints": "4e928720c5042ba6",
-    "study": "f5035bba54148e4f",
+    "study": "c33ddd78e1e17a5f",
     "demo": "c48e9a24f2f1d151",
     "smoke": "0f88f9a2decb58dc",
 }
@@ -123,3 +123,9 @@ def test_contradictions_are_refused_before_anything_runs(change, message):
 def test_a_recipe_does_not_change():
     with pytest.raises(FrozenInstanceError):
         demo().seed = 3
+
+
+def test_the_study_masks_what_croco_masks_and_ends_at_rate_zero():
+    recipe = study()
+    assert (recipe.architecture.num_patches, recipe.full_length) == (49, 5)
+    assert recipe.anneal_steps == recipe.num_steps
