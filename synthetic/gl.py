@@ -94,6 +94,7 @@ class GL:
     def __init__(self) -> None:
         os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
         os.environ.setdefault("LP_NUM_THREADS", "1")  # one process per core, not one thread per core in each process
+        logging.getLogger("OpenGL.acceleratesupport").setLevel(logging.WARNING)  # it tells at INFO what it does without
         vars(np).setdefault("infty", np.inf)  # pyrender 0.1.45 was written for numpy 1
         try:
             self.pyrender: Any = importlib.import_module("pyrender")

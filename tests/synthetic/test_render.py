@@ -1,6 +1,8 @@
 import dataclasses
 import hashlib
+import importlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -205,6 +207,14 @@ def test_an_unknown_clip_and_instant_are_named(renderer: Renderer, scenes: list[
         renderer.render(scenes[0], instant=2, view=0)
     with pytest.raises(IndexError):
         renderer.render(scenes[0], instant=0, view=3)
+
+
+@pytest.mark.usefixtures("renderer")
+def test_opengl_tells_no_news_that_nobody_needs(caplog: pytest.LogCaptureFixture) -> None:
+    """Its module says at INFO, when it is imported, that it goes without its accelerator."""
+    with caplog.at_level(logging.INFO):
+        importlib.reload(importlib.import_module("OpenGL.acceleratesupport"))
+    assert caplog.records == []
 
 
 def test_absent_egl_names_the_packages(body_file: Path) -> None:
