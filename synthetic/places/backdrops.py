@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from manifests.errors import SyntheticError
+from manifests.errors import SourceError, SyntheticError
 from manifests.jsonstream import iter_arrays
 from synthetic.camera import Camera
 from synthetic.places import spaces
@@ -84,7 +84,9 @@ class Backdrops:
             SourceError: the annotations are damaged.
         """
         if not folder.is_dir():
-            raise SyntheticError("the folder of backgrounds is not there", where=folder, hint="check the path")
+            what = "is a file, not a folder" if folder.is_file() else "is not there"
+            hint = "give the folder that holds it" if folder.is_file() else "check the path"
+            raise SyntheticError(f"the folder of backgrounds {what}", where=folder, hint=hint)
         files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
         suffixes = spaces.SUFFIXES if kind == "meshes" else PHOTO_SUFFIXES
         names = [file.relative_to(folder).as_posix() for file in files if file.suffix.lower() in suffixes]
@@ -327,6 +329,12 @@ def _verdicts(path: Path) -> dict[str, list[tuple[str, bool]]]:
                 shown.setdefault(int(item["category_id"]), set()).add(int(item["image_id"]))
             elif str(item["name"]).lower() in _PEOPLE:
                 people.add(int(item["id"]))
+    except SourceError as error:
+        if not path.is_file() or _begins_as_json(path):
+            raise
+        raise SyntheticError(
+            f"{path.name} is no COCO JSON", where=path, hint="give instances_*.json or person_keypoints_*.json"
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise SyntheticError(
             f"the annotations are not in COCO's format: {error!r}",
@@ -342,6 +350,11 @@ def _verdicts(path: Path) -> dict[str, list[tuple[str, bool]]]:
     for index, name in images.items():
         verdicts.setdefault(PurePosixPath(name).name, []).append((name, index in inhabited))
     return verdicts
+
+
+def _begins_as_json(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4096).lstrip().startswith(b"{")
 
 
 def _matches(name: str, named: Collection[tuple[str, bool]]) -> list[tuple[str, bool]]:

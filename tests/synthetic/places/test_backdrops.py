@@ -119,6 +119,10 @@ def test_annotations_that_tell_nothing_are_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:-20])
     with pytest.raises(SourceError, match="cut short"):
         Backdrops.of("images", tmp_path / "in", annotations=str(path))
+    for data in (b"\xff\xd8\xff", b"", b"hello", b"[1]"):
+        path.write_bytes(data)
+        with pytest.raises(SyntheticError, match=r"(?s)a\.json is no COCO JSON.*give instances_"):
+            Backdrops.of("images", tmp_path / "in", annotations=str(path))
     path.write_text('{"images": [{"name": "a.jpg"}], "annotations": [], "categories": []}')
     with pytest.raises(SyntheticError, match="COCO's format"):
         Backdrops.of("images", tmp_path / "in", annotations=str(path))
@@ -214,6 +218,9 @@ def test_small_photos_are_counted_and_none_left_is_an_error(tmp_path: Path) -> N
 
 
 def test_wrong_folders_and_kinds_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "one.jpg").write_bytes(b"")
+    with pytest.raises(SyntheticError, match=r"(?s)is a file, not a folder.*one\.jpg.*give the folder that holds it"):
+        Backdrops.of("images", tmp_path / "one.jpg", annotations="none")
     with pytest.raises(SyntheticError, match="not there"):
         Backdrops.of("images", tmp_path / "gone", annotations="none")
     with pytest.raises(SyntheticError, match="no meshes") as caught:
