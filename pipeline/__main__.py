@@ -249,7 +249,7 @@ def with_images(recipe: BuildRecipe, images: int) -> BuildRecipe:
     """A recipe with as many people as at least so many images take.
 
     Raises:
-        RecipeError: it renders nothing, or no image is wanted.
+        RecipeError: it renders nothing, or no image is wanted, or too many for one recipe.
     """
     render, where = recipe.render, f"--images {images}"
     if render is None:
@@ -258,7 +258,10 @@ def with_images(recipe: BuildRecipe, images: int) -> BuildRecipe:
     if images < 1:
         raise RecipeError(f"{images} images cannot be rendered", where=where, hint="ask for at least 1")
     of_one = render.scenes_per_identity * render.instants_per_scene * render.num_views
-    return replace(recipe, render=replace(render, num_identities=-(-images // of_one)))
+    try:
+        return replace(recipe, render=replace(render, num_identities=-(-images // of_one)))
+    except ValueError as error:
+        raise RecipeError(str(error), where=where, hint="ask for fewer images") from error
 
 
 def _train_parser(arguments: argparse.Namespace, console: Console) -> None:

@@ -1,5 +1,6 @@
 """Render scenes into frames and crops: a rendered view is framed as a crop already, with exact labels."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -74,6 +75,23 @@ class Studio:
             )
         return free | own
 
+    def chosen_clips(self, paths: Mapping[str, Path]) -> tuple[str, ...]:
+        """The clips that are rendered: a pattern stands for the user's own where he gives a folder of them, a name for any.
+
+        Args:
+            paths: what `clip_paths` gave.
+
+        Raises:
+            SyntheticError: a name or pattern stands for none.
+        """
+        motion = self.recipe.motion
+        own = [name for name, path in paths.items() if motion is None or path.is_relative_to(motion)]
+        chosen: dict[str, None] = {}
+        for wanted in self.recipe.clips:
+            is_pattern = wanted not in paths and any(sign in wanted for sign in "*?[")
+            chosen |= dict.fromkeys(choose_clips(own if is_pattern else paths, [wanted]))
+        return tuple(chosen)
+
     def inputs(self) -> dict[str, str]:
         """Stamps of what decides what is rendered, by name: models, wanted clips, textures, backgrounds.
 
@@ -107,7 +125,7 @@ class Studio:
 
     def _body_files(self) -> dict[str, Path]:
         recipe, paths = self.recipe, self.clip_paths()
-        chosen = choose_clips(paths, recipe.clips)
+        chosen = self.chosen_clips(paths)
         if recipe.motion is not None and not any(paths[name].is_relative_to(recipe.motion) for name in chosen):
             raise SyntheticError(
                 "the recipe gives a folder of motion and names no clip of it",
@@ -132,7 +150,7 @@ class Studio:
         """One of the recipe's scenes."""
         recipe = self.recipe
         if self.domain is Domain.BODY:
-            recipe = replace(recipe, clips=choose_clips(self.library(), recipe.clips))
+            recipe = replace(recipe, clips=_clips(self))
         return sample_scene(recipe, seed, index, self.backdrops())
 
     def library(self) -> ClipLibrary:
@@ -158,6 +176,11 @@ def _backdrops(recipe: SceneRecipe) -> Backdrops | None:
 @lru_cache(maxsize=1)
 def _library(studio: Studio) -> ClipLibrary:
     return ClipLibrary(studio.clip_paths())
+
+
+@lru_cache(maxsize=1)
+def _clips(studio: Studio) -> tuple[str, ...]:
+    return studio.chosen_clips(studio.library().paths)
 
 
 @lru_cache(maxsize=1)

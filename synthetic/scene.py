@@ -35,6 +35,7 @@ CLIPS = (
 )  # fmt: skip
 
 
+MAX_SCENES = 5_000_000  # each is a unit of a build; more is a slip of the finger
 LABELS = ("parts", "depth", "normals", "uv")
 _DISTANCES_M: dict[Domain, tuple[float, float]] = {"body": (2.2, 10.0), "hand": (0.25, 2.0)}
 _OPEN_M = 2.5  # how high things stand where no ceiling is known
@@ -61,7 +62,8 @@ class SceneRecipe:
         elevation_max_deg: highest camera.
         distance_min_m: nearest camera.
         distance_max_m: farthest camera; a room grows with it.
-        clips: names of motion clips, or patterns as "ACCAD/*" of those that are there.
+        clips: names of motion clips, or patterns as "ACCAD/*". With `motion`, a pattern stands for your own clips only, so "*" is
+            all of yours; a name for any.
         motion: a folder of your own clips, read beside the free ones: BVH, ASF with AMC, AMASS in either release.
         body: a model of your own, a clean npz as `python -m synthetic convert` writes it.
         textures: a folder of SURREAL's textures, for an SMPL in `body`.
@@ -110,6 +112,11 @@ class SceneRecipe:
         for name in ("num_identities", "scenes_per_identity", "instants_per_scene", "num_views"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_scenes > MAX_SCENES:
+            raise ValueError(
+                f"{self.num_identities:,} people in {self.scenes_per_identity:,} scenes each are {self.num_scenes:,} scenes: "
+                f"at most {MAX_SCENES:,} go into one recipe (another seed gives others)"
+            )
         if not 32 <= self.image_px <= 1024:
             raise ValueError(f"image_px must lie in [32, 1024], got {self.image_px}")
         if not 0.1 <= self.person_share_min <= self.person_share_max <= 0.95:

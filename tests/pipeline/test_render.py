@@ -104,13 +104,29 @@ def test_only_the_clips_that_are_wanted_decide(assets: Path, motion: Path, tmp_p
     assert render().plan().inputs != before.inputs
 
 
+def test_patterns_stand_for_your_own_clips_and_names_for_any(assets: Path, motion: Path) -> None:
+    def rendered(*clips: str, motion: str | None = str(motion)) -> set[str]:
+        studio = Studio(assets, SceneRecipe(clips=clips, motion=motion, num_identities=40))
+        decided = {name.rpartition(".")[0].removeprefix("motion/") for name in studio.inputs() if "motion/" in name}
+        drawn = {studio.scene(0, index).clip for index in range(80)}
+        assert drawn == decided, "what is drawn is what is stamped"
+        return drawn
+
+    assert rendered("*") == {"CMU/01/walk", "dance"}
+    assert rendered("*walk") == {"CMU/01/walk"}
+    assert rendered("run", "dan*") == {"run", "dance"}
+    assert rendered("dance_?", motion=None) == {"dance_a", "dance_b"}
+
+
 @pytest.mark.parametrize(
     ("clips", "message"),
     [
         (("walk",), r'(?s)names no clip of it.*name them in render.clips of the recipe, as \["\*"\]'),
-        (("walk", "HDM05/*"), r"(?s)no motion clip 'HDM05/\*'.*name other clips"),
+        (("walk", "HDM05/*"), r"(?s)no motion clip 'HDM05/\*'.*clips: CMU/01/walk, dance\n.*name other clips"),
+        (("dance", "ru[mn]"), r"(?s)no motion clip 'ru\[mn\]'.*clips: CMU/01/walk, dance\n"),
+        (("dance", "rum"), r"(?s)no motion clip 'rum'.*clips: CMU/01/walk, backflip, .*walk"),
     ],
-    ids=["none of it", "not there"],
+    ids=["none of it", "not there", "not of his", "no name"],
 )
 def test_clips_that_are_not_there_are_told_before_anything_is_rendered(
     assets: Path, motion: Path, tmp_path: Path, clips: tuple[str, ...], message: str

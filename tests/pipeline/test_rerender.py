@@ -216,5 +216,7 @@ def test_images_of_a_recipe_that_renders_none(tmp_path: Path, capsys: pytest.Cap
         with_images(named("humbi"), 9)
     with pytest.raises(RecipeError, match=r"(?s)0 images cannot be rendered.*at least 1"):
         with_images(named("synthetic"), 0)
+    with pytest.raises(RecipeError, match=r"(?s)at most 5,000,000.*--images 1000000000000.*ask for fewer images"):
+        with_images(named("synthetic"), 10**12)
     assert main(["render", "--recipe", "humbi", "--images", "9", "--out", str(tmp_path)]) == 2
     assert "RecipeError: recipe humbi renders nothing" in capsys.readouterr().err

@@ -153,6 +153,8 @@ def test_light_lobe_is_orthonormal() -> None:
     [
         ({"num_identities": 0}, "num_identities must be at least 1"),
         ({"num_views": 0}, "num_views"),
+        ({"num_identities": 10**12}, r"are [\d,]+,000 scenes: at most 5,000,000 go into one recipe"),
+        ({"num_identities": 5_000_001, "scenes_per_identity": 1}, "are 5,000,001 scenes"),
         ({"image_px": 8}, "image_px must lie in"),
         ({"person_share_max": 1.2}, "the person would be cut"),
         ({"person_share_min": 0.9, "person_share_max": 0.8}, "person shares"),
