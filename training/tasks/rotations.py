@@ -70,7 +70,8 @@ def axis_angle_from_matrix(matrix: Tensor) -> Tensor:
     wxyz = torch.where(wxyz[..., :1] < 0, -wxyz, wxyz)
     sine = torch.linalg.vector_norm(wxyz[..., 1:], dim=-1, keepdim=True)
     angle = 2 * torch.atan2(sine, wxyz[..., :1])
-    return wxyz[..., 1:] * angle / sine.clamp(min=torch.finfo(matrix.dtype).tiny)
+    axis_angle: Tensor = wxyz[..., 1:] * angle / sine.clamp(min=torch.finfo(matrix.dtype).tiny)
+    return axis_angle
 
 
 class _NearestRotation(torch.autograd.Function):

@@ -84,6 +84,19 @@ def test_queries_are_hidden_in_training_alone_and_by_the_generator(head, monkeyp
         torch.testing.assert_close(joints(1), joints(2))
 
 
+def test_a_hidden_query_is_one_small_number_and_the_others_stand_as_they_are(head):
+    seen, tokens = [], noise(4, 9, 24)
+    head.trunk.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        head.eval()(tokens)
+        head.train()(tokens, generator=torch.Generator().manual_seed(1))
+    hidden = hidden_queries(4, 17, generator=torch.Generator().manual_seed(1))
+    assert hidden.any()
+    torch.testing.assert_close(seen[0][..., :3], head.template_Q3.expand(4, -1, -1))
+    assert (seen[1][hidden] == 0.01).all()
+    assert torch.equal(seen[1][~hidden], seen[0][~hidden])
+
+
 @given(st.integers(0, 2**31), st.integers(1, 6), st.integers(1, 500))
 def test_at_most_a_third_of_the_queries_are_hidden(seed, images, queries):
     hidden = hidden_queries(images, queries, generator=torch.Generator().manual_seed(seed))
