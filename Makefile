@@ -18,7 +18,7 @@ STATION   = $(PYTHON) -m pipeline $@ --recipe $(RECIPE) $(foreach root,$(ROOT),-
             $(if $(EXTEND),--extend) $(if $(RETRY_FAILED),--retry-failed)
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch demo sources doctor build ingest render gallery crop pairs shards publish train-parser audit pretrain reconstruct check test test-all soak bench bench-parser clean
+.PHONY: help install fetch demo sources doctor build ingest render gallery crop pairs shards publish train-parser audit pretrain reconstruct check test test-all soak bench bench-loader bench-parser clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -115,6 +115,9 @@ soak: fetch ## hundreds of kills on both executors: nothing lost, doubled or lef
 
 bench: fetch ## measure against what one would use instead
 	@$(PYTHON) -m pytest -q tests/bench/bench_*.py --benchmark-enable -m "" --timeout 0 -o log_cli=true -o log_cli_level=INFO
+
+bench-loader: fetch ## the loader against others on the same pixels, and against the floor
+	@$(PYTHON) -m pytest -q tests/bench/bench_loader.py -m "" --timeout 0 -o log_cli=true -o log_cli_level=INFO
 
 bench-parser: fetch ## judge human parsers on real masks: out/bench-parser/overlays.png
 	@$(PYTHON) -m pytest -q tests/bench/bench_parser.py -m "" --timeout 0 -o log_cli=true -o log_cli_level=INFO
