@@ -128,7 +128,9 @@ class Processes:
             dist.destroy_process_group()
 
     def share(self, objective: nn.Module, blocks: Iterable[nn.Module]) -> None:
-        """Keep a share of each weight in each process (FSDP2), gathered block by block while it is needed."""
+        """Keep a share of each weight in each process (FSDP2), gathered block by block while it is needed; alone, nothing."""
+        if self.world == 1:
+            return
         mesh = init_device_mesh(self._device.type, (self.world,))
         for module in (*blocks, objective):
             fully_shard(module, mesh=mesh)

@@ -93,12 +93,15 @@ class Trainer:
         recipe: what decides the result.
         machine: where it runs.
         processes: this process among its peers.
+        init: weights to start from; random ones when None.
 
     Raises:
-        TrainingError: the machine is to compile a step whose shapes change.
+        TrainingError: the machine is to compile a step whose shapes change, or the weights do not fit.
     """
 
-    def __init__(self, recipe: PretrainRecipe, machine: Machine, processes: Processes) -> None:
+    def __init__(
+        self, recipe: PretrainRecipe, machine: Machine, processes: Processes, init: Path | None = None
+    ) -> None:
         self.recipe, self.machine = recipe, machine
         if machine.compile and recipe.mask == "human" and recipe.pad_to == "batch_max":
             raise TrainingError(
@@ -108,8 +111,10 @@ class Trainer:
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(recipe.seed, "weights"))
-            self.objective = Objective(recipe).to(machine.device)
+            self.objective = Objective(recipe)
         self.model = self.objective.model
+        self.init = None if init is None else load_weights(self.model, init)
+        self.objective.to(machine.device)
         self.model.recompute = machine.recompute
         blocks = [module for module in self.model.modules() if isinstance(module, Block | DecoderBlock)]
         if machine.shard and machine.compile:
@@ -122,7 +127,7 @@ class Trainer:
         self.run_network: Callable[[Inputs], Tensor] = self.network
         if machine.compile and not machine.shard:
             self.run_network = torch.compile(self.network, dynamic=False)
-        self.step, self.position, self.init = 0, 0, None  # type: int, int, str | None
+        self.step, self.position = 0, 0
         self.usual_norm = 0.0
 
     def losses(self, inputs: Inputs) -> Tensor:
@@ -285,8 +290,10 @@ def pretrain(
         if done is not None:
             logger.info("%s is finished: %d steps, validation loss %s", out, done.step, done.validation_loss)
             return done
-        trainer = Trainer(recipe, machine, processes)
-        _start(trainer, out, source, init)
+        found = list_checkpoints(out / "checkpoints")
+        trainer = Trainer(recipe, machine, processes, init=None if found else init)
+        if found:
+            _go_on(trainer, found[-1], source)
         with Record(out, step=trainer.step) if processes.is_first else nullcontext() as record:
             validation = _run(trainer, source, out, record, processes, stop)
         if trainer.step < recipe.num_steps:
@@ -358,23 +365,18 @@ def _claim_folder(
     return None
 
 
-def _start(trainer: Trainer, out: Path, source: PairSource, init: Path | None) -> None:
-    """Load the last checkpoint, or the weights to start from."""
-    found = list_checkpoints(out / "checkpoints")
-    if found:
-        checkpoint = read_checkpoint(found[-1])
-        changes = changed_keys(checkpoint.recipe, to_mapping(trainer.recipe))
-        if changes or checkpoint.shards != source.shards_hash:
-            raise TrainingError(
-                f"the checkpoint is of another run: {'; '.join(changes) or 'other shards'}",
-                where=found[-1],
-                hint="give another --out",
-            )
-        trainer.restore(checkpoint)
-        logger.info("going on from step %d: %s", trainer.step, found[-1])
-    elif init is not None:
-        trainer.init = load_weights(trainer.model, init)
-        logger.info("starting from %s", init)
+def _go_on(trainer: Trainer, path: Path, source: PairSource) -> None:
+    """Continue from a checkpoint of this run."""
+    checkpoint = read_checkpoint(path)
+    changes = changed_keys(checkpoint.recipe, to_mapping(trainer.recipe))
+    if changes or checkpoint.shards != source.shards_hash:
+        raise TrainingError(
+            f"the checkpoint is of another run: {'; '.join(changes) or 'other shards'}",
+            where=path,
+            hint="give another --out",
+        )
+    trainer.restore(checkpoint)
+    logger.info("going on from step %d: %s", trainer.step, path)
 
 
 def _run(

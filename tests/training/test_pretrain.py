@@ -298,7 +298,7 @@ from tests.training.test_pretrain import TINY
 from training.machine import Machine
 from training.pretrain import pretrain
 machine = Machine(shard=sys.argv[2] == "shard", recompute=sys.argv[2] == "shard", checkpoint_every=3)
-pretrain(TINY, ToyPairs(num_train=12, num_validation=6), Path(sys.argv[1]), machine=machine)
+pretrain(TINY, ToyPairs(num_train=12, num_validation=6), Path(sys.argv[1]), machine=machine, init=Path(sys.argv[3]))
 """
 
 
@@ -322,8 +322,10 @@ def worker(tmp_path_factory):
 @pytest.mark.parametrize("weights", ["whole", pytest.param("shard", marks=pytest.mark.slow)])
 def test_two_processes_learn_exactly_what_one_learns(tmp_path, pairs, worker, weights):
     """Two groups make a step: two processes pass one each, one passes both and adds up the same two gradients."""
-    pretrain(TINY, pairs, tmp_path / "one")
-    worker(2, tmp_path / "two", weights)
+    start = tmp_path / "start.pth"
+    torch.save({"model": CroCo(TINY.architecture).state_dict()}, start)
+    pretrain(TINY, pairs, tmp_path / "one", init=start)
+    worker(2, tmp_path / "two", weights, start)
     # Norms of shares are added up in another order than those of weights.
     close = 0 if weights == "whole" else 1e-6
     assert_same_state(last(tmp_path / "two"), last(tmp_path / "one"), close=close)
@@ -337,7 +339,7 @@ def test_two_processes_learn_exactly_what_one_learns(tmp_path, pairs, worker, we
     (tmp_path / "two/finished.json").unlink()
     list_checkpoints(tmp_path / "two/checkpoints")[-1].unlink()
     assert last(tmp_path / "two").step == 3
-    pretrain(TINY, pairs, tmp_path / "two")
+    pretrain(TINY, pairs, tmp_path / "two", init=start, machine=Machine(shard=True))
     assert_same_state(last(tmp_path / "two"), last(tmp_path / "one"), close=close)
 
 
