@@ -23,6 +23,7 @@ from manifests.errors import SyntheticError
 from manifests.seeds import rng_for
 from synthetic.models.body import (
     NUM_SHAPES,
+    check_model,
     one_thread,
     pose_correctives,
     read_npz,
@@ -590,7 +591,20 @@ def load_hand(path: Path) -> HandModel:
     Raises:
         SyntheticError: the file is missing, damaged, or of another format.
     """
-    arrays, sha256 = read_npz(path, HAND_FORMAT, hint="build it: python -m synthetic hand --out FILE")
+    hint = (
+        "build a free one: python -m synthetic hand --out FILE, or convert a MANO: python -m synthetic convert IN OUT"
+    )
+    arrays, sha256 = read_npz(path, HAND_FORMAT, hint=hint)
+    check_model(
+        arrays,
+        len(HAND_PARENTS),
+        {"tip_vertices": (len(TIPS),), "hands_mean": (45,), "hands_components": (45, 45)},
+        limits={"tip_vertices": "X", "face_group": 2},
+        where=path,
+        hint=hint,
+    )
+    if str(arrays.get("side")) not in ("right", "left"):
+        raise SyntheticError("the model is damaged: side says neither right nor left", where=path, hint=hint)
     return HandModel(arrays, sha256=sha256)
 
 

@@ -1,4 +1,6 @@
+import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,17 @@ LEFT_ELBOW, LEFT_WRIST, LEFT_KNEE = 18, 20, 4
 def arrays_of(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as archive:
         return dict(archive)
+
+
+@pytest.fixture(scope="module")
+def small(body_file: Path) -> dict[str, np.ndarray]:
+    """The arrays of a body of 40 vertices, 60 faces and 50 texture coordinates."""
+    arrays = arrays_of(body_file)
+    arrays |= {name: arrays[name][:40] for name in ("v_template", "shapedirs", "posedirs", "weights")}
+    arrays |= {name: arrays[name][:60] for name in ("f", "face_group", "face_uvs")}
+    arrays |= {"J_regressor": arrays["J_regressor"][:, :40], "uvs": arrays["uvs"][:50]}
+    arrays |= {name: arrays[name] % 40 for name in ("f", "face_uvs", "extra_vertices")}
+    return arrays
 
 
 def random_pose(seed: int, num: int = 1) -> np.ndarray:
@@ -170,7 +183,8 @@ def test_other_shapes_are_refused(body: BodyModel, pose: tuple[int, ...], betas:
 
 def test_missing_and_damaged_bodies_say_what_to_do(tmp_path: Path, body_file: Path) -> None:
     with pytest.raises(
-        SyntheticError, match=r"there is no body\n  where: .*none.npz\n  try:   build it: python -m synthetic body"
+        SyntheticError,
+        match=r"there is no body\n  where: .*none.npz\n  try:   .*python -m synthetic body.*synthetic convert",
     ):
         load_body(tmp_path / "none.npz")
     cut = tmp_path / "cut.npz"
@@ -183,8 +197,64 @@ def test_missing_and_damaged_bodies_say_what_to_do(tmp_path: Path, body_file: Pa
         load_body(other)
     evil = tmp_path / "evil.npz"
     np.savez(evil, provenance=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(SyntheticError, match="allow_pickle=False"):
+    with pytest.raises(SyntheticError, match="holds objects where numbers are due") as caught:
         load_body(evil)
+    assert "allow_pickle" not in str(caught.value)
+    (tmp_path / "text.npz").write_text("v 0 0 0\n")
+    with pytest.raises(SyntheticError, match=r"(?s)text\.npz is no npz file.*synthetic convert"):
+        load_body(tmp_path / "text.npz")
+    np.savez(other, v_template=np.zeros((3, 3)))
+    with pytest.raises(SyntheticError, match="not of the format crosspose-body-1 but of 'unknown'"):
+        load_body(other)
+
+
+def with_last(value: float) -> Callable[[np.ndarray], np.ndarray]:
+    """The same array but for its last number."""
+
+    def change(array: np.ndarray) -> np.ndarray:
+        array = array.copy()
+        array.flat[-1] = value
+        return array
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "problem"),
+    [
+        ("weights", lambda a: a[:10], "weights has shape (10, 24), due is (40, 24)"),
+        ("posedirs", None, "it has no posedirs"),
+        ("v_template", None, "it has no v_template"),
+        ("uvs", None, "it has no uvs"),
+        ("v_template", with_last(np.nan), "v_template holds values that are not finite"),
+        ("posedirs", with_last(np.inf), "posedirs holds values that are not finite"),
+        ("v_template", lambda a: a.T, "v_template has shape (3, 40), due is (X, 3)"),
+        ("v_template", lambda a: a.astype(str), "v_template holds <U32, due are numbers"),
+        ("shapedirs", lambda a: a[:, :, :4], "due are at least 10 shapes"),
+        ("f", lambda a: a.astype(np.float32), "f holds float32, due are whole numbers"),
+        ("f", with_last(40), "f points at 0 to 40, due is 0 to 39"),
+        ("f", lambda a: a[:10], "face_group has shape (60,), due is (10,)"),
+        ("face_uvs", with_last(-1), "face_uvs points at -1 to 39, due is 0 to 49"),
+        ("face_uvs", lambda a: a[:7], "face_uvs has shape (7, 3), due is (60, 3)"),
+        ("extra_vertices", with_last(40), "extra_vertices points at"),
+        ("extra_vertices", lambda a: a[:20], "extra_vertices has shape (20,), due is (21,)"),
+        ("face_group", with_last(9), "face_group points at 0 to 9, due is 0 to 4"),
+        ("kintree_table", lambda a: a[:, ::-1], "kintree_table is no tree"),
+    ],
+)  # fmt: skip
+def test_arrays_that_disagree_are_named(
+    tmp_path: Path,
+    small: dict[str, np.ndarray],
+    name: str,
+    change: Callable[[np.ndarray], np.ndarray] | None,
+    problem: str,
+) -> None:
+    np.savez(tmp_path / "good.npz", **small)
+    assert load_body(tmp_path / "good.npz").template_X3.shape == (40, 3)
+    rest = {key: array for key, array in small.items() if key != name}
+    np.savez(tmp_path / "bad.npz", **(rest if change is None else small | {name: change(small[name])}))
+    with pytest.raises(SyntheticError, match=f"(?s)the model is damaged: .*{re.escape(problem)}.*synthetic convert"):
+        load_body(tmp_path / "bad.npz")
 
 
 def test_absent_anny_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

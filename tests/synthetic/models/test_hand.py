@@ -277,12 +277,24 @@ def test_other_shapes_are_refused(right: HandModel, pose: tuple[int, ...], betas
 
 
 def test_missing_and_damaged_hands_say_what_to_do(tmp_path: Path, right_file: Path) -> None:
-    with pytest.raises(SyntheticError, match=r"there is no hand\n  where: .*none.npz\n  try:   build it: python -m"):
+    with pytest.raises(
+        SyntheticError, match=r"there is no hand\n  where: .*none.npz\n  try:   build a free one: python -m"
+    ):
         load_hand(tmp_path / "none.npz")
     cut = tmp_path / "cut.npz"
     cut.write_bytes(right_file.read_bytes()[:1000])
     with pytest.raises(SyntheticError, match="the hand cannot be read"):
         load_hand(cut)
+    for name, change, problem in (
+        ("tip_vertices", lambda a: a + 5000, r"tip_vertices points at \d+ to \d+, due is 0 to 1707"),
+        ("hands_components", lambda a: a[:6], r"hands_components has shape \(6, 45\), due is \(45, 45\)"),
+        ("weights", lambda a: np.pad(a, ((0, 0), (0, 8))), r"weights has shape \(1708, 24\), due is \(1708, 16\)"),
+        ("side", lambda _: np.array("up"), "side says neither right nor left"),
+    ):
+        arrays = dict(np.load(right_file))
+        np.savez(cut, **{**arrays, name: change(arrays[name])})
+        with pytest.raises(SyntheticError, match=problem):
+            load_hand(cut)
     with pytest.raises(SyntheticError, match="cannot be written"):
         write_npz(cut / "below.npz", {})
 
