@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import simplejpeg
 
 from manifests import table as tables
+from manifests.build import Build
 from manifests.commit import read_commit
 from manifests.errors import ManifestError, SyntheticError
 from manifests.files import write_bytes
@@ -41,8 +42,7 @@ def rerender(out: Path, key: str, assets: Path, picture: Path) -> tuple[str, ...
     """
     if picture.suffix not in (".png", ".jpg"):
         raise SyntheticError(f"pictures end in .png or .jpg, not {picture.suffix!r}", where=picture, hint="name it so")
-    frame = FrameKey.parse(key)
-    crop, stored = _rows(out, frame)
+    frame, crop, stored = _rows(out, key)
     plan = read_plan(out / RENDERS) or {}
     try:
         recipe = from_mapping(SceneRecipe, plan["recipe"]["render"], where=f"{RENDERS}/plan.json")
@@ -83,19 +83,22 @@ def rerender(out: Path, key: str, assets: Path, picture: Path) -> tuple[str, ...
     return tuple(reasons)
 
 
-def _rows(out: Path, frame: FrameKey) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The crop's JPEG and its scene's line."""
+def _rows(out: Path, key: str) -> tuple[FrameKey, dict[str, Any], dict[str, Any]]:
+    """What the key names, the crop's JPEG and its scene's line."""
     folder = out / RENDERS
+    if not out.is_dir():
+        raise ManifestError("there is no build", where=out, hint="give the OUT folder of a build that renders")
     if not folder.is_dir():
         raise ManifestError(
             "no rendered scenes are here", where=folder, hint="give the OUT folder of a build that renders"
         )
+    try:
+        frame = FrameKey.parse(key)
+    except ManifestError as error:
+        raise ManifestError(f"{key!r} is no key of a crop", where=folder, hint=_some_key(out)) from error
     path = folder / f"{frame.source}-{frame.sequence}.json"
-    unknown = ManifestError(
-        f"the build has no rendered crop {frame}", where=folder, hint=f"`python -m manifests show {out}` lists keys"
-    )
     if not path.exists():
-        raise unknown
+        raise ManifestError(f"the build has no rendered crop {frame}", where=folder, hint=_some_key(out))
     commit = read_commit(path)
     crops, scenes = commit.file("crops"), commit.file("scenes")
     if crops is None or scenes is None:
@@ -108,8 +111,19 @@ def _rows(out: Path, frame: FrameKey) -> tuple[dict[str, Any], dict[str, Any]]:
     rows = found.filter(pc.equal(found["key"], str(frame))).to_pylist()
     lines = tables.read("scenes", folder / scenes.name).to_pylist()
     if len(rows) != 1 or len(lines) != 1:
-        raise unknown
-    return rows[0], lines[0]
+        raise ManifestError(f"the build has no rendered crop {frame}", where=folder, hint=_some_key(out))
+    return frame, rows[0], lines[0]
+
+
+def _some_key(out: Path) -> str:
+    """A hint that names a key of the build, if it holds one."""
+    lists = f"`python -m manifests show {out}` lists keys"
+    for commit in Build(out).commits(RENDERS):
+        crops = commit.file("crops")
+        if crops is not None and crops.rows:
+            (key,) = tables.read("crops", out / RENDERS / crops.name, columns=["key"])["key"][:1].to_pylist()
+            return f"a key of this build is {key}; {lists}"
+    return lists
 
 
 def _changed_inputs(then: dict[str, str], now: dict[str, str]) -> list[str]:
