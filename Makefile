@@ -8,6 +8,7 @@ ASSETS   ?= assets
 EXECUTOR ?= ray
 # The model to train; most builds train the demo's small one until you say otherwise: MODEL=body
 MODEL    ?= demo
+SEEDS    ?= 0 1 2
 
 export CROSSPOSE_ASSETS := $(abspath $(ASSETS))
 # Threads that wait must sleep: on a CPU with other work to do, spinning made training nearly three times slower.
@@ -18,7 +19,7 @@ STATION   = $(PYTHON) -m pipeline $@ --recipe $(RECIPE) $(foreach root,$(ROOT),-
             $(if $(EXTEND),--extend) $(if $(RETRY_FAILED),--retry-failed)
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch demo sources doctor build ingest render gallery crop pairs shards publish train-parser audit pretrain reconstruct check test test-all soak bench bench-loader bench-parser clean
+.PHONY: help install fetch demo sources doctor build ingest render gallery crop pairs shards publish train-parser audit pretrain probe export profile study reconstruct check test test-all soak bench bench-loader bench-parser clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,9 +91,25 @@ publish: install ## copy the shards to an object store: TO=s3://bucket/folder, A
 audit: install ## prove the build and write OUT/audit/report.html; TABLES=1 without images and tars
 	@$(PYTHON) -m manifests audit $(OUT) $(if $(TABLES),--tables)
 
-pretrain: install ## train MODEL on OUT/shards; goes on from its last checkpoint
+pretrain: install ## train MODEL on OUT/shards; goes on from its last checkpoint; INIT=weights, PRETRAIN="--compile ..."
 	@$(PYTHON) -m training pretrain --recipe $(MODEL) --shards $(OUT)/shards --out $(OUT)/pretrain/$(MODEL) \
-	  $(if $(filter demo,$(MODEL)),--checkpoint-every 50)
+	  $(if $(INIT),--init $(INIT)) $(PRETRAIN) $(if $(filter demo,$(MODEL)),--checkpoint-every 50)
+
+probe: install ## does MODEL use its references? OUT/pretrain/MODEL/probe/probe.html
+	@$(PYTHON) -m training probe --run $(OUT)/pretrain/$(MODEL) --shards $(OUT)/shards --out $(OUT)/pretrain/$(MODEL)/probe
+
+export: install ## weights of MODEL as safetensors, under the public names
+	@$(PYTHON) -m training export --run $(OUT)/pretrain/$(MODEL) --out $(OUT)/pretrain/$(MODEL)/weights.safetensors
+
+profile: install ## trace 20 steps of MODEL; a run of its own, stop it with Ctrl-C
+	@$(PYTHON) -m training pretrain --recipe $(MODEL) --shards $(OUT)/shards --out $(OUT)/profile/$(MODEL) --profile 20
+
+study: OUT = out/study
+study: fetch ## are references used? 500 rendered people, three seeds: an hour or two
+	@$(MAKE) --no-print-directory build RECIPE=docs/study.yaml OUT=$(OUT)
+	@for seed in $(SEEDS); do $(PYTHON) -m training pretrain --recipe study --seed $$seed --shards $(OUT)/shards \
+	  --out $(OUT)/pretrain/study-$$seed --log-every 50 || exit $$?; done
+	@$(PYTHON) -m training probe --run $(foreach seed,$(SEEDS),$(OUT)/pretrain/study-$(seed)) --shards $(OUT)/shards --out $(OUT)/probe
 
 reconstruct: install ## picture what the trained model completes, on pairs it never saw
 	@$(PYTHON) -m training reconstruct --run $(OUT)/pretrain/$(MODEL) --shards $(OUT)/shards --out $(OUT)/pretrain/$(MODEL)/reconstructions.png
