@@ -6,7 +6,7 @@ coordinates, S texture side, J joints.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from manifests.errors import SyntheticError
 from synthetic.camera import framed_points
 from synthetic.labels import LIMB_M
 from synthetic.looks.scans import TextureWardrobe
-from synthetic.looks.wardrobe import Outfit, Wardrobe
+from synthetic.looks.wardrobe import Wardrobe
 from synthetic.models.body import EXTRA_JOINTS, BodyModel
 from synthetic.motion.library import Clip, ground_shift
 from synthetic.scene import Scene
@@ -41,6 +41,7 @@ class Dressed:
         shown_N: (N,) the vertices that are shown.
         corners_K2: (K, 2) different pairs of (vertex, texture coordinate), which is what a GPU calls a vertex.
         triangles_T3: (T, 3) the same triangles, as indices into `corners_K2`.
+        worn: what its figure needs to pose it.
     """
 
     texture_SS4: Bytes
@@ -51,6 +52,7 @@ class Dressed:
     shown_N: Ints
     corners_K2: Ints
     triangles_T3: Ints
+    worn: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +138,6 @@ class BodyFigure:
         self._body = body
         self._clips = clips  # not copied: a library reads a clip when it is asked for
         self._wardrobe = Wardrobe(body) if textures is None else textures
-        self._outfit: tuple[Dressed, Outfit] | None = None
         self.garments: tuple[str, ...] = self._wardrobe.parts
         self.sha256 = body.sha256
         self.faces_F3 = body.faces_F3
@@ -150,7 +151,7 @@ class BodyFigure:
         outfit = self._wardrobe.dress(scene.look)
         is_open = self.group_F[outfit.face_ids_F] >= _OPEN_GROUPS
         order = np.argsort(is_open, kind="stable")
-        dressed = Dressed(
+        return Dressed(
             texture_SS4=outfit.texture_SS4,
             faces_T=outfit.face_ids_F[order],
             num_closed=int((~is_open).sum()),
@@ -159,9 +160,8 @@ class BodyFigure:
             shown_N=np.unique(outfit.faces_F3),
             corners_K2=outfit.corners_K2,
             triangles_T3=outfit.triangles_F3[order],
+            worn=outfit,
         )
-        self._outfit = (dressed, outfit)
-        return dressed
 
     def pose(self, scene: Scene, instant: int, dressed: Dressed) -> Posed:
         """Put the scene's person on the floor as its clip has it.
@@ -170,15 +170,13 @@ class BodyFigure:
             SyntheticError: the scene names a clip that was not given.
             IndexError: there is no such instant.
         """
-        assert self._outfit is not None, "poses follow dresses"
-        assert self._outfit[0] is dressed, "poses follow dresses"
         body, clip = self._body, self._clip(scene.clip)
         index = min(int(scene.phases[instant] * clip.num_instants), clip.num_instants - 1)
         pose_J3 = np.asarray(clip.pose_TJ3[index], dtype=np.float64)
         verts_TX3, joints_TJ3 = body.pose(pose_J3[None], scene.betas, np.zeros((1, 3)))
         shift = ground_shift(clip, index, body, verts_TX3[0], joints_TJ3[0])
         naked_X3, joints_J3 = verts_TX3[0] + shift, joints_TJ3[0] + shift
-        verts_X3, normals_X3 = self._wardrobe.clothe(naked_X3, self._outfit[1])
+        verts_X3, normals_X3 = self._wardrobe.clothe(naked_X3, dressed.worn)
         shown_N3 = verts_X3[dressed.shown_N]
         whole = scene.framing == "full"
         return Posed(

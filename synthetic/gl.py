@@ -28,7 +28,6 @@ Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-SUPERSAMPLING = 2
 _NEAR_M, _FAR_M = 0.05, 60.0
 _LIT, _UNLIT = 0.0, 1.0  # what a material's metallic factor means to our shader
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL looks along -z with y up
@@ -39,7 +38,7 @@ _EGL_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What one pass drew, at the supersampled size, the lowest row first as OpenGL has it.
+    """What one pass drew, the lowest row first as OpenGL has it.
 
     Attributes:
         rgba: (H, W, 4) uint8; the alpha is that of the person's texture, which names garments, and 0 off the person.
@@ -66,7 +65,13 @@ class Stage:
         self._camera = self._scene.add(pr.IntrinsicsCamera(1.0, 1.0, 0.0, 0.0, znear=_NEAR_M, zfar=_FAR_M))
 
     def draw(
-        self, sh: tuple[tuple[float, ...], ...], intrinsics: Floats, camera_from_world: Floats, image_px: int
+        self,
+        sh: tuple[tuple[float, ...], ...],
+        intrinsics: Floats,
+        camera_from_world: Floats,
+        image_px: int,
+        *,
+        supersampling: int,
     ) -> Drawing:
         """Draw one view.
 
@@ -75,13 +80,14 @@ class Stage:
             intrinsics: (3, 3) K of the final image, before supersampling.
             camera_from_world: (4, 4).
             image_px: side of the final image.
+            supersampling: how many times larger it is drawn.
         """
-        zoom, camera = float(SUPERSAMPLING), self._camera.camera
+        zoom, camera = float(supersampling), self._camera.camera
         camera.fx, camera.fy = intrinsics[0, 0] * zoom, intrinsics[1, 1] * zoom
         # pyrender counts pixels from the corner, K from the centre of the first pixel.
         camera.cx, camera.cy = (intrinsics[0, 2] + 0.5) * zoom, (intrinsics[1, 2] + 0.5) * zoom
         self._scene.set_pose(self._camera, np.linalg.inv(_FLIP @ camera_from_world))
-        return self._gl.draw(self._scene, sh, image_px * SUPERSAMPLING)
+        return self._gl.draw(self._scene, sh, image_px * supersampling)
 
 
 class GL:

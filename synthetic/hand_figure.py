@@ -50,14 +50,12 @@ class _Rest:
     """A dressed hand at rest: what its poses share.
 
     Attributes:
-        dressed: what was drawn.
         verts_E3: additions to the model, right-handed, from the middle of the rim.
         bone_E: the first joint of the finger that an addition sits on; -1 those on the arm.
         bones_J3: the hand's joints, in the same frame.
         along: unit direction of the arm.
     """
 
-    dressed: Dressed
     verts_E3: Floats
     bone_E: Ints
     bones_J3: Floats
@@ -139,7 +137,6 @@ class HandFigure:
         self.part_F[self.group_F != _SKIN] = 0
         self.template_X3 = np.zeros((int(self.faces_F3.max()) + 1, 3))
         self.template_X3[: self._num_hand] = right.template_X3
-        self._rest: _Rest | None = None
         self._movement: tuple[tuple[Hand, str], _Movement] | None = None
 
     # ------------------------------------------------------------------------------------------------------------ dress
@@ -160,7 +157,14 @@ class HandFigure:
         verts_T3 = np.asarray(self.faces_F3[faces_T, ::turn])
         uvs_T3 = np.asarray(self.face_uvs_F3[faces_T, ::turn])
         corners, inverse = np.unique(np.stack([verts_T3.ravel(), uvs_T3.ravel()], axis=1), axis=0, return_inverse=True)
-        dressed = Dressed(
+        verts, joints = self._models[side].pose(np.zeros((1, 16, 3)), scene.betas, np.zeros((1, 3)))
+        mirror = _MIRROR[side]
+        rest_X3, joints_J3 = verts[0].astype(np.float64) * mirror, joints[0].astype(np.float64) * mirror
+        middle = rest_X3[self._rim].mean(axis=0)
+        verts_E3, bone_E, along = worn_verts(
+            look, rings, rest_X3 - middle, joints_J3 - middle, self._rim, self._models["right"]
+        )
+        return Dressed(
             texture_SS4=self._painter.paint(look, side),
             faces_T=faces_T,
             num_closed=num_own,
@@ -169,16 +173,8 @@ class HandFigure:
             shown_N=np.unique(verts_T3),
             corners_K2=corners,
             triangles_T3=inverse.reshape(-1, 3),
+            worn=_Rest(verts_E3, bone_E, joints_J3 - middle, along),
         )
-        verts, joints = self._models[side].pose(np.zeros((1, 16, 3)), scene.betas, np.zeros((1, 3)))
-        mirror = _MIRROR[side]
-        rest_X3, joints_J3 = verts[0].astype(np.float64) * mirror, joints[0].astype(np.float64) * mirror
-        middle = rest_X3[self._rim].mean(axis=0)
-        verts_E3, bone_E, along = worn_verts(
-            look, rings, rest_X3 - middle, joints_J3 - middle, self._rim, self._models["right"]
-        )
-        self._rest = _Rest(dressed, verts_E3, bone_E, joints_J3 - middle, along)
-        return dressed
 
     # ------------------------------------------------------------------------------------------------------------- pose
 
@@ -188,9 +184,7 @@ class HandFigure:
         Raises:
             IndexError: there is no such instant.
         """
-        rest = self._rest
-        assert rest is not None, "poses follow dresses"
-        assert rest.dressed is dressed, "poses follow dresses"
+        rest: _Rest = dressed.worn
         hand, side = _hand_of(scene), scene.side
         assert side is not None
         model, mirror, phase = self._models[side], _MIRROR[side], scene.phases[instant]

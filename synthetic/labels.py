@@ -17,6 +17,8 @@ Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+CENTRE = 4
+_SAMPLES = np.array([(-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25), (0.0, 0.0)])  # right and down, pixels
 LIMB_M = 0.16  # a joint lies at most this far under the surface of its own limb, clothes included
 
 
@@ -59,7 +61,7 @@ def seen_surface(
 
     Args:
         triangle_HW: (H, W) the triangle that the pixel sees, -1 none.
-        sample_HW: (H, W) the sample that hit it: 0 to 3, row by row, a quarter of a pixel from the centre.
+        sample_HW: (H, W) the sample that hit it: 0 to 3, row by row, a quarter of a pixel from the centre, or `CENTRE`.
         verts_X3: (X, 3) in the world, metres.
         verts_T3: (T, 3) vertices of the triangles.
         camera: (3, 4) K times camera_from_world.
@@ -71,10 +73,8 @@ def seen_surface(
     corners_P33 = flat_X3[verts_T3[triangles]]
     weights = _weights(corners_P33, columns.astype(np.float64), rows.astype(np.float64))
     beside = np.flatnonzero((weights < 0).any(axis=1))
-    sample = sample_HW[rows[beside], columns[beside]]
-    hit = _weights(
-        corners_P33[beside], columns[beside] + (sample % 2) * 0.5 - 0.25, rows[beside] + (sample // 2) * 0.5 - 0.25
-    )
+    right, down = _SAMPLES[sample_HW[rows[beside], columns[beside]]].T
+    hit = _weights(corners_P33[beside], columns[beside] + right, rows[beside] + down)
     weights[beside] = np.maximum(hit, 0.0)  # what is below 0 is rounding
     weights /= corners_P33[:, :, 2]
     total = weights.sum(axis=1, keepdims=True)

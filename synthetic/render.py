@@ -20,8 +20,8 @@ from manifests.geometry import project
 from manifests.seeds import rng_for
 from synthetic.camera import crop_intrinsics
 from synthetic.figure import BodyFigure, Dressed, Figure, Posed
-from synthetic.gl import SUPERSAMPLING, Drawing, Stage, shared_gl
-from synthetic.labels import Seen, in_camera, joint_visibility, joints_in_image, seen_surface, silhouette_box
+from synthetic.gl import Drawing, Stage, shared_gl
+from synthetic.labels import CENTRE, Seen, in_camera, joint_visibility, joints_in_image, seen_surface, silhouette_box
 from synthetic.models.body import BodyModel
 from synthetic.motion.library import Clip
 from synthetic.places.backdrops import Backdrops
@@ -148,9 +148,9 @@ class Renderer:
         camera = scene.cameras[view]
         dressed, posed, stage = self._set(scene, instant)
         intrinsics, pose = crop_intrinsics(camera, posed.framed_M3, scene.image_px), camera.camera_from_world
-        drawing = stage.draw(scene.light.sh, intrinsics, pose, scene.image_px)
+        drawing = stage.draw(scene.light.sh, intrinsics, pose, scene.image_px, supersampling=scene.supersampling)
         drawing = self._before_backdrop(drawing, scene, view, intrinsics)
-        rgb, alpha, triangle, sample, garments, depth_m = _downsample(drawing)
+        rgb, alpha, triangle, sample, garments, depth_m = _downsample(drawing, scene.image_px)
         if scene.sensor is not None:
             rgb = expose(rgb, scene.sensor, rng_for(scene.sensor.seed, "sensor", instant, view))
         silhouette = triangle >= 0
@@ -238,7 +238,7 @@ class Renderer:
             intrinsics=intrinsics,
             camera_from_world=scene.cameras[view].camera_from_world,
             image_px=scene.image_px,
-            zoom=SUPERSAMPLING,
+            zoom=scene.supersampling,
             shadow_SSC=self._now.shadow,
         )
         rgba = drawing.rgba.copy()
@@ -270,14 +270,15 @@ class Renderer:
         return person, meshes(own, len(dressed.triangles_T3), double_sided=True)
 
 
-def _downsample(drawing: Drawing) -> tuple[Bytes, Bytes, npt.NDArray[np.int32], Bytes, Bytes, Floats32]:
+def _downsample(drawing: Drawing, side: int) -> tuple[Bytes, Bytes, npt.NDArray[np.int32], Bytes, Bytes, Floats32]:
     """Samples to pixels.
 
     Returns:
         rgb (H, W, 3), alpha (H, W), the triangle of each pixel of the silhouette or -1, the sample (0 to 3) that
         saw it, its garment or 0, depth (H, W).
     """
-    side = drawing.rgba.shape[0] // 2
+    if len(drawing.rgba) == side:
+        return _as_drawn(drawing)
     small = cv2.resize(drawing.rgba, (side, side), interpolation=cv2.INTER_AREA)
     rgb = np.ascontiguousarray(small[::-1, :, :3], dtype=np.uint8)
     # Drawn upside down, so the upper samples of a pixel stand in odd rows. Without the person the first sample speaks.
@@ -301,6 +302,16 @@ def _downsample(drawing: Drawing) -> tuple[Bytes, Bytes, npt.NDArray[np.int32], 
     garment[box] = np.where(person, drawing.rgba.reshape(-1, 4)[:, 3][at], 0)
     alpha[box] = np.array([0, 64, 128, 191, 255], dtype=np.uint8)[count]
     return rgb, alpha, triangle, sample, garment, depth_m
+
+
+def _as_drawn(drawing: Drawing) -> tuple[Bytes, Bytes, npt.NDArray[np.int32], Bytes, Bytes, Floats32]:
+    """A drawing of one sample a pixel, at its centre."""
+    rgba, labels = drawing.rgba[::-1], drawing.labels[::-1]
+    triangle = labels[..., 0].astype(np.int32) - 1
+    alpha = np.where(triangle >= 0, 255, 0).astype(np.uint8)
+    sample = np.full(alpha.shape, CENTRE, dtype=np.uint8)
+    garment = np.where(triangle >= 0, rgba[..., 3], 0)
+    return np.ascontiguousarray(rgba[..., :3]), alpha, triangle, sample, garment, labels[..., 1].copy()
 
 
 @lru_cache(maxsize=4)

@@ -76,6 +76,7 @@ class SceneRecipe:
         blur: largest blur, pixels; 0 is off.
         jpeg: how far JPEG quality falls below 100; 0 is off.
         white_balance: how far red and blue may be off; 0 is off.
+        supersampling: 2 draws at twice the size and averages; 1 draws as it is: half the time, and jagged edges.
         labels: which maps are kept of a view, beside its silhouette: some of parts, depth, normals, uv.
     """
 
@@ -106,6 +107,7 @@ class SceneRecipe:
     blur: float = 0.0
     jpeg: int = 0
     white_balance: float = 0.0
+    supersampling: int = 2
     labels: tuple[str, ...] = LABELS
 
     def __post_init__(self) -> None:
@@ -119,6 +121,8 @@ class SceneRecipe:
             )
         if not 32 <= self.image_px <= 1024:
             raise ValueError(f"image_px must lie in [32, 1024], got {self.image_px}")
+        if self.supersampling not in (1, 2):
+            raise ValueError(f"supersampling must be 1 or 2, got {self.supersampling}")
         if not 0.1 <= self.person_share_min <= self.person_share_max <= 0.95:
             raise ValueError("person shares must satisfy 0.1 <= min <= max <= 0.95, or the person would be cut")
         if not self.clips or len(set(self.clips)) != len(self.clips):
@@ -264,6 +268,7 @@ class Scene:
         hand: its looks and movement, in scenes of a hand.
         sensor: faults of the cameras, or none.
         image_px: side of the square images.
+        supersampling: how many times larger they are drawn.
     """
 
     index: int
@@ -282,6 +287,7 @@ class Scene:
     hand: Hand | None
     sensor: Sensor | None
     image_px: int
+    supersampling: int
 
     def to_json(self) -> str:
         """Write the scene as sorted JSON; equal scenes give equal text."""
@@ -372,6 +378,7 @@ def sample_scene(recipe: SceneRecipe, seed: int, scene: int, backdrops: "Backdro
         hand=hand,
         sensor=_sensor(recipe, seed_for(seed, "sensor", *names)),
         image_px=recipe.image_px,
+        supersampling=recipe.supersampling,
     )
 
 

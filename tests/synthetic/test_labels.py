@@ -1,5 +1,6 @@
 """Labels of rendered views against rays cast by trimesh, and against each other."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,3 +155,20 @@ def test_the_ground_is_where_it_was(body: BodyModel, shots: list[Shot], clips: d
     clip = clips[scene.clip]
     index = min(int(scene.phases[0] * clip.num_instants), clip.num_instants - 1)
     assert np.allclose(view.posed.parameters["transl"], place_on_ground(clip, body, scene.betas, index))
+
+
+def test_without_supersampling_every_label_is_the_centres(renderer: Renderer, shots: list[Shot]) -> None:
+    scene = dataclasses.replace(shots[0].scene, supersampling=1)
+    view = renderer.render(scene, instant=0, view=1)
+    pixel, points, triangle = cast(view)
+    at = (view.seen.rows[pixel], view.seen.columns[pixel])
+    same = triangle == view.seen.triangles[pixel]
+    assert same.mean() > 0.98, "OpenGL and Embree hit one triangle"
+    assert np.quantile(np.abs(view.depth_m[at] - points[:, 2]), 0.98) < 1e-4
+    assert set(np.unique(view.alpha)) == {0, 255}
+    assert ((view.alpha == 255) == view.silhouette).all()
+    smooth = shots[1].view
+    assert (view.silhouette & smooth.silhouette).sum() / (view.silhouette | smooth.silhouette).sum() > 0.95
+    assert np.abs(view.rgb.astype(int) - smooth.rgb).mean() < 6, "the same picture, with jagged edges"
+    with pytest.raises(ValueError, match="supersampling must be 1 or 2"):
+        dataclasses.replace(RECIPE, supersampling=3)
