@@ -74,7 +74,9 @@ def sheets_of(audit: Audit) -> list[Sheet]:
         "named by findings": list(dict.fromkeys(named))[:SHEET_PAIRS],
         **audit.stats["extremes"],
     }
-    sheets = []
+    sheets: list[Sheet] = []
+    if not {"pairs", "crops"} <= audit.keys.keys():  # damaged or gone: findings tell
+        return sheets
     for title, keys in wanted.items():
         try:
             pairs = audit.keys["pairs"].named(keys) if keys else []

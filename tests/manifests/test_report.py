@@ -201,3 +201,13 @@ def test_pairs_for_a_sheet_are_read_unit_by_unit(honest, monkeypatch):
     assert choose_pairs(Build(honest), num=7) == whole
     assert len(kept) == 3
     assert max(kept) <= 39 + 7 * 4  # a unit's pairs, and seven of each way before
+
+
+def test_a_build_without_its_crops_gets_a_page_that_says_so(build):
+    for path in (*build.glob("renders/*.crops.parquet"), *build.glob("crops/*.crops.parquet")):
+        path.unlink()
+    found = audit(build)
+    assert not found.passed
+    write_report(found, build / "audit", shown_root="OUT")
+    page = (build / "audit" / "report.html").read_text()
+    assert "crops.parquet" in page
