@@ -208,6 +208,6 @@ def test_a_build_without_its_crops_gets_a_page_that_says_so(build):
         path.unlink()
     found = audit(build)
     assert not found.passed
-    write_report(found, build / "audit", shown_root="OUT")
+    write_report(build, found, shown_root="OUT")
     page = (build / "audit" / "report.html").read_text()
     assert "crops.parquet" in page
