@@ -641,7 +641,9 @@ def prove_silhouettes(out: Path, truth: Truth) -> None:
 
 def test_a_protocol_that_shows_one_dancer_on_both_sides_is_a_warning(made: tuple[Path, Truth], tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"^copies in jpeg: one image is stored in two splits$"):
-        run_road(recipe(protocol="subject"), {"aist": made[0]}, tmp_path)  # two of the fixture's recordings look the same
+        run_road(
+            recipe(protocol="subject"), {"aist": made[0]}, tmp_path
+        )  # two of the fixture's recordings look the same
     leaks = [one for one in audit(tmp_path, threads=2).findings if one.rule == "leak"]
     assert [(one.severity, one.where) for one in leaks] == [(Severity.WARNING, "subject")]
     assert "dataset's own split shows one subject on both sides" in leaks[0].message
