@@ -10,44 +10,28 @@ import importlib
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import SyntheticError
-from synthetic.places.room import SHADOW_SIZE_M, Surface
+from synthetic.pixels import Drawing
+from synthetic.places.room import Surface
 
 logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
-Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
 _NEAR_M, _FAR_M = 0.05, 60.0
-_LIT, _UNLIT = 0.0, 1.0  # what a material's metallic factor means to our shader
+LIT, UNLIT = 0.0, 1.0  # what a material's metallic factor means to our shader
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL looks along -z with y up
 _EGL_HINT = (
     "apt-get install -y libegl1 libgl1 libgl1-mesa-dri, and start Python anew with PYOPENGL_PLATFORM=egl or unset"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """What one pass drew, the lowest row first as OpenGL has it.
-
-    Attributes:
-        rgba: (H, W, 4) uint8; the alpha is that of the person's texture, which names garments, and 0 off the person.
-        labels: (H, W, 2) float32: 1 + index of the person's triangle (exact below 2**24) or 0 off the person; metres along the
-            gaze or 0 where nothing was drawn.
-    """
-
-    rgba: Bytes
-    labels: Floats32
 
 
 class Stage:
@@ -113,7 +97,7 @@ class GL:
                 hint=_EGL_HINT,
             ) from error
         self._offscreen._platform.make_current()  # and never another
-        self._renderer = _own_renderer(self._api)
+        self._renderer = importlib.import_module("synthetic.label_pass").LabelRenderer()
         # Rows of textures of any width: the default of 4 shears those of odd width and reads past their end.
         self._api.glPixelStorei(self._api.GL_UNPACK_ALIGNMENT, 1)
         self.device = " | ".join(
@@ -167,7 +151,7 @@ class GL:
             emissiveTexture=shadow,
             alphaMode="OPAQUE",
             doubleSided=double_sided,
-            metallicFactor=_LIT if lit else _UNLIT,
+            metallicFactor=LIT if lit else UNLIT,
         )
         primitive = pr.Primitive(
             positions=np.asarray(verts_K3, dtype=np.float32),
@@ -205,115 +189,6 @@ class GL:
         flags = self.pyrender.RenderFlags
         drawing: Drawing = renderer.render(scene, flags.RGBA | flags.OFFSCREEN)
         return drawing
-
-
-def _own_renderer(api: Any) -> Any:
-    module: Any = importlib.import_module("pyrender.renderer")
-    programs: Any = importlib.import_module("pyrender.shader_program")
-    read_pixels: Any = importlib.import_module("OpenGL.raw.GL.VERSION.GL_1_0").glReadPixels  # the other knows no GL_RG
-
-    class LabelRenderer(module.Renderer):  # type: ignore[misc]
-        """Draws into two targets without multisampling: RGBA8 colour, and (triangle, depth) as floats."""
-
-        sh_93: Floats32
-        _main_fb: Any = None
-        _main_fb_dims: Any = None
-
-        def _sorted_mesh_nodes(self, scene: Any) -> list[Any]:
-            # Theirs falls back on the order of a set, by address in memory; surfaces in one plane then win by chance.
-            return sorted(scene.mesh_nodes, key=lambda node: int(node.place))
-
-        def _forward_pass(self, scene: Any, flags: int, seg_node_map: Any = None) -> Drawing:  # noqa: ARG002
-            """One program's state is set once, and only what our shader reads: theirs asks OpenGL for names at every mesh."""
-            self._configure_forward_pass_viewport(flags)
-            api.glDisable(api.GL_BLEND)
-            api.glCullFace(api.GL_BACK)
-            api.glClearColor(0.0, 0.0, 0.0, 0.0)
-            api.glClear(api.GL_COLOR_BUFFER_BIT | api.GL_DEPTH_BUFFER_BIT)
-            view, projection = self._get_camera_matrices(scene)
-            camera = (projection @ view).astype(np.float32)
-            bound = None
-            for node in self._sorted_mesh_nodes(scene):
-                for primitive in node.mesh.primitives:
-                    material = primitive.material
-                    program = self._get_primitive_program(primitive, flags, module.ProgramFlags.USE_MATERIAL)
-                    if program is not bound:
-                        program._bind()
-                        at, bound = _places(api, program), program
-                        api.glUniformMatrix4fv(at["camera"], 1, api.GL_TRUE, camera)
-                        api.glUniform3fv(at["sh"], 9, self.sh_93)
-                        api.glUniform1i(at["picture"], 0)
-                        if at["shadow"] >= 0:
-                            api.glUniform1i(at["shadow"], 1)
-                            api.glUniform1f(at["shadow_size_m"], SHADOW_SIZE_M)
-                    api.glUniform1i(at["first_triangle"], node.first_triangle)
-                    api.glUniform1f(at["lit"], float(material.metallicFactor == _LIT))
-                    for unit, texture in enumerate((material.baseColorTexture, material.emissiveTexture)):
-                        if texture is not None:
-                            api.glActiveTexture(api.GL_TEXTURE0 + unit)
-                            texture._bind()
-                    (api.glDisable if material.doubleSided else api.glEnable)(api.GL_CULL_FACE)
-                    primitive._bind()
-                    api.glDrawElementsInstanced(primitive.mode, primitive.indices.size, api.GL_UNSIGNED_INT, None, 1)
-                    primitive._unbind()
-            return self._read_main_framebuffer(scene, flags)
-
-        def _configure_main_framebuffer(self) -> None:
-            size = (self.viewport_width, self.viewport_height)
-            if self._main_fb is not None and self._main_fb_dims == size:
-                return
-            self._delete_main_framebuffer()
-            self._main_fb = self._main_fb_ms = api.glGenFramebuffers(1)
-            api.glBindFramebuffer(api.GL_FRAMEBUFFER, self._main_fb)
-            self._buffers = api.glGenRenderbuffers(3)
-            kinds = (
-                (api.GL_RGBA8, api.GL_COLOR_ATTACHMENT0),
-                (api.GL_RG32F, api.GL_COLOR_ATTACHMENT1),
-                (api.GL_DEPTH_COMPONENT24, api.GL_DEPTH_ATTACHMENT),
-            )
-            for buffer, (kind, place) in zip(self._buffers, kinds, strict=True):
-                api.glBindRenderbuffer(api.GL_RENDERBUFFER, buffer)
-                api.glRenderbufferStorage(api.GL_RENDERBUFFER, kind, *size)
-                api.glFramebufferRenderbuffer(api.GL_FRAMEBUFFER, place, api.GL_RENDERBUFFER, buffer)
-            api.glDrawBuffers(2, [api.GL_COLOR_ATTACHMENT0, api.GL_COLOR_ATTACHMENT1])
-            self._main_fb_dims = size
-
-        def _delete_main_framebuffer(self) -> None:
-            if self._main_fb is not None:
-                api.glDeleteFramebuffers(1, [self._main_fb])
-                api.glDeleteRenderbuffers(3, self._buffers)
-            self._main_fb = self._main_fb_ms = None
-
-        def _read_main_framebuffer(self, scene: Any, flags: int) -> Drawing:  # noqa: ARG002
-            width, height = self._main_fb_dims
-            api.glBindFramebuffer(api.GL_READ_FRAMEBUFFER, self._main_fb)
-
-            rgba = np.empty((height, width, 4), dtype=np.uint8)
-            labels = np.empty((height, width, 2), dtype=np.float32)
-            for place, channels, kind, into in (
-                (api.GL_COLOR_ATTACHMENT0, api.GL_RGBA, api.GL_UNSIGNED_BYTE, rgba),
-                (api.GL_COLOR_ATTACHMENT1, api.GL_RG, api.GL_FLOAT, labels),
-            ):
-                api.glReadBuffer(place)
-                read_pixels(0, 0, width, height, channels, kind, into)
-            if error := api.glGetError():  # looked at once a picture, not after every call
-                raise SyntheticError(f"OpenGL failed with error {error}", where="drawing", hint=_EGL_HINT)
-            return Drawing(rgba, labels)
-
-    renderer = LabelRenderer(64, 64)
-    renderer._program_cache = programs.ShaderProgramCache(shader_dir=str(Path(__file__).with_name("shaders")))
-    return renderer
-
-
-def _places(api: Any, program: Any) -> dict[str, int]:
-    """Where a program keeps what the shader reads; asked for once."""
-    known: dict[str, int] = program.__dict__.setdefault("places", {})
-    if not known:
-        names = {"picture": "material.base_color_texture", "shadow": "material.emissive_texture"}
-        for name in ("camera", "lit", "sh", "first_triangle", "shadow_size_m", "picture", "shadow"):
-            known[name] = api.glGetUniformLocation(program._program_id, names.get(name, name))
-        assert min(known[name] for name in ("camera", "lit", "sh", "first_triangle", "picture")) >= 0
-    return known
 
 
 @cache

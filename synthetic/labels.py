@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.geometry import project
+from synthetic.pixels import SAMPLES, Pixels
 from synthetic.rotations import axis_angle_from_matrix, matrix_from_axis_angle
 
 Floats = npt.NDArray[np.float64]
@@ -17,8 +18,6 @@ Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-CENTRE = 4
-_SAMPLES = np.array([(-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25), (0.0, 0.0)])  # right and down, pixels
 LIMB_M = 0.16  # a joint lies at most this far under the surface of its own limb, clothes included
 
 
@@ -51,8 +50,7 @@ class Seen:
 
 
 def seen_surface(
-    triangle_HW: npt.NDArray[np.integer],
-    sample_HW: npt.NDArray[np.uint8],
+    pixels: Pixels,
     verts_X3: Floats,
     verts_T3: Ints,
     camera: Floats,
@@ -60,20 +58,19 @@ def seen_surface(
     """Find the point that each pixel sees.
 
     Args:
-        triangle_HW: (H, W) the triangle that the pixel sees, -1 none.
-        sample_HW: (H, W) the sample that hit it: 0 to 3, row by row, a quarter of a pixel from the centre, or `CENTRE`.
+        pixels: which triangle each sees, and by which sample.
         verts_X3: (X, 3) in the world, metres.
         verts_T3: (T, 3) vertices of the triangles.
         camera: (3, 4) K times camera_from_world.
     """
-    rows, columns = np.nonzero(triangle_HW >= 0)
-    triangles = triangle_HW[rows, columns].astype(np.int64)
+    rows, columns = np.nonzero(pixels.triangle >= 0)
+    triangles = pixels.triangle[rows, columns].astype(np.int64)
     flat_X3 = verts_X3 @ camera[:, :3].T + camera[:, 3]
     flat_X3[:, :2] /= flat_X3[:, 2:]
     corners_P33 = flat_X3[verts_T3[triangles]]
     weights = _weights(corners_P33, columns.astype(np.float64), rows.astype(np.float64))
     beside = np.flatnonzero((weights < 0).any(axis=1))
-    right, down = _SAMPLES[sample_HW[rows[beside], columns[beside]]].T
+    right, down = SAMPLES[pixels.sample[rows[beside], columns[beside]]].T
     hit = _weights(corners_P33[beside], columns[beside] + right, rows[beside] + down)
     weights[beside] = np.maximum(hit, 0.0)  # what is below 0 is rounding
     weights /= corners_P33[:, :, 2]

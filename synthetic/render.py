@@ -8,10 +8,8 @@ Shape letters: H W image, X vertices, T triangles shown, J joints, P pixels of t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -20,10 +18,11 @@ from manifests.geometry import project
 from manifests.seeds import rng_for
 from synthetic.camera import crop_intrinsics
 from synthetic.figure import BodyFigure, Dressed, Figure, Posed
-from synthetic.gl import Drawing, Stage, shared_gl
-from synthetic.labels import CENTRE, Seen, in_camera, joint_visibility, joints_in_image, seen_surface, silhouette_box
+from synthetic.gl import Stage, shared_gl
+from synthetic.labels import Seen, in_camera, joint_visibility, joints_in_image, seen_surface, silhouette_box
 from synthetic.models.body import BodyModel
 from synthetic.motion.library import Clip
+from synthetic.pixels import Drawing, pixels_of
 from synthetic.places.backdrops import Backdrops
 from synthetic.places.room import Surface, build_props, build_room, floor_shadow
 from synthetic.scene import Scene
@@ -150,11 +149,11 @@ class Renderer:
         intrinsics, pose = crop_intrinsics(camera, posed.framed_M3, scene.image_px), camera.camera_from_world
         drawing = stage.draw(scene.light.sh, intrinsics, pose, scene.image_px, supersampling=scene.supersampling)
         drawing = self._before_backdrop(drawing, scene, view, intrinsics)
-        rgb, alpha, triangle, sample, garments, depth_m = _downsample(drawing, scene.image_px)
+        pixels = pixels_of(drawing, scene.image_px)
+        rgb, depth_m, silhouette = pixels.rgb, pixels.depth_m, pixels.triangle >= 0
         if scene.sensor is not None:
             rgb = expose(rgb, scene.sensor, rng_for(scene.sensor.seed, "sensor", instant, view))
-        silhouette = triangle >= 0
-        seen = seen_surface(triangle, sample, posed.verts_X3, dressed.verts_T3, intrinsics @ pose[:3])
+        seen = seen_surface(pixels, posed.verts_X3, dressed.verts_T3, intrinsics @ pose[:3])
         at = (seen.rows, seen.columns)
         turn, move = pose[:3, :3], pose[:3, 3]
         depth_X1 = (posed.verts_X3 @ turn[2] + move[2])[:, None]
@@ -168,9 +167,9 @@ class Renderer:
         joints_xy_px, joint_depth_m = joints_in_image(posed.joints_J3, intrinsics, pose)
         return View(
             rgb=rgb,
-            alpha=alpha,
+            alpha=pixels.alpha,
             silhouette=silhouette,
-            garments=garments,
+            garments=pixels.garments,
             parts=_spread(at, silhouette, self.figure.part_F[faces_P], 0),
             depth_m=depth_m,
             normals=_spread(at, silhouette, normals_P3.astype(np.float32), 0),
@@ -268,57 +267,6 @@ class Renderer:
 
         person = meshes(0, closed, double_sided=False) + meshes(closed, own, double_sided=True)
         return person, meshes(own, len(dressed.triangles_T3), double_sided=True)
-
-
-def _downsample(drawing: Drawing, side: int) -> tuple[Bytes, Bytes, npt.NDArray[np.int32], Bytes, Bytes, Floats32]:
-    """Samples to pixels.
-
-    Returns:
-        rgb (H, W, 3), alpha (H, W), the triangle of each pixel of the silhouette or -1, the sample (0 to 3) that
-        saw it, its garment or 0, depth (H, W).
-    """
-    if len(drawing.rgba) == side:
-        return _as_drawn(drawing)
-    small = cv2.resize(drawing.rgba, (side, side), interpolation=cv2.INTER_AREA)
-    rgb = np.ascontiguousarray(small[::-1, :, :3], dtype=np.uint8)
-    # Drawn upside down, so the upper samples of a pixel stand in odd rows. Without the person the first sample speaks.
-    depth_m = drawing.labels[::-2, ::2, 1].copy()
-    alpha, sample, garment = (np.zeros((side, side), dtype=np.uint8) for _ in range(3))
-    triangle = np.full((side, side), -1, dtype=np.int32)
-    hit = drawing.labels[::-1, :, 0] > 0
-    rows, columns = (np.flatnonzero(hit.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        return rgb, alpha, triangle, sample, garment, depth_m
-    box = slice(rows[0] // 2, rows[-1] // 2 + 1), slice(columns[0] // 2, columns[-1] // 2 + 1)
-    hits = [hit[y::2, x::2][box] for y in (0, 1) for x in (0, 1)]
-    count = hits[0].astype(np.uint8) + hits[1] + hits[2] + hits[3]
-    person = count >= 2
-    # The first sample that is as its pixel speaks for it: of the person in the silhouette, else of what is around.
-    alike = [one == person for one in hits]
-    sample[box] = np.where(alike[0], 0, np.where(alike[1], 1, np.where(alike[2], 2, 3)))
-    at = _first_samples(side)[box] + np.array([0, 1, -2 * side, 1 - 2 * side])[sample[box]]
-    number, depth_m[box] = drawing.labels.reshape(-1, 2)[at].transpose(2, 0, 1)
-    triangle[box] = np.where(person, number, 0.0).astype(np.int32) - 1
-    garment[box] = np.where(person, drawing.rgba.reshape(-1, 4)[:, 3][at], 0)
-    alpha[box] = np.array([0, 64, 128, 191, 255], dtype=np.uint8)[count]
-    return rgb, alpha, triangle, sample, garment, depth_m
-
-
-def _as_drawn(drawing: Drawing) -> tuple[Bytes, Bytes, npt.NDArray[np.int32], Bytes, Bytes, Floats32]:
-    """A drawing of one sample a pixel, at its centre."""
-    rgba, labels = drawing.rgba[::-1], drawing.labels[::-1]
-    triangle = labels[..., 0].astype(np.int32) - 1
-    alpha = np.where(triangle >= 0, 255, 0).astype(np.uint8)
-    sample = np.full(alpha.shape, CENTRE, dtype=np.uint8)
-    garment = np.where(triangle >= 0, rgba[..., 3], 0)
-    return np.ascontiguousarray(rgba[..., :3]), alpha, triangle, sample, garment, labels[..., 1].copy()
-
-
-@lru_cache(maxsize=4)
-def _first_samples(side: int) -> npt.NDArray[np.int64]:
-    """Where the first sample of each pixel lies in a drawing of twice the side, row after row, the lowest row first."""
-    row, column = np.mgrid[:side, :side]
-    return np.asarray((2 * side - 1 - 2 * row) * 2 * side + 2 * column)
 
 
 def _spread(

@@ -20,8 +20,9 @@ from pipeline.render import Studio
 from synthetic.camera import crop_intrinsics
 from synthetic.gl import shared_gl
 from synthetic.labels import seen_surface
+from synthetic.pixels import pixels_of
 from synthetic.places.room import build_room, floor_shadow
-from synthetic.render import Renderer, _downsample
+from synthetic.render import Renderer
 from synthetic.scene import Scene, SceneRecipe
 from tests.support.samples import asset
 
@@ -131,12 +132,12 @@ def test_against_the_plain_loop(studio: Studio) -> None:
     dressed, posed, stage = renderer._set(scene, 0)
     k, pose = view.intrinsics, view.camera_from_world
     drawing = stage.draw(scene.light.sh, k, pose, scene.image_px, supersampling=2)
-    _, _, triangle, sample, _, _ = _downsample(drawing, scene.image_px)
+    pixels = pixels_of(drawing, scene.image_px)
     parts = {
         "drawing and reading back": (lambda: stage.draw(scene.light.sh, k, pose, scene.image_px, supersampling=2), 1),
-        "samples to pixels": (lambda: _downsample(drawing, scene.image_px), 1),
+        "samples to pixels": (lambda: pixels_of(drawing, scene.image_px), 1),
         "surface of each pixel": (
-            lambda: seen_surface(triangle, sample, posed.verts_X3, dressed.verts_T3, k @ pose[:3]),
+            lambda: seen_surface(pixels, posed.verts_X3, dressed.verts_T3, k @ pose[:3]),
             1,
         ),
         "a view in all": (lambda: renderer.render(scene, instant=0, view=0), 1),

@@ -22,10 +22,10 @@ from manifests.schema import CELLS
 from tests.support.build_folder import (
     STAMP,
     add_crop,
+    assert_only_finding,
     change_rows,
     change_samples,
     make_build,
-    only_finding,
     recommit,
     write_raw,
 )
@@ -126,37 +126,39 @@ def test_nothing_to_audit_is_an_error_with_a_hint(tmp_path):
 )
 def test_plan_that_does_not_read(build, text):
     (build / "frames" / "plan.json").write_text(text, errors="surrogateescape")
-    only_finding(build, "plan", severity=Severity.ERROR, where="frames/plan.json")
+    assert_only_finding(build, "plan", severity=Severity.ERROR, where="frames/plan.json")
 
 
 def test_plan_that_is_missing(build):
     (build / "pairs" / "plan.json").unlink()
-    assert "missing" in only_finding(build, "plan", where="pairs/plan.json").message
+    assert "missing" in assert_only_finding(build, "plan", where="pairs/plan.json").message
 
 
 @pytest.mark.parametrize("text", ["", "7", "[]", '{"files": 3}', '{"files": [], "unit": "rig-rec3"}'])
 def test_commit_that_does_not_read(build, text):
     (build / "frames" / "rig-rec3.json").write_text(text)
-    only_finding(build, "commit", where="frames/rig-rec3.json")
+    assert_only_finding(build, "commit", where="frames/rig-rec3.json")
 
 
 def test_commit_that_names_a_file_elsewhere(build):
     path = build / "frames" / "rig-rec3.json"
     path.write_text((build / "frames" / "rig-rec1.json").read_text().replace('"rig-rec1', '"../frames/rig-rec1'))
-    only_finding(build, "commit", where="frames/rig-rec3.json")
+    assert_only_finding(build, "commit", where="frames/rig-rec3.json")
 
 
 def test_commit_of_another_stage(build):
     shutil.copy(build / "frames" / "rig-rec1.json", build / "pairs" / "rig-rec3.json")
     path = build / "pairs" / "rig-rec3.json"
     path.write_text(path.read_text().replace('"rig-rec1', '"rig-rec3'))
-    assert only_finding(build, "commit", where="pairs/rig-rec3.json").message == "it is a commit of stage 'frames'"
+    assert (
+        assert_only_finding(build, "commit", where="pairs/rig-rec3.json").message == "it is a commit of stage 'frames'"
+    )
 
 
 def test_commit_of_another_recipe(build):
     path = build / "pairs" / "rig-rec1.json"
     path.write_text(path.read_text().replace(STAMP["pairs"], "0" * 64))
-    only_finding(build, "fingerprint", where="pairs/rig-rec1.json")
+    assert_only_finding(build, "fingerprint", where="pairs/rig-rec1.json")
 
 
 def test_planned_unit_without_commit(build):
@@ -181,20 +183,20 @@ def test_committed_unit_that_nobody_planned(build):
     path = build / "frames" / "plan.json"
     plan = json.loads(path.read_text())
     path.write_text(json.dumps(plan | {"units": plan["units"][1:]}))
-    only_finding(build, "unplanned", severity=Severity.WARNING, examples=("rig-rec1",))
+    assert_only_finding(build, "unplanned", severity=Severity.WARNING, examples=("rig-rec1",))
 
 
 def test_strays_are_warned_of(build):
     (build / "crops" / "_tmp" / "rig-rec1.abc").mkdir(parents=True)
     (build / "crops" / "rig-old.crops.parquet").write_bytes(b"")
-    only_finding(
+    assert_only_finding(
         build, "stray", severity=Severity.WARNING, count=2, examples=("crops/rig-old.crops.parquet", "crops/_tmp")
     )
 
 
 def test_missing_file(build):
     (build / "frames" / "rig-rec1.rejects.parquet").unlink()
-    only_finding(build, "missing", table="rejects", where="frames/rig-rec1.rejects.parquet")
+    assert_only_finding(build, "missing", table="rejects", where="frames/rig-rec1.rejects.parquet")
 
 
 def test_one_bit_of_a_tar_beside_its_samples(build):
@@ -204,7 +206,7 @@ def test_one_bit_of_a_tar_beside_its_samples(build):
     assert sum(last.values()) % 512
     data[sum(last.values())] ^= 1  # in the padding: no sample is hurt, and still the hash must tell
     path.write_bytes(data)
-    only_finding(build, "hash", table="tar", where=f"shards/{SHARD}.tar")
+    assert_only_finding(build, "hash", table="tar", where=f"shards/{SHARD}.tar")
 
 
 @pytest.mark.parametrize("recommitted", [False, True])
@@ -221,7 +223,9 @@ def test_tar_cut_between_samples(build, recommitted):
 
 def test_tar_with_fewer_samples_than_committed(build):
     change_samples(build, SHARD, lambda samples: samples[:-1], keep_index=True)
-    assert only_finding(build, "rows", table="tar").message == "it holds 70 members, its commit and index tell 75"
+    assert (
+        assert_only_finding(build, "rows", table="tar").message == "it holds 70 members, its commit and index tell 75"
+    )
 
 
 def test_tar_cut_inside_a_member(build):
@@ -243,7 +247,7 @@ def test_rows_other_than_committed(build):
     raw = json.loads(path.read_text())
     raw["files"] = [file | {"rows": file["rows"] + 1} if file["table"] == "frames" else file for file in raw["files"]]
     path.write_text(json.dumps(raw))
-    only_finding(build, "rows", table="frames", message="it has 18 rows, its commit tells 19")
+    assert_only_finding(build, "rows", table="frames", message="it has 18 rows, its commit tells 19")
 
 
 def test_table_of_another_version(build):
@@ -252,14 +256,14 @@ def test_table_of_another_version(build):
     write_raw(
         build, "frames", "rig-rec1", "rejects", data.replace_schema_metadata({"table": "rejects", "version": "0"})
     )
-    assert "rejects version 0, not rejects version 2" in only_finding(build, "schema", table="rejects").message
+    assert "rejects version 0, not rejects version 2" in assert_only_finding(build, "schema", table="rejects").message
 
 
 def test_table_with_another_column(build):
     data = tables.read("rejects", build / "frames" / "rig-rec1.rejects.parquet")
     odd = data.set_column(2, "reason", pa.array([1])).replace_schema_metadata(data.schema.metadata)
     write_raw(build, "frames", "rig-rec1", "rejects", odd)
-    assert "['reason'] differ from the schema" in only_finding(build, "schema").message
+    assert "['reason'] differ from the schema" in assert_only_finding(build, "schema").message
 
 
 def test_nulls_where_none_may_be(build):
@@ -269,7 +273,7 @@ def test_nulls_where_none_may_be(build):
         schema=pa.schema([f.with_nullable(f.name == "stage" or f.nullable) for f in data.schema], data.schema.metadata),
     )
     write_raw(build, "frames", "rig-rec1", "rejects", holey)
-    only_finding(build, "schema", table="rejects")
+    assert_only_finding(build, "schema", table="rejects")
 
 
 @pytest.mark.parametrize("table", ["frames", "crops", "pairs"])
@@ -303,19 +307,19 @@ def test_random_damage_anywhere_never_crashes_and_never_passes(build, seed):
 
 def test_key_used_twice(build):
     change_rows(build, "frames", "rig-rec1", "frames", lambda rows: [*rows, rows[0]])
-    only_finding(build, "unique", table="frames", count=1, examples=("rig/train/rec1/00000000/cam1/all",))
+    assert_only_finding(build, "unique", table="frames", count=1, examples=("rig/train/rec1/00000000/cam1/all",))
 
 
 def test_pair_key_used_twice_across_units(build):
     rows = tables.read("pairs", build / "pairs" / "rig-rec1.pairs.parquet").slice(0, 1).to_pylist()
     change_rows(build, "pairs", "rig-rec2", "pairs", lambda own: [*own, *rows])
-    only_finding(build, "unique", table="pairs")
+    assert_only_finding(build, "unique", table="pairs")
 
 
 def test_key_that_its_columns_do_not_spell(build):
     key = add_crop(build)
     change_rows(build, "crops", "rig-rec1", "crops", lambda rows: rows[-1].update(key=key.replace("/p0", "/p1")))
-    only_finding(build, "key", table="crops", count=1)
+    assert_only_finding(build, "key", table="crops", count=1)
 
 
 @pytest.mark.parametrize(
@@ -329,18 +333,18 @@ def test_key_that_its_columns_do_not_spell(build):
 )
 def test_values_outside_what_is_known(build, changes, message):
     key = add_crop(build, **changes)
-    finding = only_finding(build, "value", table="crops", where=next(iter(changes)), examples=(key,))
+    finding = assert_only_finding(build, "value", table="crops", where=next(iter(changes)), examples=(key,))
     assert message in finding.message
 
 
 def test_reject_for_no_known_reason(build):
     change_rows(build, "crops", "rig-rec1", "rejects", lambda rows: rows[0].update(reason="mood"))
-    only_finding(build, "value", table="rejects", where="reason")
+    assert_only_finding(build, "value", table="rejects", where="reason")
 
 
 def test_crop_of_no_frame(build):
     key = add_crop(build, frame_key="rig/train/rec1/00000077/cam1/all")
-    only_finding(build, "reference", table="crops", where="frame_key", count=1, examples=(key,))
+    assert_only_finding(build, "reference", table="crops", where="frame_key", count=1, examples=(key,))
 
 
 def test_pair_of_no_crop(build):
@@ -356,7 +360,7 @@ def test_pair_of_no_crop(build):
 @pytest.mark.parametrize("column", ["group", "domain", "licence"])
 def test_crop_that_disagrees_with_its_frame(build, column):
     key = add_crop(build, **{column: "hand"})
-    only_finding(build, "crop_frame", where=column, examples=(key,))
+    assert_only_finding(build, "crop_frame", where=column, examples=(key,))
 
 
 def repair(build, kind, change):
@@ -414,7 +418,7 @@ def repair(build, kind, change):
 def test_pair_of_the_wrong_crops(build, kind, changes, where, message):
     crops = {r: f"rig/train/rec1/{changes[r]}/p0" for r in ("target", "reference")}
     key = repair(build, kind, lambda row: row.update(changes | crops))
-    finding = only_finding(build, kind, table="pairs", where=where, count=1, examples=(key,))
+    finding = assert_only_finding(build, kind, table="pairs", where=where, count=1, examples=(key,))
     assert message in finding.message
 
 
@@ -478,7 +482,7 @@ def test_pair_that_claims_another_domain(build):
 @pytest.mark.parametrize(("kind", "dt_s"), [("cross_view", 0.04), ("cross_pose", 0.04)])
 def test_pair_with_the_wrong_time(build, kind, dt_s):
     key = repair(build, kind, lambda row: row.update(dt_s=dt_s))
-    only_finding(build, "time", table="pairs", examples=(key,))
+    assert_only_finding(build, "time", table="pairs", examples=(key,))
 
 
 def test_pair_of_an_evaluation_set(build):
@@ -501,7 +505,7 @@ def test_group_or_subject_in_two_splits(build, column, shared):
         change_rows(build, stage, "rig-rec2", stage, lambda rows: [row | {column: shared} for row in rows])
     if column == "subject":
         change_rows(build, "pairs", "rig-rec2", "pairs", lambda rows: [row | {column: shared} for row in rows])
-    only_finding(build, "leak", where=column, severity=Severity.ERROR, examples=(f"rig/{shared}",))
+    assert_only_finding(build, "leak", where=column, severity=Severity.ERROR, examples=(f"rig/{shared}",))
 
 
 def test_subject_in_two_splits_of_the_dataset_s_own_is_a_warning(build):
@@ -582,5 +586,5 @@ def test_audit_reads_what_the_writers_of_the_build_write(tmp_path):
     build = make_build(tmp_path / "out")
     with UnitWriter(build / "frames", stage="frames", unit="rig-rec3", fingerprint=STAMP["frames"]) as out:
         out.table("frames", tables.empty("frames"))
-    only_finding(build, "unplanned", examples=("rig-rec3",))
+    assert_only_finding(build, "unplanned", examples=("rig-rec3",))
     assert pq.read_metadata(build / "frames" / "rig-rec3.frames.parquet").num_rows == 0

@@ -12,7 +12,7 @@ from manifests.audit import audit
 from manifests.audit_labels import SOME
 from manifests.commit import UnitWriter
 from manifests.sample import unpack_cells
-from tests.support.build_folder import SIZE_PX, STAMP, change_rows, only_finding
+from tests.support.build_folder import SIZE_PX, STAMP, assert_only_finding, change_rows
 
 UNIT = "synthetic-s000000"
 SCENE = {"cameras": [{}] * 3, "phases": [0.0] * 6}
@@ -68,7 +68,7 @@ def test_labels_that_agree_leave_no_finding(rendered):
 )
 def test_map_of_parts_that_does_not_fit(rendered, parts, message):
     change_labels(rendered, lambda rows: [row | {"parts": parts} for row in rows])
-    assert only_finding(rendered, "labels", table="labels", count=SOME).message.startswith(message)
+    assert assert_only_finding(rendered, "labels", table="labels", count=SOME).message.startswith(message)
 
 
 def test_one_bad_map_is_seen_when_all_are_asked_for(rendered):
@@ -116,9 +116,9 @@ def test_crop_without_labels_and_labels_without_a_crop(rendered):
 )
 def test_scene_that_does_not_fit_its_pictures(rendered, changes, message):
     change_rows(rendered, "renders", UNIT, "scenes", lambda rows: [row | changes for row in rows])
-    only_finding(rendered, "scenes", table="scenes", message=message)
+    assert_only_finding(rendered, "scenes", table="scenes", message=message)
 
 
 def test_rendered_sequence_without_a_scene(rendered):
     change_rows(rendered, "renders", UNIT, "scenes", lambda rows: [row | {"sequence": "s000001"} for row in rows])
-    only_finding(rendered, "scenes", message="a rendered sequence has no scene", examples=("s000000",))
+    assert_only_finding(rendered, "scenes", message="a rendered sequence has no scene", examples=("s000000",))

@@ -12,7 +12,7 @@ from manifests.audit_geometry import Sight, look_at_rays
 from manifests.files import write_json
 from manifests.findings import Severity
 from manifests.surface import SURFACE_CELLS, covisibility
-from tests.support.build_folder import add_crop, change_rows, only_finding
+from tests.support.build_folder import add_crop, assert_only_finding, change_rows
 
 UNITS = ("rig-rec1", "rig-rec2")
 
@@ -51,7 +51,9 @@ def ask(build, **recipe):
 )
 def test_camera_that_cannot_be(build, changes, where):
     key = add_crop(build, **changes)
-    only_finding(build, "calibration", table="crops", where=where, count=1, examples=(key,), severity=Severity.ERROR)
+    assert_only_finding(
+        build, "calibration", table="crops", where=where, count=1, examples=(key,), severity=Severity.ERROR
+    )
 
 
 def test_lens_of_a_frame_in_another_unit(build):
@@ -59,7 +61,7 @@ def test_lens_of_a_frame_in_another_unit(build):
     change_rows(
         build, "frames", "rig-rec1", "frames", lambda rows: rows[0].update(intrinsics=[8.0, 0, 160, 0, 8, 120, 0, 0, 1])
     )
-    only_finding(build, "calibration", table="frames", where="intrinsics", count=1)
+    assert_only_finding(build, "calibration", table="frames", where="intrinsics", count=1)
 
 
 def test_unknown_cameras_are_no_finding(build):
@@ -184,7 +186,7 @@ def test_pictures_of_a_pair_that_are_nearly_one(build):
     change_rows(build, "crops", "rig-rec1", "crops", liken)
     assert found(build, "alike") == []  # the recipe asks for no more than that hashes differ
     ask(build, pair={"min_hash_distance": 2})
-    only_finding(build, "alike", table="pairs", count=1, examples=(pair["key"],), severity=Severity.ERROR)
+    assert_only_finding(build, "alike", table="pairs", count=1, examples=(pair["key"],), severity=Severity.ERROR)
 
 
 @pytest.mark.parametrize(("bits", "is_found"), [((), True), ((3, 60), True), ((3, 17, 60), False)])
@@ -195,7 +197,7 @@ def test_pictures_of_two_splits_that_look_the_same(build, bits, is_found):
     if not is_found:
         assert audit(build).findings == ()
         return
-    told = only_finding(
+    told = assert_only_finding(
         build, "copies", table="crops", where="phash of train and val", count=1, severity=Severity.WARNING
     )
     assert told.examples[0] == one["key"]
@@ -213,7 +215,7 @@ def test_one_image_in_two_splits(build):
 def test_one_image_for_two_crops(build):
     jpeg = tables.read("crops", build / "crops" / "rig-rec1.crops.parquet").to_pylist()[-1]["jpeg"]
     key = add_crop(build, jpeg=jpeg)
-    told = only_finding(build, "copies", where="jpeg", count=1, severity=Severity.WARNING)
+    told = assert_only_finding(build, "copies", where="jpeg", count=1, severity=Severity.WARNING)
     assert key in told.examples
 
 
@@ -229,7 +231,9 @@ def test_one_video_in_two_splits(build):
         "frames",
         lambda rows: [r | {"media": r["media"].replace("rec2", "rec1")} for r in rows],
     )
-    told = only_finding(build, "leak", table="frames", where="media", count=3, severity=Severity.ERROR)  # three cameras
+    told = assert_only_finding(
+        build, "leak", table="frames", where="media", count=3, severity=Severity.ERROR
+    )  # three cameras
     assert all(key.startswith(("rig/train/", "rig/val/")) for key in told.examples)
 
 
@@ -269,7 +273,7 @@ def test_pair_with_a_weight_of_its_own(build):
 
 def test_source_that_the_recipe_weighs_but_nobody_has(build):
     ask(build, weights={"rig": 1.0, "synthetic": 1.0, "mars": 2.0})
-    told = only_finding(build, "balance", where="source mars", severity=Severity.WARNING)
+    told = assert_only_finding(build, "balance", where="source mars", severity=Severity.WARNING)
     assert told.message.startswith("50 % of the mixture is due to this source, which has no pair")
     rows = {row["source"]: row for row in audit(build).stats["balance"]}
     assert (rows["rig"]["pairs"], rows["rig"]["share"], rows["rig"]["share_of_pairs"]) == (39, 0.25, 0.5)

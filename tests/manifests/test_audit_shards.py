@@ -18,10 +18,10 @@ from manifests.findings import Severity
 from manifests.sample import member_names, read_tar, write_tar
 from tests.support.build_folder import (
     add_crop,
+    assert_only_finding,
     change_rows,
     change_samples,
     change_shards_table,
-    only_finding,
     recommit,
 )
 from tests.support.builds import make_sample
@@ -58,13 +58,13 @@ def claims_to_be_huge():
 )
 def test_image_that_does_not_decode(build, jpeg, message):
     key = add_crop(build, jpeg=jpeg)
-    finding = only_finding(build, "image", table="crops", where="crops/rig-rec1.crops.parquet", examples=(key,))
+    finding = assert_only_finding(build, "image", table="crops", where="crops/rig-rec1.crops.parquet", examples=(key,))
     assert message in finding.message
 
 
 def test_silhouette_of_another_size(build):
     key = add_crop(build, silhouette=bytes(511))
-    only_finding(build, "silhouette", table="crops", count=1, examples=(key,))
+    assert_only_finding(build, "silhouette", table="crops", count=1, examples=(key,))
 
 
 # --- shards ---
@@ -76,7 +76,7 @@ def test_pair_that_is_in_no_shard(build):
     path = build / "shards" / f"{SHARD}.json"
     path.write_text(path.read_text().replace('"rows":15', '"rows":14'))
     recommit(build, "shards", SHARD)
-    lost = only_finding(build, "packed", table="pairs", count=1)
+    lost = assert_only_finding(build, "packed", table="pairs", count=1)
     assert lost.message == "a pair is in no shard"
 
 
@@ -95,14 +95,14 @@ def grow(build, sample):
 def test_pair_that_is_in_two_shards(build):
     other = next(read_tar(build / "shards" / "train-rig-body-000001.tar"))
     grow(build, other)
-    finding = only_finding(build, "packed", table="pairs", count=1, examples=(other.key,))
+    finding = assert_only_finding(build, "packed", table="pairs", count=1, examples=(other.key,))
     assert finding.message == "a pair is more than once in the shards"
 
 
 def test_sample_that_is_no_pair(build):
     stranger = replace(next(read_tar(build / "shards" / f"{SHARD}.tar")), key="rig/train/rec1/v/nobody")
     grow(build, stranger)
-    finding = only_finding(build, "packed", table="index", count=1, examples=(stranger.key,))
+    finding = assert_only_finding(build, "packed", table="index", count=1, examples=(stranger.key,))
     assert finding.message == "a sample is no pair"
 
 
@@ -115,7 +115,9 @@ def test_shard_with_a_pair_of_another_split(build):
     path.write_text(path.read_text().replace('"rows":15', '"rows":14'))
     recommit(build, "shards", moved)
     grow(build, sample)
-    only_finding(build, "shard_columns", table="pairs", count=1, where=f"shards/{SHARD}.tar", examples=(sample.key,))
+    assert_only_finding(
+        build, "shard_columns", table="pairs", count=1, where=f"shards/{SHARD}.tar", examples=(sample.key,)
+    )
 
 
 def test_tar_in_another_order_than_its_index(build):
@@ -130,7 +132,7 @@ def test_index_that_points_beside_a_member(build):
         rows[3]["target_jpg"]["offset"] += 1
 
     change_rows(build, "shards", SHARD, "index", shift)
-    only_finding(build, "offset", table="index", count=1, where=f"shards/{SHARD}.tar")
+    assert_only_finding(build, "offset", table="index", count=1, where=f"shards/{SHARD}.tar")
 
 
 def test_member_that_is_no_file(build):
@@ -143,7 +145,7 @@ def test_member_that_is_no_file(build):
     data[:512] = header
     path.write_bytes(data)
     recommit(build, "shards", SHARD)
-    assert "is no part of a sample" in only_finding(build, "unreadable", table="tar").message
+    assert "is no part of a sample" in assert_only_finding(build, "unreadable", table="tar").message
 
 
 def change_one(build, **changes):
@@ -159,7 +161,7 @@ def change_one(build, **changes):
 
 def test_sample_whose_image_does_not_decode(build):
     key = change_one(build, reference_jpg=jpeg_of(64, 64)[:300])
-    finding = only_finding(build, "image", table="index", where=f"shards/{SHARD}.tar", count=1, examples=(key,))
+    finding = assert_only_finding(build, "image", table="index", where=f"shards/{SHARD}.tar", count=1, examples=(key,))
     assert finding.message.startswith("the reference does not decode")
 
 
@@ -169,7 +171,7 @@ def test_sample_whose_image_does_not_decode(build):
 )
 def test_sample_with_bytes_of_another_crop(build, changes, what):
     key = change_one(build, **changes)
-    finding = only_finding(build, "sample_bytes", table="index", count=1, examples=(key,))
+    finding = assert_only_finding(build, "sample_bytes", table="index", count=1, examples=(key,))
     assert finding.message == f"the target's {what} is not its crop's"
 
 
@@ -184,7 +186,7 @@ def test_sample_with_bytes_of_another_crop(build, changes, what):
 def test_sample_whose_json_disagrees(build, change, message):
     meta = list(read_tar(build / "shards" / f"{SHARD}.tar"))[4].meta
     key = change_one(build, meta=meta | change)
-    finding = only_finding(build, "sample_json", table="index", count=1, examples=(key,))
+    finding = assert_only_finding(build, "sample_json", table="index", count=1, examples=(key,))
     assert finding.message == f"its JSON {message}"
 
 
@@ -213,7 +215,7 @@ def test_sample_whose_json_is_none(build, json_bytes, message, monkeypatch):
     tables.write("index", tables.from_rows("index", index), build / "shards" / f"{SHARD}.index.parquet")
     monkeypatch.undo()
     recommit(build, "shards", SHARD)
-    assert only_finding(build, "sample_json", count=1, examples=(marked.key,)).message == f"its JSON {message}"
+    assert assert_only_finding(build, "sample_json", count=1, examples=(marked.key,)).message == f"its JSON {message}"
 
 
 @pytest.mark.parametrize(
@@ -226,14 +228,14 @@ def test_sample_whose_json_is_none(build, json_bytes, message, monkeypatch):
 )
 def test_shards_table_that_disagrees(build, changes, message):
     change_shards_table(build, SHARD, lambda row: row | changes)
-    finding = only_finding(build, "shards_table", table="shards", examples=(SHARD,))
+    finding = assert_only_finding(build, "shards_table", table="shards", examples=(SHARD,))
     assert message in finding.message
 
 
 def test_shards_table_without_a_shard(build):
     path = build / "shards" / "shards.parquet"
     tables.write("shards", tables.read("shards", path).slice(1), path)
-    only_finding(build, "shards_table", examples=(SHARD,))
+    assert_only_finding(build, "shards_table", examples=(SHARD,))
 
 
 @pytest.mark.parametrize("how", ["missing", "garbage"])
@@ -242,7 +244,7 @@ def test_shards_table_that_does_not_read(build, how):
     path.unlink()
     if how == "garbage":
         path.write_bytes(b"PAR1")
-    only_finding(build, "shards_table", where="shards/shards.parquet")
+    assert_only_finding(build, "shards_table", where="shards/shards.parquet")
 
 
 def test_a_build_under_way_is_no_failure(build):
@@ -291,7 +293,7 @@ def test_further_views_of_a_sample_are_those_of_its_pair(build):
     with_view(crops[view]["jpeg"])
     assert audit(build).findings == ()
     with_view(jpeg_of(64, 64))
-    told = only_finding(build, "sample_bytes", table="index", count=1, examples=(key,))
+    told = assert_only_finding(build, "sample_bytes", table="index", count=1, examples=(key,))
     assert told.message == "the view2's image is not its crop's"
     with_view(crops[view]["jpeg"])
 
@@ -299,7 +301,7 @@ def test_further_views_of_a_sample_are_those_of_its_pair(build):
         next(row for row in rows if row["key"] == key)["further"][0]["jpg"]["offset"] += 1
 
     change_rows(build, "shards", SHARD, "index", shift)
-    only_finding(build, "offset", table="index", count=1, examples=(key,))
+    assert_only_finding(build, "offset", table="index", count=1, examples=(key,))
 
 
 def test_a_sound_tar_is_proven_by_columns_alone(build, monkeypatch):
@@ -345,11 +347,11 @@ def test_tar_with_other_bytes_than_its_commit_tells(build):
     at = data.index(b'"licence":"none"') + 11
     data[at] ^= 1  # in a JSON, where nothing else is held against anything
     path.write_bytes(data)
-    only_finding(build, "hash", table="tar", where=f"shards/{SHARD}.tar")
+    assert_only_finding(build, "hash", table="tar", where=f"shards/{SHARD}.tar")
 
 
 def test_text_that_reads_like_a_number_is_none(build):
     meta = list(read_tar(build / "shards" / f"{SHARD}.tar"))[4].meta
     key = change_one(build, meta=meta | {"view_angle_rad": repr(float(meta["view_angle_rad"]))})
-    finding = only_finding(build, "sample_json", table="index", count=1, examples=(key,))
+    finding = assert_only_finding(build, "sample_json", table="index", count=1, examples=(key,))
     assert finding.message == "its JSON differs from its pair in view_angle_rad"

@@ -17,7 +17,6 @@ from pipeline.recipes import (
     BuildRecipe,
     CropRecipe,
     PairRecipe,
-    ParserRecipe,
     ShardRecipe,
     SourceRecipe,
     SplitRecipe,
@@ -27,17 +26,11 @@ from pipeline.stages import Render, stages
 from synthetic.scene import SceneRecipe
 from tests.support.figures import Figure, draw, write_stills
 from tests.support.folders import contents
+from tests.support.kills import RECIPE as KILLED
 from tests.support.samples import asset
 from tests.support.toy_stage import SilentWatcher, Toy
 
-RECIPE = BuildRecipe(
-    name="clips",
-    sources=(SourceRecipe(kind="videos", name="videos"),),
-    parser=ParserRecipe(backend="none"),
-    crop=CropRecipe(min_track=2),
-    pair=PairRecipe(cross_pose=20, cross_view=0, min_dt_s=0.0, min_hash_distance=0),
-    shard=ShardRecipe(rows=8),
-)
+RECIPE = replace(KILLED, shard=ShardRecipe(rows=8))
 
 
 @pytest.fixture

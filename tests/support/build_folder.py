@@ -279,7 +279,7 @@ def change_samples(
 # --- asking the audit ---
 
 
-def only_finding(root: Path, rule: str, **about: Any) -> Finding:
+def assert_only_finding(root: Path, rule: str, **about: Any) -> Finding:
     """The one finding of an audit; `about` are attributes it must have."""
     findings = audit(root, threads=2).findings
     assert [finding.rule for finding in findings] == [rule], findings
