@@ -1,1 +1,1 @@
-"""What pre-trained networks are for: features of one or two images, and the heads that read a task's answer from them."""
+"""What pre-trained networks are for: one file per task, each with its head, losses, scores and pictures. See `training.tasks.base`."""

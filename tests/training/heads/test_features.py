@@ -3,13 +3,13 @@ import copy
 import pytest
 import torch
 
-from tests.training.tasks.fitting import fit, noise
+from tests.training.heads.fitting import fit, noise
+from training.heads.dense import DenseHead
+from training.heads.features import Binocular, Monocular
+from training.heads.regressor import IterativeRegressor, Mesh
 from training.losses import patchify
 from training.model.croco import Architecture, CroCo
 from training.model.mae import MAE
-from training.tasks.dense import DenseHead
-from training.tasks.features import Binocular, Monocular
-from training.tasks.regressor import IterativeRegressor, Mesh
 
 BUILDS = [("cosine", CroCo), ("rope", CroCo), ("cosine", MAE)]
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from training.tasks.rotations import matrix_from_sixd, nearest_rotation, sixd_from_matrix
+from training.heads.rotations import matrix_from_sixd, nearest_rotation, sixd_from_matrix
 
 HIDDEN = 1024
 DROPOUT = 0.5

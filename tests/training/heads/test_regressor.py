@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from tests.training.tasks.fitting import fit, noise, num_parameters
-from training.tasks.regressor import IterativeRegressor, Mesh
-from training.tasks.rotations import matrix_from_axis_angle, nearest_rotation
+from tests.training.heads.fitting import fit, noise, num_parameters
+from training.heads.regressor import IterativeRegressor, Mesh
+from training.heads.rotations import matrix_from_axis_angle, nearest_rotation
 
 
 def mean(num_rotations=24, seed=0):

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.training.tasks.fitting import fit, noise, num_parameters
-from training.tasks.classifier import Classifier
+from tests.training.heads.fitting import fit, noise, num_parameters
+from training.heads.classifier import Classifier
 
 
 @pytest.mark.parametrize(("hidden", "count"), [(None, 768 * 18 + 18), (256, 768 * 256 + 256 + 256 * 18 + 18)])

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from training.tasks.rotations import (
+from training.heads.rotations import (
     axis_angle_from_matrix,
     matrix_from_axis_angle,
     matrix_from_sixd,

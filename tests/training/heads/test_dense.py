@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.training.tasks.fitting import fit, noise, num_parameters
-from training.tasks import dense
-from training.tasks.dense import NUM_PARTS, DenseHead, SurfaceMaps
+from tests.training.heads.fitting import fit, noise, num_parameters
+from training.heads import dense
+from training.heads.dense import NUM_PARTS, DenseHead, SurfaceMaps
 
 
 def doubled(x):

@@ -3,9 +3,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.training.tasks.fitting import fit, noise, num_parameters
-from training.tasks import model_free
-from training.tasks.model_free import ModelFreeHead, hidden_queries
+from tests.training.heads.fitting import fit, noise, num_parameters
+from training.heads import model_free
+from training.heads.model_free import ModelFreeHead, hidden_queries
 
 JOINTS, VERTICES = 5, (12, 20, 40)
 
