@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from manifests.audit import Audit, audit
+from manifests.audit.findings import plural
+from manifests.audit.prove import Audit, audit
+from manifests.audit.report import print_json, terminal, write_report
 from manifests.build import Build
 from manifests.diff import diff
 from manifests.errors import CrossposeError, ManifestError
-from manifests.findings import plural
-from manifests.report import print_json, terminal, write_report
 from manifests.schema import SCHEMAS
 from manifests.sheet import choose_pairs, contact_sheet, write_sheet
 from manifests.show import show_key, show_summary, show_table

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import table as tables
-from manifests.audit import audit
+from manifests.audit.findings import plural
+from manifests.audit.prove import audit
 from manifests.build import STAGES, Build
 from manifests.commit import PLAN, Commit, DataFile
 from manifests.errors import ManifestError
-from manifests.findings import plural
 from manifests.recipes import changed_keys
 from manifests.show import key_column
 

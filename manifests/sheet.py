@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from manifests import table as tables
-from manifests.audit_keys import Ints, hashes_of
+from manifests.audit.keys import Ints, hashes_of
 from manifests.build import Build
 from manifests.commit import iter_tables
 from manifests.errors import ManifestError

@@ -20,9 +20,9 @@ import numpy.typing as npt
 import simplejpeg
 
 from manifests import table as tables
+from manifests.audit.page import STYLE, Markup, text
 from manifests.errors import RecipeError, SyntheticError
 from manifests.files import write_bytes
-from manifests.report_page import STYLE, Markup, text
 from manifests.surface import covisibility
 from pipeline.labels import decode_maps
 from pipeline.recipes import BuildRecipe

@@ -24,10 +24,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from manifests.audit_files import look_at_files
-from manifests.audit_images import look_at_images
-from manifests.audit_rows import look_at_rows
-from manifests.audit_shards import look_at_shards
+from manifests.audit.files import look_at_files
+from manifests.audit.images import look_at_images
+from manifests.audit.rows import look_at_rows
+from manifests.audit.shards import look_at_shards
 from manifests.commit import UnitWriter
 from manifests.files import sha256_of, write_json
 from manifests.geometry import angle_between
@@ -48,7 +48,7 @@ STAMP = "0" * 64
 AUDIT = """
 import json, resource, sys, time
 from pathlib import Path
-from manifests.audit import audit
+from manifests.audit.prove import audit
 began = time.perf_counter()
 steps = {}
 def tell(what, done, total):

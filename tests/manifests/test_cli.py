@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from manifests.__main__ import main
-from manifests.audit import audit
+from manifests.audit.findings import RULES
+from manifests.audit.page import bars, megabytes, page
+from manifests.audit.prove import audit
+from manifests.audit.report import page_of, sheets_of, to_json
 from manifests.build import Build
 from manifests.diff import diff
 from manifests.errors import ManifestError
-from manifests.findings import RULES
-from manifests.report import page_of, sheets_of, to_json
-from manifests.report_page import bars, megabytes, page
 from manifests.sheet import CAPTION_PX, GAP_PX, OUTLINE, TILE_PX, captions, choose_pairs, contact_sheet, open_jpeg
 from manifests.show import rows_by_key, value_text
 from manifests.types import Role

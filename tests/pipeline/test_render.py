@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from manifests import table as tables
-from manifests.audit import audit
+from manifests.audit.findings import Severity
+from manifests.audit.prove import audit
 from manifests.build import Build
 from manifests.errors import StageError, SyntheticError
-from manifests.findings import Severity
 from manifests.types import Reason
 from pipeline.executors import LocalExecutor
 from pipeline.recipes import BuildRecipe, CropRecipe, PairRecipe, ShardRecipe

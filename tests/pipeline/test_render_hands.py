@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from manifests import table as tables
-from manifests.audit import audit
+from manifests.audit.findings import Severity
+from manifests.audit.prove import audit
 from manifests.build import Build
-from manifests.findings import Severity
 from manifests.geometry import camera_centre, meet, project, rays
 from manifests.sample import unpack_cells
 from manifests.show import show_key, show_summary

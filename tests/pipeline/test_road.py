@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from manifests import table as tables
-from manifests.audit import audit
+from manifests.audit.prove import audit
 from manifests.build import Build
 from manifests.errors import StageError
 from manifests.recipes import to_mapping

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from manifests.audit import audit
+from manifests.audit.findings import Severity
+from manifests.audit.prove import audit
 from manifests.build import Build
 from manifests.errors import StageError
-from manifests.findings import Severity
 from manifests.lineage import behind
 from manifests.sample import read_tar
 from pipeline.executors import LocalExecutor

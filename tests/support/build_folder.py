@@ -16,10 +16,10 @@ import pyarrow as pa
 import simplejpeg
 
 from manifests import table as tables
-from manifests.audit import audit
+from manifests.audit.findings import Finding
+from manifests.audit.prove import audit
 from manifests.commit import Commit, UnitWriter, commits, read_commit
 from manifests.files import sha256_of, write_json
-from manifests.findings import Finding
 from manifests.recipes import canonical_json, fingerprint
 from manifests.sample import Sample, pack_cells, write_tar
 from manifests.schema import CELLS

@@ -12,8 +12,8 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 
-from manifests.audit import audit
-from manifests.findings import Severity
+from manifests.audit.findings import Severity
+from manifests.audit.prove import audit
 from manifests.geometry import project
 from manifests.types import FrameKey, PairKind
 from pipeline.executors import LocalExecutor

@@ -13,10 +13,10 @@ import av
 import numpy as np
 import pytest
 
-from manifests.audit import audit
+from manifests.audit.findings import Severity
+from manifests.audit.prove import audit
 from manifests.build import Build
 from manifests.errors import RecipeError, SourceError
-from manifests.findings import Severity
 from manifests.geometry import crop_from_frame
 from manifests.sample import cells_of, unpack_cells
 from manifests.types import EVERYBODY, FrameKey, PairKind, Reason, Split

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from manifests.audit import audit
+from manifests.audit.findings import Severity
+from manifests.audit.prove import audit
 from manifests.errors import SourceError, StageError
-from manifests.findings import Severity
 from manifests.geometry import project
 from manifests.types import FrameKey, Reason, Split
 from pipeline.recipes import ParserRecipe, SourceRecipe, dataset

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from manifests.audit import audit
+from manifests.audit.findings import Severity
+from manifests.audit.prove import audit
 from manifests.build import Build
 from manifests.errors import SourceError
-from manifests.findings import Severity
 from manifests.types import FrameKey, Reason, Split
 from pipeline.recipes import BuildRecipe, PairRecipe, ParserRecipe, SourceRecipe, dataset
 from pipeline.sources import build_source

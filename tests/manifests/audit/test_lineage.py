@@ -2,7 +2,7 @@
 
 import json
 
-from manifests.audit import audit
+from manifests.audit.prove import audit
 from manifests.build import Build
 from manifests.lineage import hashes, own_stamp
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests.audit_files import Part
+from manifests.audit.files import Part
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from manifests.audit import audit
-from manifests.audit_terms import Terms, terms_of
+from manifests.audit.prove import audit
+from manifests.audit.terms import Terms, terms_of
 from tests.support.build_folder import change_rows
 
 

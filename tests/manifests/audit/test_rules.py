@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from manifests import table as tables
-from manifests.audit import audit
-from manifests.audit_geometry import Sight, look_at_rays
+from manifests.audit.findings import Severity
+from manifests.audit.geometry import Sight, look_at_rays
+from manifests.audit.prove import audit
 from manifests.files import write_json
-from manifests.findings import Severity
 from manifests.surface import SURFACE_CELLS, covisibility
 from tests.support.build_folder import add_crop, assert_only_finding, change_rows
 
@@ -319,7 +319,7 @@ def test_rows_of_other_units_are_found_in_any_batch(build, monkeypatch):
     change_rows(build, "pairs", "rig-rec2", "pairs", lambda own: [*own, *pairs_of(build)[:3]])
     change_rows(build, "crops", "rig-rec1", "crops", lambda own: own[:-1])
     at_once = audit(build)
-    monkeypatch.setattr("manifests.audit_rows.ROWS_AT_ONCE", 0)
+    monkeypatch.setattr("manifests.audit.rows.ROWS_AT_ONCE", 0)
     one_by_one = audit(build)
     assert {(f.rule, f.where, f.count) for f in one_by_one.findings} == {
         (f.rule, f.where, f.count) for f in at_once.findings
@@ -335,7 +335,7 @@ def test_what_stops_a_part_of_the_audit_is_an_error_of_it(build, monkeypatch, pa
     def stop(*_):
         raise RuntimeError("no such thing was thought of")
 
-    monkeypatch.setattr(f"manifests.audit.{part}", stop)
+    monkeypatch.setattr(f"manifests.audit.prove.{part}", stop)
     told = [f for f in audit(build).findings if f.rule == "unchecked" and f.severity is Severity.ERROR]
     assert [f.message.split(" stopped on ")[1] for f in told] == ["RuntimeError: no such thing was thought of"] * len(
         told

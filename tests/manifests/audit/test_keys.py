@@ -5,8 +5,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.audit_copies import near
-from manifests.audit_keys import LONGEST, codes_of, hashes_of, is_word
+from manifests.audit.copies import near
+from manifests.audit.keys import LONGEST, codes_of, hashes_of, is_word
 
 names = st.lists(st.text(max_size=40) | st.text("ab", min_size=LONGEST - 2, max_size=LONGEST + 2), max_size=20)
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from manifests import audit_shards
 from manifests import table as tables
-from manifests.audit import audit
+from manifests.audit import shards
+from manifests.audit.findings import Severity
+from manifests.audit.prove import audit
 from manifests.build import STAGES
-from manifests.findings import Severity
 from manifests.sample import member_names, read_tar, write_tar
 from tests.support.build_folder import (
     add_crop,
@@ -310,7 +310,7 @@ def test_a_sound_tar_is_proven_by_columns_alone(build, monkeypatch):
     def walked(tar):
         raise AssertionError(f"{tar.where} was walked through")
 
-    monkeypatch.setattr("manifests.audit_shards._members", walked)
+    monkeypatch.setattr("manifests.audit.shards._members", walked)
     assert audit(build).findings == ()
 
 
@@ -321,15 +321,15 @@ def test_headers_are_those_that_the_writer_writes(length):
     for row in write_tar(file, [replace(make_sample("a"), key=name)]):
         places += [row[member.replace(".", "_")] for member in member_names()]
     names = [f"{name}.{member}" for member in member_names()]
-    due = audit_shards._headers(names, np.array([place["size"] for place in places]))
+    due = shards._headers(names, np.array([place["size"] for place in places]))
     assert due is not None
     for header, place in zip(due, places, strict=True):
         assert header.tobytes() == file.getvalue()[place["offset"] - 512 : place["offset"]]
 
 
 def test_names_that_no_writer_writes_have_no_header():
-    assert audit_shards._headers(["a" * 101], np.array([1])) is None
-    assert audit_shards._headers(["é"], np.array([1])) is None
+    assert shards._headers(["a" * 101], np.array([1])) is None
+    assert shards._headers(["é"], np.array([1])) is None
 
 
 def test_blocks_of_samples_leave_the_same_findings(build, monkeypatch):
@@ -337,7 +337,7 @@ def test_blocks_of_samples_leave_the_same_findings(build, monkeypatch):
     change_one(build, target_sil=bytes(512), meta={"kind": "x"}, reference_jpg=jpeg_of(64, 64))
     whole = audit(build).findings
     assert {f.rule for f in whole} == {"sample_json", "sample_bytes"}
-    monkeypatch.setattr("manifests.audit_shards.AT_ONCE", 2)
+    monkeypatch.setattr("manifests.audit.shards.AT_ONCE", 2)
     assert audit(build).findings == whole
 
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from manifests import table as tables
-from manifests.audit import audit
-from manifests.audit_labels import SOME
+from manifests.audit.labels import SOME
+from manifests.audit.prove import audit
 from manifests.commit import UnitWriter
 from manifests.sample import unpack_cells
 from tests.support.build_folder import SIZE_PX, STAMP, assert_only_finding, change_rows

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from manifests.audit_keys import is_word
-from manifests.findings import Finding, of_rows
+from manifests.audit.findings import Finding, of_rows
+from manifests.audit.keys import is_word
 from manifests.geometry import camera_centre
 from manifests.types import Domain
 

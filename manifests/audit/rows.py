@@ -1,7 +1,7 @@
 """Second part of the audit: rules about rows, some units at a time, so that a build of any size is held in little memory.
 
 A unit's crops name its own frames, and its pairs name its own crops; what names rows elsewhere is kept, and looked up when all
-units were seen. What rules about the whole build need of each row is kept as numbers (see `manifests.audit_keys`).
+units were seen. What rules about the whole build need of each row is kept as numbers (see `manifests.audit.keys`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import table as tables
-from manifests.audit_copies import look_at_copies
-from manifests.audit_files import HEAVY, Evidence, Part, Progress, encoded
-from manifests.audit_keys import Hashes, Ints, Keys, hashes_of, rows_of, words_of
-from manifests.audit_tables import (
+from manifests.audit.copies import look_at_copies
+from manifests.audit.files import HEAVY, Evidence, Part, Progress, encoded
+from manifests.audit.findings import NUM_EXAMPLES, Finding, Severity, merge, of_rows, plural
+from manifests.audit.keys import Hashes, Ints, Keys, hashes_of, rows_of, words_of
+from manifests.audit.stats import Place, Tally, count_by
+from manifests.audit.tables import (
     Asked,
     Sides,
     look_at_crops,
@@ -28,9 +30,7 @@ from manifests.audit_tables import (
     look_at_values,
     look_at_weights,
 )
-from manifests.findings import NUM_EXAMPLES, Finding, Severity, merge, of_rows, plural
 from manifests.splits import leaks
-from manifests.stats import Place, Tally, count_by
 from manifests.surface import SURFACE_CELLS, covisibility
 from manifests.table import has_flag
 from manifests.types import OFFICIAL_SPLIT, Split

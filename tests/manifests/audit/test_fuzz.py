@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manifests.audit import audit
+from manifests.audit.prove import audit
 from tests.support.build_folder import make_build
 
 NOT_PROVEN = ("stats.json", ".lock")  # durations and locks say nothing about the build

@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 
-from manifests.audit import audit
+from manifests.audit.page import SCRIPT, in_words, text
+from manifests.audit.prove import audit
+from manifests.audit.report import write_report
 from manifests.build import Build
-from manifests.report import write_report
-from manifests.report_page import SCRIPT, in_words, text
 from manifests.sheet import _in_turn, choose_pairs
 from tests.support.build_folder import change_rows, make_build
 

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests import table as tables
-from manifests.audit import audit
+from manifests.audit.findings import RULES, Finding, Severity, fold
+from manifests.audit.prove import audit
 from manifests.commit import UnitWriter
 from manifests.errors import ManifestError
-from manifests.findings import RULES, Finding, Severity, fold
 from manifests.sample import unpack_cells
 from manifests.schema import CELLS
 from tests.support.build_folder import (
@@ -577,7 +577,7 @@ def test_a_finding_names_a_known_rule_and_the_command_that_shows_it():
 
 
 def test_every_rule_is_provoked_somewhere_here():
-    source = "".join(path.read_text() for path in Path(__file__).parent.glob("test_audit*.py"))
+    source = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     assert [rule for rule in RULES if f'"{rule}"' not in source] == []
 
 

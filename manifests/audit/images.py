@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import simplejpeg
 
-from manifests.audit_files import Evidence, Part, Progress
-from manifests.audit_geometry import fixed
-from manifests.findings import Finding, Severity, error
+from manifests.audit.files import Evidence, Part, Progress
+from manifests.audit.findings import Finding, Severity, error
+from manifests.audit.geometry import fixed
 from manifests.geometry import box_overlap
 from manifests.sample import MAX_MEMBER_BYTES, MAX_SIDE_PX, SILHOUETTE_BYTES
 from manifests.schema import CELLS

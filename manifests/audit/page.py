@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from manifests.findings import Severity, plural
+from manifests.audit.findings import Severity, plural
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --faint: #62686f; --line: #dcd8d0; --paper: #faf9f6; --card: #fff;

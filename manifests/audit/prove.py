@@ -10,24 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from manifests.audit_copies import look_at_same_images
-from manifests.audit_files import Evidence, Progress, look_at_files
-from manifests.audit_images import look_at_images
-from manifests.audit_keys import Keys
-from manifests.audit_labels import look_at_labels
-from manifests.audit_rows import Rows, look_at_rows
-from manifests.audit_shards import look_at_shards
-from manifests.audit_terms import terms_of
-from manifests.audit_totals import look_at_totals
-from manifests.findings import Finding, Severity, fold
-from manifests.stats import Tally, stats_of
+from manifests.audit.copies import look_at_same_images
+from manifests.audit.files import Evidence, Progress, look_at_files
+from manifests.audit.findings import Finding, Severity, fold
+from manifests.audit.images import look_at_images
+from manifests.audit.keys import Keys
+from manifests.audit.labels import look_at_labels
+from manifests.audit.rows import Rows, look_at_rows
+from manifests.audit.shards import look_at_shards
+from manifests.audit.stats import Tally, stats_of
+from manifests.audit.terms import terms_of
+from manifests.audit.totals import look_at_totals
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit found. `stats` are plain JSON values (see `manifests.stats`); `keys` lead to the rows."""
+    """What an audit found. `stats` are plain JSON values (see `manifests.audit.stats`); `keys` lead to the rows."""
 
     findings: tuple[Finding, ...]
     stats: dict[str, Any]

@@ -13,11 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from manifests.audit import Audit
+from manifests.audit.findings import RULES, Finding, Severity, plural
+from manifests.audit.page import Sheet, in_words, page, source_rows
+from manifests.audit.prove import Audit
 from manifests.errors import CrossposeError, ManifestError
 from manifests.files import write_bytes, write_json
-from manifests.findings import RULES, Finding, Severity, plural
-from manifests.report_page import Sheet, in_words, page, source_rows
 from manifests.sheet import draw_sheet, encode
 from manifests.types import Role
 
@@ -134,7 +134,7 @@ def _numbers(stats: dict[str, Any]) -> Table:
 
 
 def page_of(audit: Audit, shown_root: str) -> str:
-    """The report as one HTML page, see `manifests.report_page`."""
+    """The report as one HTML page, see `manifests.audit.page`."""
     commands = [finding.command(shown_root) for finding in audit.findings]
     return page(to_json(audit), shown_root, sheets_of(audit), commands)
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests.audit_files import Evidence
-from manifests.audit_keys import Hashes, Ints, is_word, words_of
+from manifests.audit.files import Evidence
+from manifests.audit.keys import Hashes, Ints, is_word, words_of
 from manifests.types import PairKind, SilhouetteFrom, Split
 
 Floats32 = npt.NDArray[np.float32]

@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from manifests.audit_keys import ODD, Hashes, Ints, Keys
-from manifests.findings import NUM_EXAMPLES, Finding, Severity, plural
+from manifests.audit.findings import NUM_EXAMPLES, Finding, Severity, plural
+from manifests.audit.keys import ODD, Hashes, Ints, Keys
 from manifests.types import Split
 
 # Of 64; were bits fair coins, two unlike pictures would be that near once in 10^16 times. Seen of 200 real and rendered crops each:

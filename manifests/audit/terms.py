@@ -82,7 +82,7 @@ def terms_of(licences: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Judge the terms of a build, as plain JSON values.
 
     Args:
-        licences: rows of `manifests.stats`: terms, source, split and pairs.
+        licences: rows of `manifests.audit.stats`: terms, source, split and pairs.
 
     Returns:
         research and commercial (the strictest of all), duties, unverified (sources), and sources: each with its terms, pairs and what

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from manifests.findings import Finding, Severity
+from manifests.audit.findings import Finding, Severity
 from manifests.types import Domain, SilhouetteFrom
 
 MOST_BARE, MOST_ASTRAY = 0.5, 0.1  # shares of a source's crops from which its silhouettes are doubtful
@@ -11,7 +11,7 @@ MOST_REPEATED = 30.0  # times that a source's pairs are seen for each time of an
 
 
 def look_at_totals(stats: dict[str, Any]) -> Iterator[Finding]:
-    """Apply every rule about totals to the numbers of a build (see `manifests.stats`)."""
+    """Apply every rule about totals to the numbers of a build (see `manifests.audit.stats`)."""
     yield from _drawn(stats["silhouettes"])
     yield from _balance(stats["balance"])
     yield from _licences(stats["licences"])

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from manifests.audit_files import Evidence, Part
-from manifests.audit_keys import hashes_of, rows_of
-from manifests.findings import Finding, error, of_rows
+from manifests.audit.files import Evidence, Part
+from manifests.audit.findings import Finding, error, of_rows
+from manifests.audit.keys import hashes_of, rows_of
 from manifests.sample import MAX_MEMBER_BYTES, MAX_SIDE_PX, cells_of, pack_cells
 
 SOME = 8  # labels of a unit that are decoded, unless all are: a unit is one scene, and a fault of the renderer is in all of them

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests.audit_files import WORDY
-from manifests.audit_geometry import Sight, look_at_cameras, look_at_rays
-from manifests.audit_keys import Ints, codes_of, is_word, words_of
-from manifests.findings import Finding, of_rows
+from manifests.audit.files import WORDY
+from manifests.audit.findings import Finding, of_rows
+from manifests.audit.geometry import Sight, look_at_cameras, look_at_rays
+from manifests.audit.keys import Ints, codes_of, is_word, words_of
 from manifests.table import KEY_COLUMNS, has_flag
 from manifests.types import EVALUATION, KEY_PART, BoxFrom, Domain, PairKind, Reason, SilhouetteFrom, Split
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests import table as tables
+from manifests.audit.findings import Finding, Severity, error, plural
 from manifests.build import STAGES
 from manifests.commit import PLAN, STATS, TEMPORARY, Commit, DataFile, read_commit
 from manifests.errors import ManifestError
 from manifests.files import sha256_of
-from manifests.findings import Finding, Severity, error, plural
 from manifests.lineage import behind, own_stamp, planned_from
 from manifests.schema import SCHEMAS
 

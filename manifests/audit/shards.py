@@ -25,11 +25,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import table as tables
-from manifests.audit_files import Evidence, Part, Progress
-from manifests.audit_images import Images
-from manifests.audit_keys import Hashes, Ints, Keys, hashes_of, words_of
+from manifests.audit.files import Evidence, Part, Progress
+from manifests.audit.findings import NUM_EXAMPLES, Finding, Severity, error, of_rows, plural
+from manifests.audit.images import Images
+from manifests.audit.keys import Hashes, Ints, Keys, hashes_of, words_of
 from manifests.errors import ManifestError, ShardError
-from manifests.findings import NUM_EXAMPLES, Finding, Severity, error, of_rows, plural
 from manifests.sample import MAX_MEMBER_BYTES, SILHOUETTE_BYTES, check_end, member_names, tar_members
 from manifests.schema import MEMBERS
 from manifests.types import Role
