@@ -251,7 +251,7 @@ def test_poses_that_pierce_are_told(right: HandModel, poses: np.ndarray) -> None
 
 
 def test_hands_open_when_every_draw_pierces_the_palm(right: HandModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synthetic.models.hand._BEND_RAD", ((1.45, 1.45), (1.9, 1.9), (1.4, 1.4)))
+    monkeypatch.setattr("synthetic.models.hand_poses._BEND_RAD", ((1.45, 1.45), (1.9, 1.9), (1.4, 1.4)))
     poses = right.sample_poses(np.random.default_rng(0), 5)
     tips = right.pose(poses, NONE, np.zeros((5, 3)))[0][:, right.tip_vertices[1:]]
     assert (tips[..., 1] < -0.015).all()
