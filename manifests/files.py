@@ -3,11 +3,19 @@
 import hashlib
 import json
 import os
+import tokenize
 import uuid
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 WHOLE_BYTES = 64 * 2**20  # a larger file is not read whole to be told from another
+# What a damaged npz, or one that lies about its sizes, can raise on the way to its arrays.
+NPZ_DAMAGE = (
+    OSError, ValueError, TypeError, LookupError, EOFError, MemoryError, OverflowError, RuntimeError, SyntaxError,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def sha256_of(path: Path) -> str:

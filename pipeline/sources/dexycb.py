@@ -19,9 +19,7 @@ Source: the lists of the DexYCB toolkit (setups s0 to s3, order of cameras), and
 import io
 import logging
 import re
-import tokenize
 import zipfile
-import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ import yaml
 from typing_extensions import override
 
 from manifests.errors import SourceError
+from manifests.files import NPZ_DAMAGE
 from manifests.types import OFFICIAL_SPLIT, BoxFrom, Domain, Reason, Reject, SilhouetteFrom, Split, key_part
 from pipeline.recipes import SourceRecipe
 from pipeline.silhouettes import from_mask
@@ -53,11 +52,6 @@ MAX_YAML_BYTES = 1 << 20
 AGAIN = "unpack it again from the publisher's archive"
 _SUBJECT = re.compile(r"\d{8}-(subject-(\d\d))")
 _FILES = r"color_\d{6}\.jpg|aligned_depth_to_color_\d{6}\.png|labels_\d{6}\.npz"
-# What a damaged npz can raise on the way to an array.
-_DAMAGE = (
-    OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError, SyntaxError, TypeError,
-    OverflowError, zipfile.BadZipFile, zlib.error, tokenize.TokenError,
-)  # fmt: skip
 
 CARD = Card(
     title="DexYCB",
@@ -183,7 +177,7 @@ class DexYcbSource(Source):
         path = picture.with_name(f"labels_{picture.stem[6:]}.npz")
         try:
             seg = read_member(path, "seg", (HEIGHT, WIDTH), np.dtype(np.uint8))
-        except _DAMAGE as error:
+        except NPZ_DAMAGE as error:
             return Labels(reject=(Reason.BAD_LABEL, trees.unparsed(path, error, AGAIN).what))
         hand: Mask = seg == HAND
         if not hand.any():
@@ -218,7 +212,7 @@ def read_member(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[A
     """Read one array of an npz file, whose size is known before anything is decompressed.
 
     Raises:
-        ValueError: it is of another shape or dtype, or larger; what else a damaged file raises stands in `_DAMAGE`.
+        ValueError: it is of another shape or dtype, or larger; what else a damaged file raises stands in `NPZ_DAMAGE`.
     """
     most = int(np.prod(shape)) * dtype.itemsize + 1024  # and numpy's header
     with zipfile.ZipFile(path) as archive:

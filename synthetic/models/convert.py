@@ -22,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import SourceError
+from manifests.files import NPZ_DAMAGE
 from manifests.unpickle import Inert, SparseColumns, loads_pickle
 from synthetic.models.body import BODY_FORMAT, EXTRA_JOINTS, PARENTS
 from synthetic.models.fit import NUM_SHAPES
 from synthetic.models.hand import HAND_FORMAT, TIPS
-from synthetic.models.npz import NPZ_DAMAGE, write_npz
+from synthetic.models.npz import write_npz
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]  # None: any length

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import SyntheticError
+from manifests.files import NPZ_DAMAGE
 from synthetic.models.fit import NUM_SHAPES
-
-# What a damaged npz, or one that lies about its sizes, can raise on the way to its arrays.
-NPZ_DAMAGE = (
-    OSError, ValueError, TypeError, LookupError, EOFError, MemoryError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 
 def write_npz(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
@@ -147,4 +142,4 @@ def check_model(
         raise refuse("kintree_table is no tree in which parents come before their children")
 
 
-__all__ = ["NPZ_DAMAGE", "check_model", "read_npz", "write_npz"]
+__all__ = ["check_model", "read_npz", "write_npz"]

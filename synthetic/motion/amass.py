@@ -10,13 +10,13 @@ Shape letters: T instants, J joints.
 
 import io
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import SyntheticError
+from manifests.files import NPZ_DAMAGE
 from synthetic.motion.clip import Clip, on_floor, thinning
 from synthetic.rotations import axis_angle_from_matrix, matrix_from_axis_angle
 
@@ -128,6 +128,6 @@ def _read(path: Path) -> dict[str, npt.NDArray[np.float64]]:
                 if array.dtype.kind not in "fiu":
                     raise ValueError(f"{key} holds {array.dtype}, not numbers")
                 arrays[key] = array
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+    except NPZ_DAMAGE as error:
         raise SyntheticError(f"the motion cannot be read: {error}", where=path, hint=_HINT) from error
     return arrays

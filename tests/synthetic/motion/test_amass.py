@@ -1,4 +1,5 @@
 import logging
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,18 @@ def test_changed_bytes_never_crash(tmp_path: Path, clip: Clip) -> None:
         except SyntheticError:
             refused += 1
     assert refused > 10
+
+
+def test_a_header_that_does_not_read_is_told(tmp_path: Path, clip: Clip) -> None:
+    path = write_amass(tmp_path / "a_poses.npz", clip)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["poses.npy"] = members["poses.npy"].replace(b"}", b" ", 1)  # under a checksum that is right
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with pytest.raises(SyntheticError, match=r"the motion cannot be read: .*EOF"):
+        load_clip(path)
 
 
 def test_pickled_things_beside_the_motion_are_not_touched(tmp_path: Path, clip: Clip) -> None:
