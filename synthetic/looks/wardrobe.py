@@ -7,8 +7,8 @@ keeps its own form (shoes, the brim of a cap, a bun) moves vertices to where the
 Shape letters: X vertices, F faces, N points, S texture side, M vertices that are moved, R rigid pieces of the body.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,6 @@ from synthetic.looks.canvas import (
     TEXTURE_PX,
     Landmarks,
     NormalMaker,
-    Points,
     body_points,
     build_canvas,
     neighbour_means,
@@ -34,35 +33,21 @@ from synthetic.looks.canvas import (
 from synthetic.looks.garments import (
     COLLARED,
     bottom_inside,
-    creases,
     mask_inside,
     opening_inside,
-    paint_bottom,
-    paint_inner,
-    paint_mask,
-    paint_scarf,
-    paint_shoes,
-    paint_skirt,
-    paint_top,
     scarf_inside,
     shoe_inside,
     shoe_shell,
-    sock_inside,
     top_edges,
     top_inside,
 )
 from synthetic.looks.look import Look
+from synthetic.looks.painter import PARTS, Painter, paint_look
 from synthetic.looks.skins import (
     HATS,
     beard_inside,
-    edge,
-    flat,
-    hair_cover,
     hair_inside,
     near,
-    paint_eyes,
-    paint_hair,
-    paint_skin,
     ramp,
 )
 from synthetic.models.body import BodyModel
@@ -71,8 +56,6 @@ from synthetic.patterns import Floats32, lookup, noise
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-PARTS = ("background", "skin", "hair", "top", "bottom", "shoes", "eyes", "accessory")
-SKIN, HAIR, TOP, BOTTOM, SHOES, EYES, ACCESSORY = range(1, len(PARTS))
 _SMOOTHING_STEPS = 8
 _GROUP_NAMES = (("left", LEFT_EYE), ("right", RIGHT_EYE), ("skirt", SKIRT_GROUP), ("locks", LOCKS_GROUP))
 _RIGID_JOINTS = (15, 7, 8, 10, 11)  # head, feet, toes
@@ -237,6 +220,7 @@ class Wardrobe:
             "upper": skin & (points.y > marks.waist_y - 0.26) & (points.y < marks.neck_y + 0.08) & (points.side < marks.wrist_x + 0.02),
             "lower": skin & (points.y < marks.waist_y + 0.1),
             "feet": skin & (points.y < marks.knee_y),
+            "skin": skin,
             **{name: points.group == group for name, group in _GROUP_NAMES},
         }  # fmt: skip
         self._regions = {
@@ -244,7 +228,6 @@ class Wardrobe:
         }
         for _, region in self._regions.values():
             _ = region.around, region.bends  # worked out once, not in each look
-        self._skin_texels = skin
         self._skirt_rows = self._rows_of_skirt()
         self._lock_of_F, self._locks_behind, self._locks_in_tail = self._sort_locks()
 
@@ -257,7 +240,7 @@ class Wardrobe:
         # Pairs as one number: sorting those is many times faster than sorting rows.
         keys, inverse = np.unique(faces_F3 * len(body.uvs_U2) + body.face_uvs_F3[shown], return_inverse=True)
         return Outfit(
-            texture_SS4=self._paint(look),
+            texture_SS4=paint_look(Painter(self._canvas, self._regions), look),
             push_X=push_X,
             smooth_X=smooth_X,
             shift_X3=shift_X3,
@@ -450,126 +433,6 @@ class Wardrobe:
             wider[:, 0] -= (0.55 if look.hair == "tail" else 0.0) * places[locks, 0]
             shift[locks] = wider * np.clip((marks.eye[1] + 0.08 - places[locks, 1]) / 0.05, 0.0, 1.0)[:, None]
         return shift
-
-    # ----------------------------------------------------------------------------------------------------------- paint
-
-    def _paint(self, look: Look) -> npt.NDArray[np.uint8]:
-        """Paint from the outermost layer inwards, so that each texel is painted about once."""
-        canvas = self._canvas
-        num = len(canvas.points)
-        colour, part = np.zeros((3, num), np.float32), np.zeros(num, np.uint8)
-        bare, light = np.ones(num, np.float32), np.ones(num, np.float32)
-
-        def lay(
-            name: int,
-            region: str,
-            inside: Floats32,
-            paint: Callable[[Points], Floats32],
-            *,
-            shade: float = 0.3,
-            cover: Floats32 | None = None,
-        ) -> None:
-            where, points = self._regions[region]
-            share = edge(inside) if cover is None else cover
-            seen = share * bare[where]
-            at = np.flatnonzero(seen > 1 / 255)
-            chosen = where[at]
-            weight = seen[at] * light[chosen]
-            for row, painted in zip(colour, paint(points.take(at)), strict=True):
-                row[chosen] += painted * weight
-            top = chosen[(share[at] > 0.5) & (part[chosen] == 0)]
-            part[top] = name
-            bare[chosen] -= seen[at]
-            beside = np.flatnonzero((inside < 0.004) & (inside > -0.04))
-            light[where[beside]] *= 1.0 - np.float32(shade) * np.exp(
-                np.minimum(inside[beside], 0.0) * np.float32(1 / 0.012)
-            )
-
-        head, neck, upper, lower, feet = (self._regions[name][1] for name in ("head", "neck", "upper", "lower", "feet"))
-        shade = 0.15 if look.hair in ("shaved", "bald") else 0.3
-        lay(
-            HAIR,
-            "head",
-            hair_inside(head, look),
-            lambda p: paint_hair(p, look),
-            shade=shade,
-            cover=hair_cover(head, look),
-        )
-        if look.hair in ("cap", "beanie") and look.seed % 4:  # hair is seen below it
-            cropped = replace(look, hair="short" if look.seed % 2 else "shaved")
-            cover = hair_cover(head, cropped)
-            lay(HAIR, "head", hair_inside(head, cropped), lambda p: paint_hair(p, cropped), shade=0.0, cover=cover)
-        if "mask" in look.extras:
-            lay(ACCESSORY, "head", mask_inside(head), lambda p: paint_mask(p, look))
-        if "scarf" in look.extras:
-            lay(ACCESSORY, "neck", scarf_inside(neck), lambda p: paint_scarf(p, look), shade=0.5)
-
-        def lay_bottom() -> None:
-            strength = 0.55 + 12.0 * look.bottom.loose_m
-            lay(
-                BOTTOM,
-                "lower",
-                bottom_inside(lower, look),
-                lambda p: paint_bottom(p, look) * creases(p, look, strength=strength, salt=0.3),
-            )
-
-        if look.tucked:
-            lay_bottom()
-        top = top_inside(upper, look)
-        strength = 0.6 + 10.0 * look.top.loose_m
-        if look.open > 0:
-            inner = np.minimum(top, opening_inside(upper, look))
-            lay(
-                TOP,
-                "upper",
-                inner,
-                lambda p: paint_inner(p, look) * creases(p, look, strength=0.6, salt=0.7),
-                shade=0.0,
-            )
-        lay(TOP, "upper", top, lambda p: paint_top(p, look) * creases(p, look, strength=strength, salt=0.0))
-        if not look.tucked:
-            lay_bottom()
-        if "watch" in look.extras:
-            side = upper.x - np.float32(self._marks.wrist_x - 0.012)
-            lay(
-                ACCESSORY,
-                "upper",
-                np.float32(0.011) - np.abs(side),
-                lambda p: flat(np.full(3, 0.08 + 0.3 * (look.seed % 2)), len(p)),
-            )
-        lay(SHOES, "feet", shoe_inside(feet, look), lambda p: paint_shoes(p, look))
-        socks = np.array(look.socks, np.float32)[:, None]
-        lay(
-            SHOES,
-            "feet",
-            sock_inside(feet, look),
-            lambda p: socks * (0.9 + 0.1 * np.cos(p.around * np.float32(900))),
-        )
-        skin = np.flatnonzero(self._skin_texels & (bare > 1 / 255))
-        weight = bare[skin] * light[skin]
-        for row, painted in zip(colour, paint_skin(canvas.points.take(skin), look), strict=True):
-            row[skin] += painted * weight
-        for name in ("left", "right"):
-            where, points = self._regions[name]
-            colour[:, where], part[where] = paint_eyes(points, look), EYES
-        if look.skirt != "none":
-            where, points = self._regions["skirt"]
-            cloth = paint_skirt(points, look) * creases(points, look, strength=1.2, salt=0.5)
-            colour[:, where], part[where] = cloth, BOTTOM if look.skirt == "skirt" else TOP
-        if look.hair in ("long", "bob", "tail"):
-            where, points = self._regions["locks"]
-            colour[:, where], part[where] = paint_hair(points, look), HAIR
-        part[part == 0] = SKIN
-        texels = np.empty((num, 4), dtype=np.uint8)
-        colour *= np.float32(255.0)
-        colour += np.float32(0.5)
-        texels[:, :3] = np.clip(colour, 0.0, 255.0, out=colour).T
-        texels[:, 3] = part
-        empty = np.array((128, 128, 128, SKIN), dtype=np.uint8)
-        texture = np.full(TEXTURE_PX * TEXTURE_PX, empty.view(np.uint32)[0])  # moved as whole texels
-        texture[canvas.texels] = texels.view(np.uint32)[:, 0]
-        texture[canvas.gutter[0]] = texture[canvas.gutter[1]]
-        return texture.view(np.uint8).reshape(TEXTURE_PX, TEXTURE_PX, 4)
 
 
 __all__ = ["PARTS", "TEXTURE_PX", "Fit", "Outfit", "Wardrobe", "vertex_normals"]
