@@ -22,13 +22,15 @@ MIRRORED = (0, *(place + 1 if place % 2 else place - 1 for place in range(1, len
 PATCH_CELLS = 4  # cells of a heatmap along a side of a patch: 56 x 56 at 224 px
 SIGMA_CELLS = 2.0
 
-# Where the joints stand in each set; the nose stands for the head where there is none.
+# Where the joints stand in each set; the nose stands for the head where there is none, and the top of the head in MPII.
 _LIMBS = tuple(range(5, 17))
-_PLACES = {
+PLACES = {
     "penn13": tuple(range(13)),
     "coco17": (0, *_LIMBS),
     "posetrack17": (0, *_LIMBS),
     "coco18": (0, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10),
+    "mpii16": (9, 13, 12, 14, 11, 15, 10, 3, 2, 4, 1, 5, 0),
+    "spin49": (44, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25),
     "smpl24": (15, 16, 17, 18, 19, 20, 21, 1, 2, 4, 5, 7, 8),
 }
 
@@ -59,7 +61,7 @@ def joints_of(role: Mapping[str, Any]) -> npt.NDArray[np.float64]:
     Returns:
         (J, 3): x and y in the stored image, px; confidence, 0 where a joint is not known.
     """
-    places = _PLACES.get(role.get("keypoints_set", ""))
+    places = PLACES.get(role.get("keypoints_set", ""))
     if places is None:
         return np.zeros((len(JOINTS), 3))
     points = np.nan_to_num(np.asarray(role["keypoints_px"], np.float64).reshape(-1, 3)[list(places)])
@@ -92,13 +94,19 @@ def heatmaps(
     points_BJ3 = np.stack(joints)
     place_BJ2 = (points_BJ3[..., :2] + 0.5 - offset_xy_B2[:, None]) * (cells / crop_px)
     place_BJ2[flip_B, :, 0] = cells - place_BJ2[flip_B, :, 0]
-    points_BJ3 = np.concatenate([np.floor(place_BJ2), points_BJ3[..., 2:]], axis=-1)
+    points_BJ3 = np.concatenate([place_BJ2, points_BJ3[..., 2:]], axis=-1)
     points_BJ3[flip_B] = points_BJ3[flip_B][:, MIRRORED]
-    at = np.arange(cells)
-    apart_BJ2G = at - points_BJ3[..., :2, None]
+    return gaussians(points_BJ3[..., :2], points_BJ3[..., 2], cells=cells)
+
+
+def gaussians(
+    place_BJ2: npt.NDArray[np.floating], confidence_BJ: npt.NDArray[np.floating], *, cells: int
+) -> tuple[Tensor, Tensor]:
+    """As `heatmaps`, of places in cells: the first cell spans [0, 1]."""
+    apart_BJ2G = np.arange(cells) - np.floor(place_BJ2)[..., None]
     wave_BJ2G = np.exp(-(apart_BJ2G**2) / (2 * SIGMA_CELLS**2)) * (np.abs(apart_BJ2G) <= 3 * SIGMA_CELLS)
     maps_BJGG = wave_BJ2G[:, :, 1, :, None] * wave_BJ2G[:, :, 0, None, :]
-    weight_BJ = points_BJ3[..., 2] * maps_BJGG.any(axis=(2, 3))
+    weight_BJ = confidence_BJ * maps_BJGG.any(axis=(2, 3))
     return torch.from_numpy(maps_BJGG.astype(np.float32)), torch.from_numpy(weight_BJ.astype(np.float32))
 
 
