@@ -97,7 +97,7 @@ class Examples(Protocol):
 
         Raises:
             IndexError: there is none.
-            TrainingError: its picture is missing or damaged.
+            SourceError: its picture is missing or damaged.
         """
 
     def subjects(self) -> Sequence[str | None]:

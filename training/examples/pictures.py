@@ -1,0 +1,57 @@
+"""Decodes pictures of datasets, which nobody has checked: sizes are looked at before anything is unfolded."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from manifests.errors import SourceError
+
+MAX_SIDE_PX = 16_384
+MAX_PIXELS = 80_000_000
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError)
+
+
+def read_picture(source: Path | bytes, *, where: str | Path) -> npt.NDArray[np.uint8]:
+    """Decode one picture.
+
+    Args:
+        source: a file, or its bytes.
+        where: what it is called in an error.
+
+    Returns:
+        (H, W, 3) uint8, RGB, as the camera stored it: a turn noted in its EXIF is not done, as annotations are of the stored pixels.
+
+    Raises:
+        SourceError: it is missing, damaged, or larger than `MAX_SIDE_PX` or `MAX_PIXELS`.
+    """
+    hint = "get the picture again, or leave its entry out of the annotations"
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+            width, height = picture.size
+            if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
+                raise SourceError(f"the picture claims {width} x {height} px", where=where, hint=hint)
+            return np.asarray(picture.convert("RGB"))
+    except _DAMAGE as error:
+        raise SourceError(f"the picture cannot be read: {_reason(error)}", where=where, hint=hint) from error
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height from a picture's header.
+
+    Raises:
+        SourceError: it is missing or damaged.
+    """
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except _DAMAGE as error:
+        what = f"the picture cannot be read: {_reason(error)}"
+        raise SourceError(what, where=path, hint="get the picture again") from error
+
+
+def _reason(error: Any) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
