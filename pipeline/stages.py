@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow.compute as pc
 from typing_extensions import override
@@ -23,11 +23,13 @@ from pipeline.ingest import RecordingWork, find_recordings, list_frames, states_
 from pipeline.pairs import COLUMNS, PEOPLE, allot, count_people, sample_pairs
 from pipeline.parse import DEVICE, HumanParser, build_parser, require_device
 from pipeline.recipes import BuildRecipe, SourceRecipe
-from pipeline.render import Studio, render_scene
 from pipeline.shards import BlockReader, plan_shards, shard_table, write_shard
 from pipeline.sources import build_source
 from pipeline.sources.base import Source
 from pipeline.stage import Plan, Report, Stage, Unit, read_plan, require
+
+if TYPE_CHECKING:
+    from pipeline.render import Studio  # loads torch: for those who render
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,8 @@ class Render(Stage):
         recipe = self.recipe.render
         if recipe is None:
             return Plan(recipe=None, inputs={}, units=())
+        from pipeline.render import Studio
+
         inputs = Studio(self.assets, recipe).inputs()
         one = replace(recipe, num_identities=1)  # nothing of a scene depends on how many others there are
         decides = {"render": one, "split": self.recipe.split, "seed": self.recipe.seed, "crop": self.recipe.crop}
@@ -95,8 +99,10 @@ class Render(Stage):
         return Plan(recipe=decides, inputs=inputs, units=units)
 
     @override
-    def open(self) -> Studio:
+    def open(self) -> "Studio":
         """Load the body, list the clips, and open the renderer."""
+        from pipeline.render import Studio
+
         assert self.recipe.render is not None, "the plan has no scenes without a render recipe"
         studio = Studio(self.assets, self.recipe.render)
         studio.renderer()
@@ -105,6 +111,8 @@ class Render(Stage):
     @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
         """Render one scene."""
+        from pipeline.render import render_scene
+
         made, rejects = render_scene(self.recipe, unit.work, opened, report, source=SYNTHETIC)
         for table, rows in made.items():
             out.table(table, tables.from_rows(table, rows))

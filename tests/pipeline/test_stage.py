@@ -157,3 +157,10 @@ def test_a_plan_that_built_nothing_gives_way_to_another(tmp_path: Path) -> None:
 def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"(?s)no Ray cluster answers.*RAY_ADDRESS=127\.0\.0\.1:9"):
         run_stage(Toy(), tmp_path, RayExecutor(address="127.0.0.1:9"), SilentWatcher())
+
+
+def test_a_worker_that_does_not_render_loads_no_renderer() -> None:
+    """Each worker imports the stages when it starts: torch and trimesh would take four fifths of that."""
+    code = "import sys, pipeline.stages, pipeline.__main__; print({'torch', 'trimesh', 'pyrender', 'ray'} & sys.modules.keys())"
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert told == "set()\n"
