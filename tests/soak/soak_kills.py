@@ -1,8 +1,8 @@
 """Hundreds of kills on both executors: nothing lost, nothing twice, nothing left over, every byte as if never killed.
 
 `make soak`, or `python -m pytest tests/soak/soak_*.py -m "" --timeout 0 -o log_cli=true -o log_cli_level=INFO`; KILLS=1000 kills
-more, SEED=7 at other moments. On `local` drivers are killed on the road from the raw clips to the shards; on `ray` drivers and
-workers while shards are packed. Each build is extended once, and killed again while it is.
+more, SEED=7 at other moments. On `local` drivers are killed on the road from the raw clips to the shards; on `ray` drivers,
+workers and nodes while pairs are drawn and packed. Each build is extended once, and killed again while it is.
 """
 
 import json

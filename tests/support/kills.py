@@ -1,18 +1,22 @@
 """Builds a tiny road, then grows it, while its processes are killed at any moment; at the end it must be as if never killed.
 
 `python -m tests.support.kills FOLDER local|ray KILLS SEED` prints what it did and fails where a byte differs. What is killed
-is always below this process: drivers that it forked or started, and the workers of its own Ray cluster.
+is always below this process: drivers that it forked, and on `ray` also workers and a node of its own cluster, which stays up.
 
-On `local` the whole road is killed; on `ray`, where a driver takes many seconds to start, its last stage, drivers and workers.
+On `local` the whole road is killed; on `ray`, where a worker takes seconds to start, the stages of pairs (tasks) and shards (actors),
+with units that take half a second, so that most kills meet some.
 """
 
 import json
+import logging
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,14 +24,17 @@ from pathlib import Path
 from typing import Any
 
 from manifests.build import STAGES, Build
+from manifests.commit import UnitWriter
 from manifests.sample import read_tar
 from pipeline.executors import MAX_TRIES, LocalExecutor, RayExecutor
 from pipeline.recipes import BuildRecipe, CropRecipe, PairRecipe, ParserRecipe, ShardRecipe, SourceRecipe
-from pipeline.stage import Executor, run_stage
-from pipeline.stages import stages
+from pipeline.stage import Executor, Report, Unit, run_stage
+from pipeline.stages import Pairs, Shards, stages
 from tests.support.figures import Figure, draw, write_stills
 from tests.support.folders import contents
 from tests.support.toy_stage import SilentWatcher
+
+logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
 RECIPE = BuildRecipe(
@@ -86,11 +93,37 @@ def prove(out: Path, calm: Path) -> Counter[str]:
     return count
 
 
-# --- drivers that can be killed ---
+class SlowPairs(Pairs):
+    """Takes its time, without the processor's."""
+
+    def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
+        time.sleep(0.25)
+        super().run(unit, out, opened, report)
+        time.sleep(0.25)
 
 
-class Forked:
-    """A driver forked from this process, which has everything imported."""
+class SlowShards(Shards):
+    """The same."""
+
+    def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
+        time.sleep(0.25)
+        super().run(unit, out, opened, report)
+        time.sleep(0.25)
+
+
+def run_slowly(out: Path, executor: Executor, *, extend: bool) -> None:
+    """Draw and pack pairs."""
+    for stage in (SlowPairs(RECIPE, out), SlowShards(RECIPE, out)):
+        run_stage(stage, out, executor, SilentWatcher(), extend=extend)
+
+
+# --- what can be killed ---
+
+GIVEN_UP = 3  # a driver's status when it gave a unit up, because its worker died too often
+
+
+class Driver:
+    """A driver forked from this process, which has everything imported and has not met Ray."""
 
     def __init__(self, work: Callable[[], None]) -> None:
         self.pid = os.fork()
@@ -99,36 +132,76 @@ class Forked:
             try:
                 work()
                 status = 0
+            except Exception as error:  # noqa: BLE001 - nothing above would see it
+                traceback.print_exception(error)
+                status = GIVEN_UP if f"the worker died {MAX_TRIES} times" in str(error) else 1
             finally:
                 os._exit(status)
 
-    def ended(self) -> bool:
-        """Whether it is over by itself; it must have ended well."""
+    def status(self) -> int | None:
+        """How it ended by itself, or None."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
-        assert not pid or status == 0, f"a driver failed: {status}"
-        return bool(pid)
+        return os.waitstatus_to_exitcode(status) if pid else None
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
 
-class Started:
-    """A driver of its own, on a cluster."""
+class Cluster:
+    """A Ray cluster of two nodes, in a process of its own: drivers are forked from this one, and Ray does not outlive a fork."""
 
-    def __init__(self, *arguments: str) -> None:
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "tests.support.kills", "drive", *arguments]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sys.stderr)
+    def __init__(self) -> None:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}  # workers import from here
+        command = [sys.executable, "-m", "tests.support.kills", "cluster"]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.address = self._answer()
 
-    def ended(self) -> bool:
-        """Whether it is over by itself; it must have ended well."""
-        assert self.process.poll() in (None, 0), "a driver failed"
-        return self.process.returncode == 0
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+    def kill_node(self) -> None:
+        """Kill all processes of the second node; another comes in its place."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("kill\n")
+        self.process.stdin.flush()
+        assert self._answer() == "killed", "the cluster has ended"
+
+    def kill_worker(self, chance: random.Random) -> bool:
+        """Kill a worker that runs our units, or will. Returns whether there was one."""
+        found = []
+        for pid in below(self.process.pid):
+            with suppress(OSError):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith((b"ray::_Worker", b"ray::_run_task")):
+                    found.append(pid)
+        with suppress(ProcessLookupError):
+            if found:
+                os.kill(chance.choice(found), signal.SIGKILL)
+                return True
+        return False
+
+    def shutdown(self) -> None:
+        self.process.communicate()
+
+
+def run_cluster() -> None:
+    """Start two nodes and tell the address; kill the second whenever asked to, until there is nobody to ask."""
+    from ray.cluster_utils import Cluster as Nodes
+
+    node = {"num_cpus": 1, "object_store_memory": 100 << 20}
+    nodes = Nodes(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    second = nodes.add_node(**node)
+    try:
+        print(nodes.address, flush=True)  # noqa: T201
+        for _ in sys.stdin:
+            nodes.remove_node(second, allow_graceful=False)
+            print("killed", flush=True)  # noqa: T201
+            second = nodes.add_node(**node)
+    finally:
+        nodes.shutdown()
 
 
 def below(pid: int) -> Iterator[int]:
@@ -147,28 +220,13 @@ def below(pid: int) -> Iterator[int]:
         todo += found
 
 
-def busy_workers() -> list[int]:
-    """The Ray workers below this process that run our units, or will."""
-    found = []
-    for pid in below(os.getpid()):
-        try:
-            name = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if name.startswith(b"ray::_Worker"):
-            found.append(pid)
-    return found
-
-
 # --- the two soaks ---
 
 
-def soak(folder: Path, how: str, kills: int, seed: int) -> dict[str, Any]:
+def soak(folder: Path, how: str, kills: int, seed: int) -> dict[str, int]:
     """Kill until it is enough. Returns counts by what was seen."""
-    chance = random.Random(seed)
+    chance, count = random.Random(seed), Counter[str]()
     calm, out = [folder / "calm0", folder / "calm1"], folder / "out"
-    cluster = start_cluster() if how == "ray" else None
-    count: Counter[str] = Counter()
     for phase in range(len(PHASES)):
         root = folder / f"clips{phase}"
         for name in sum(PHASES[: phase + 1], ()):
@@ -176,49 +234,74 @@ def soak(folder: Path, how: str, kills: int, seed: int) -> dict[str, Any]:
         if phase:
             subprocess.run(["cp", "-r", str(calm[0]), str(calm[1])], check=True)
         build(root, calm[phase], extend=bool(phase))
-    while count["kills of drivers"] + count["kills of workers"] < kills:
-        for phase in range(len(PHASES)):
-            root, extend = folder / f"clips{phase}", bool(phase)
-            if cluster is not None:
-                out.mkdir(exist_ok=True)
-                subprocess.run(["cp", "-r", *(calm[phase] / s for s in ("frames", "crops", "pairs")), out], check=True)
-            while True:
-                if cluster is None:
-                    driver: Any = Forked(lambda root=root, extend=extend: build(root, out, extend=extend))
-                else:
-                    driver = Started(cluster.address, str(root), str(out), str(phase))
-                if kill_some(driver, chance, count, out):
-                    break
-            count.update(prove(out, calm[phase]))
-        subprocess.run(["rm", "-r", str(out)], check=True)
-    if cluster is not None:
-        cluster.shutdown()
+    cluster = Cluster() if how == "ray" else None
+    try:
+        while num_kills(count) < kills:
+            for phase in range(len(PHASES)):
+
+                def drive(root: Path = folder / f"clips{phase}", extend: bool = bool(phase)) -> None:
+                    if cluster is None:
+                        build(root, out, extend=extend)
+                    else:
+                        run_slowly(out, RayExecutor(address=cluster.address, workers=2), extend=extend)
+
+                if cluster is not None:
+                    out.mkdir(exist_ok=True)
+                    subprocess.run(["cp", "-r", calm[phase] / "frames", calm[phase] / "crops", out], check=True)
+                while not disturb(Driver(drive), cluster, chance, count, out):
+                    logger.info("%s", dict(count))
+                count.update(prove(out, calm[phase]))
+            subprocess.run(["rm", "-r", str(out)], check=True)
+    finally:
+        if cluster is not None:
+            cluster.shutdown()
     return dict(count)
 
 
-def kill_some(driver: Forked | Started, chance: random.Random, count: Counter[str], out: Path) -> bool:
-    """Kill a driver at a moment of chance, and workers before it. Returns whether it came to its end first."""
-    forked = isinstance(driver, Forked)
-    before, end = num_commits(out), time.monotonic() + chance.uniform(0, 0.5 if forked else 120)
-    spare = 0 if forked else MAX_TRIES - 1  # more kills of its workers, and a unit is given up for good reason
+def disturb(driver: Driver, cluster: Cluster | None, chance: random.Random, count: Counter[str], out: Path) -> bool:
+    """Kill workers and nodes at moments of chance, and at last the driver. Returns whether it did all before that.
+
+    Raises:
+        AssertionError: the driver failed.
+    """
+    workers, begun = 0, num_commits(out)
+    while (ended := wait_a_while(driver, cluster is not None, chance, out)) is None:
+        whom = "driver" if cluster is None else chance.choice(("driver", "node", "worker", "worker", "worker"))
+        done = num_commits(out) - begun
+        if cluster is None or whom == "driver":
+            driver.kill()
+        elif whom == "node":
+            cluster.kill_node()
+        elif not cluster.kill_worker(chance):
+            continue
+        workers += whom != "driver"
+        count[f"kills of {whom}s"] += 1
+        count["kills after a commit"] += done > 0
+        count["kills in the middle of a unit"] += any((out / stage / "_tmp").exists() for stage in STAGES)
+        if whom == "driver":
+            return False
+    assert ended == 0 or (ended == GIVEN_UP and workers >= MAX_TRIES), f"a driver failed: {ended}"
+    count["units given up"] += ended == GIVEN_UP
+    return ended == 0
+
+
+def wait_a_while(driver: Driver, on_ray: bool, chance: random.Random, out: Path) -> int | None:
+    """Wait until a moment of chance: on Ray, where nothing is done for seconds, some commits later. Returns how the driver ended."""
+    due, end = math.inf, time.monotonic() + chance.uniform(0, 0.5)
+    if on_ray:
+        due, end = num_commits(out) + chance.randint(0, 3), time.monotonic() + 60
     while time.monotonic() < end:
-        if driver.ended():
-            return True
-        if not forked and num_commits(out) > before:  # it has begun: now any moment will do
-            before, end = sys.maxsize, time.monotonic() + chance.uniform(0, 3)
-        if spare and chance.random() < 0.005 and (workers := busy_workers()):
-            with suppress(ProcessLookupError):
-                os.kill(chance.choice(workers), signal.SIGKILL)
-                count["kills of workers"] += 1
-                spare -= 1
-        time.sleep(0.003 if forked else 0.03)
-    if driver.ended():
-        return True
-    driver.kill()
-    count["kills of drivers"] += 1
-    count["kills after a commit"] += num_commits(out) > 0
-    count["kills in the middle of a unit"] += any((out / stage / "_tmp").exists() for stage in STAGES)
-    return False
+        if (ended := driver.status()) is not None:
+            return ended
+        if num_commits(out) >= due:
+            due, end = math.inf, time.monotonic() + chance.uniform(0, 2)
+        time.sleep(0.03 if on_ray else 0.003)
+    return driver.status()
+
+
+def num_kills(count: Counter[str]) -> int:
+    """Of all kinds."""
+    return sum(number for what, number in count.items() if what.startswith("kills of"))
 
 
 def num_commits(out: Path) -> int:
@@ -227,24 +310,12 @@ def num_commits(out: Path) -> int:
     return sum(path.name not in own for stage in STAGES for path in (out / stage).glob("*.json"))
 
 
-def start_cluster() -> Any:
-    """A Ray cluster of two nodes, below this process."""
-    from ray.cluster_utils import Cluster
-
-    os.environ["PYTHONPATH"] = str(ROOT)  # workers import from here
-    node = {"num_cpus": 1, "object_store_memory": 100 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    cluster.add_node(**node)
-    return cluster
-
-
 def main(arguments: list[str]) -> None:
-    """Run a soak, or be a driver of one."""
-    if arguments[0] == "drive":
-        address, root, out, phase = arguments[1:]
-        executor = RayExecutor(address=address, workers=2)
-        build(Path(root), Path(out), "shards", executor=executor, extend=bool(int(phase)))
+    """Run a soak, or the cluster of one."""
+    if arguments == ["cluster"]:
+        run_cluster()
         return
+    logging.basicConfig(level=logging.INFO)
     folder, how, kills, seed = arguments
     print(json.dumps(soak(Path(folder), how, int(kills), int(seed))))  # noqa: T201 - the answer to who called
 
