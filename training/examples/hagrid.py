@@ -113,8 +113,8 @@ class _Square:
 
 def _pictures(root: Path, gesture: str, *, test: bool) -> dict[str, Path]:
     places = [f"train_val_{gesture}/{gesture}", f"train_val_{gesture}", gesture]
-    if test:
-        places = [f"test/{gesture}", *places]
+    if test and (root / "test").is_dir():
+        places = [f"test/{gesture}"]
     found: dict[str, Path] = {}
     for place in places:
         for home in (root, root / "hagrid_dataset", root / "images"):
