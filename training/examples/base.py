@@ -25,6 +25,8 @@ LABELS: Mapping[str, str] = {
     "class": "int from 0, an index into Examples.classes",
     "instance": "str: pictures of one instance show the same moment or grasp from several sides",
     "surface": "(P, 5) x, y in the picture, part 1 to 24 or 0 off the person, u and v in [0, 1]",
+    "coarse": "(h, w) uint8 coarse part 1 to 14 as DensePose numbers them, 0 off the person",
+    "coarse_box_xyxy_px": "(4,) edges of the coarse map in the picture; what lies outside is unknown",
     "parts": "(H, W) uint8 part of each pixel, 0 off the person",
     "second_uv": "as uv, of the second picture",
     "uv": "(H, W, 2) float32 texture coordinates, origin at the lower left, -1 off the person",

@@ -4,6 +4,7 @@ Shape letters: `Q` annotated pixels, pooled over all images; `X` vertices of the
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,17 @@ Ints = npt.NDArray[np.int64]
 BACKGROUND = 0
 
 
+class Distances(Protocol):
+    """Distances of a table too large to hold, computed or read when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the table."""
+
+    def __getitem__(self, pairs: tuple[Ints, Ints], /) -> npt.NDArray[np.floating]:
+        """Distance of each pair of rows and columns; -1 may stand for any."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Surface:
     """A mesh whose vertices have a part, a place on it, and distances along the surface.
@@ -21,7 +33,7 @@ class Surface:
     Args:
         part_X: part of each vertex, from 1; a vertex on a seam is listed once for each of its parts.
         uv_X2: place of each vertex on its part, in [0, 1].
-        distance_XX_m: geodesic distances; may be a memory map.
+        distance_XX_m: geodesic distances: an array, or what answers like one.
 
     Raises:
         ValueError: the arrays are not of the same vertices, or a vertex is of the background.
@@ -29,7 +41,7 @@ class Surface:
 
     part_X: Ints
     uv_X2: Floats
-    distance_XX_m: npt.NDArray[np.floating]
+    distance_XX_m: npt.NDArray[np.floating] | Distances
 
     def __post_init__(self) -> None:
         X = len(self.part_X)
