@@ -1,0 +1,317 @@
+"""What all mesh tasks share: labels of a cut picture, the losses, the predicted mesh, its pictures and files.
+
+Shape letters: `B` images, `R` rotations, `S` shape values, `X` vertices, `V` points of the model's vocabulary.
+Source: losses and weights of Kolotouros et al., SPIN, ICCV 2019, as published with its code; written from their description.
+"""
+
+import io
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from manifests.errors import TrainingError
+from training.examples.base import About, Example
+from training.heads.regressor import IterativeRegressor, Mesh
+from training.heads.rotations import matrix_from_axis_angle, matrix_from_sixd
+from training.tasks.base import Arrays, Cut, Score, Tensors
+from training.tasks.mesh_model import NUM_SHAPES, MeshModel
+from training.tasks.overlay import draw_mesh, from_the_side, write_glb
+from training.tasks.placing import shares_in_image
+
+Floats = npt.NDArray[np.float64]
+
+FOCAL_PX, CROP_PX = 5000.0, 224.0  # of the camera that is assumed for every crop
+LARGEST_SHAPE = 3.0  # a fit beyond is not believed, and drawn to the mean
+WEIGHT, KEYPOINTS, JOINTS, ROTATIONS, SHAPE = 60.0, 5.0, 5.0, 1.0, 0.001
+GENDERS = ("neutral", "male", "female")
+_UPRIGHT = np.diag([1.0, -1.0, -1.0])  # a model stands y up and looks along +z: turned to face a camera
+_FILLS = 0.75  # of half the crop that the mean mesh takes
+
+
+class PooledRegressor(nn.Module):
+    """The iterative regressor on the mean of the last tokens."""
+
+    def __init__(self, dim: int, mean: Mesh, rotation: Literal["sixd", "procrustes"]) -> None:
+        super().__init__()
+        self.regressor = IterativeRegressor(dim, mean=mean, rotation=rotation)
+
+    def forward(self, maps_BND: Sequence[Tensor]) -> Mesh:
+        """Parameters of each image's mesh."""
+        mesh: Mesh = self.regressor(maps_BND[-1].mean(dim=1))
+        return mesh
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Predicted:
+    """A predicted mesh, float32.
+
+    Args:
+        verts_BX3: metres, from the model's origin, in the camera's axes.
+        points_BV3: points of the vocabulary, likewise.
+        projected_BV2: these in the crop, from -1 at its left or upper edge to 1 at the other.
+        camera_from_mesh_B3: where the mesh stands before the camera that is assumed, metres.
+    """
+
+    verts_BX3: Tensor
+    points_BV3: Tensor
+    projected_BV2: Tensor
+    camera_from_mesh_B3: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshTask:
+    """Options of all mesh tasks.
+
+    Args:
+        model: npz that `python -m synthetic` wrote; the free model of the assets if none is named.
+        mean: npz with pose (six numbers of each rotation), shape and cam, where the regressor starts, as SPIN's
+            smpl_mean_params.npz; a standing person, or the hand's own mean pose, if none is named.
+        rotation: what is predicted of a rotation, see `IterativeRegressor`.
+    """
+
+    model: str | None = None
+    mean: str | None = None
+    rotation: Literal["sixd", "procrustes"] = "sixd"
+
+    reads: ClassVar[Literal["pooled", "dense", "two"]] = "pooled"
+    side: ClassVar[Literal["right"] | None] = None
+    asset: ClassVar[str]
+    flips: ClassVar[bool]
+    turns: ClassVar[bool] = True
+
+    # ----------------------------------------------------------------------------------------------------------- models
+
+    def mesh_model(self) -> MeshModel:
+        """The model whose parameters are predicted."""
+        raise NotImplementedError
+
+    def mesh_path(self) -> Path:
+        """Its file."""
+        assets = Path(os.environ.get("CROSSPOSE_ASSETS", "assets"))
+        return assets / self.asset if self.model is None else Path(self.model)
+
+    def check(self, train: Sequence[About], test: About) -> None:
+        """Refuse datasets that lack what the task needs.
+
+        Raises:
+            TrainingError: which dataset lacks what.
+        """
+        self.mesh_model()
+        for about in train:
+            if not {"pose", "joints_m", "keypoints_px"} & set(about.labels):
+                raise TrainingError(
+                    f"{about.name} teaches no mesh: it has neither pose nor joints nor keypoints",
+                    where=f"{about.name}, {about.split}",
+                    hint="train on a dataset with one of these labels",
+                )
+        if not {"pose", "joints_m"} & set(test.labels):
+            raise TrainingError(
+                f"{test.name} cannot score a mesh: it has neither pose nor joints in 3D",
+                where=f"{test.name}, {test.split}",
+                hint="test on a dataset with one of these labels",
+            )
+
+    # ------------------------------------------------------------------------------------------------------------- head
+
+    def head(self, widths: Sequence[int], num_patches: int) -> nn.Module:  # noqa: ARG002
+        """The iterative regressor."""
+        return PooledRegressor(widths[-1], self.mean_mesh(), self.rotation)
+
+    def mean_mesh(self) -> Mesh:
+        """Where the regressor starts.
+
+        Raises:
+            TrainingError: the file of mean parameters is unusable.
+        """
+        model = self.mesh_model()
+        if self.mean is not None:
+            return _read_mean(Path(self.mean), len(model.parents))
+        pose_R3 = self.rest_pose(model)
+        rotations_R33 = matrix_from_axis_angle(torch.from_numpy(pose_R3)).float()
+        rotations_R33[0] = torch.from_numpy(_UPRIGHT).float() @ rotations_R33[0]
+        shape = torch.zeros(NUM_SHAPES)
+        points_V3 = model.cpu()(rotations_R33[None], shape[None]).points_BV3[0]
+        low, high = points_V3[:, :2].amin(dim=0), points_V3[:, :2].amax(dim=0)
+        camera = torch.cat([2 * _FILLS / (high - low).amax()[None], -(low + high) / 2])
+        return Mesh(rotations_BR33=rotations_R33, shape_BS=shape, camera_B3=camera)
+
+    def rest_pose(self, model: MeshModel) -> Floats:
+        """(R, 3) axis-angles of the mean pose, upright."""
+        raise NotImplementedError
+
+    # ----------------------------------------------------------------------------------------------------------- labels
+
+    def target(self, example: Example, cut: Cut, about: About) -> Arrays:
+        """What is known of a mesh, in the image's frame.
+
+        Returns:
+            rotations (R, 3, 3), betas (S,), with weights rotations_known and betas_known; gender, an index of `GENDERS`;
+            points_m (V, 3) in the camera's axes and keypoints (V, 2) from -1 to 1, with points_weight and
+            keypoints_weight (V,); root (V,), shares of the points that `points_m` is measured from. A weight is the
+            confidence over the number of points in the dataset's set, so that every image weighs alike.
+
+        Raises:
+            TrainingError: a hand is of the other side and not mirrored.
+        """
+        self._check_side(example, cut)
+        model, labels = self.mesh_model(), example.labels
+        vocabulary, frame = model.vocabulary, frame_of(cut)
+        order = vocabulary.mirrored if cut.flipped else np.arange(len(vocabulary))
+        turns = order[: len(model.parents)]
+        out: dict[str, Any] = {}
+        pose, betas = labels.get("pose"), labels.get("betas")
+        rotations_R33 = np.broadcast_to(np.eye(3), (len(turns), 3, 3))
+        if pose is not None:
+            rotations_R33 = matrix_from_axis_angle(torch.from_numpy(np.array(pose, np.float64))).numpy()
+            mirror = np.diag([-1.0 if cut.flipped else 1.0, 1.0, 1.0])
+            rotations_R33 = mirror @ rotations_R33[turns] @ mirror
+            rotations_R33[0] = frame @ mirror @ rotations_R33[0]
+        gender = GENDERS.index(labels.get("gender", "neutral"))
+        out["rotations"], out["rotations_known"] = rotations_R33, pose is not None
+        out["betas"] = np.zeros(NUM_SHAPES) if betas is None else np.asarray(betas)[:NUM_SHAPES]
+        out["betas_known"] = betas is not None and pose is not None
+        root_V = np.zeros(len(vocabulary))
+        points_V3, weight_V = np.zeros((len(vocabulary), 3)), np.zeros(len(vocabulary))
+        if (joints := labels.get("joints_m")) is not None and about.joint_set is not None:
+            points_V3, weight_V = vocabulary.spread(joints, np.full(len(joints), 1 / len(joints)), about.joint_set)
+            root_V = vocabulary.root(about.joint_set)
+            if not weight_V[root_V > 0].all() or not root_V.any():
+                weight_V[:] = 0  # what is measured from an unknown root is unknown
+        out["points_m"], out["points_weight"], out["root"] = (
+            (points_V3 @ frame.T)[order],
+            weight_V[order],
+            root_V[order],
+        )
+        keypoints_V2, weight_V = np.zeros((len(vocabulary), 2)), np.zeros(len(vocabulary))
+        if (keypoints := labels.get("keypoints_px")) is not None and about.keypoint_set is not None:
+            keypoints = np.asarray(keypoints, np.float64)
+            keypoints_V2, weight_V = vocabulary.spread(
+                2 * shares_in_image(keypoints[:, :2], cut) - 1, keypoints[:, 2] / len(keypoints), about.keypoint_set
+            )
+        out["keypoints"], out["keypoints_weight"] = keypoints_V2[order], weight_V[order]
+        return {name: np.asarray(value, np.float32) for name, value in out.items()} | {"gender": np.array(gender)}
+
+    def _check_side(self, example: Example, cut: Cut) -> None:
+        side = example.labels.get("side", self.side)
+        if self.side is not None and (side != self.side) != cut.flipped:
+            raise TrainingError(
+                f"a {side} hand is {'' if cut.flipped else 'not '}mirrored",
+                where=example.key,
+                hint=f"{type(self).__name__} learns {self.side} hands: mirror the others, and no other",
+            )
+
+    # ------------------------------------------------------------------------------------------------------------- loss
+
+    def predict(self, outputs: Mesh) -> Predicted:
+        """The mesh, its points and where they are seen."""
+        model = self.mesh_model().to(outputs.rotations_BR33.device)
+        camera_B3 = outputs.camera_B3.float()
+        verts, points = model(outputs.rotations_BR33.float(), outputs.shape_BS.float())
+        away_B = 2 * FOCAL_PX / (CROP_PX * camera_B3[:, 0] + 1e-9)
+        place_B3 = torch.stack([camera_B3[:, 1], camera_B3[:, 2], away_B], dim=1)
+        seen_BV3 = points + place_B3[:, None]
+        projected = FOCAL_PX / (CROP_PX / 2) * seen_BV3[..., :2] / seen_BV3[..., 2:]
+        return Predicted(verts_BX3=verts, points_BV3=points, projected_BV2=projected, camera_from_mesh_B3=place_B3)
+
+    def loss(self, outputs: Mesh, target: Tensors) -> Mapping[str, Tensor]:
+        """Weighted terms: keypoints, joints from their root, rotations, shape, and a scale that must stay positive."""
+        predicted = self.predict(outputs)
+        known_B, shape_known_B = target["rotations_known"], target["betas_known"]
+        apart = (outputs.rotations_BR33.float() - target["rotations"]).square().mean(dim=(1, 2, 3))
+        betas = target["betas"]
+        betas = betas * (betas.abs() <= LARGEST_SHAPE).all(dim=1, keepdim=True)
+        terms = {
+            "keypoints": KEYPOINTS * keypoints_loss(predicted.projected_BV2, target),
+            "joints": JOINTS * joints_loss(predicted.points_BV3, target),
+            "rotations": ROTATIONS * _mean(apart, known_B),
+            "shape": SHAPE * _mean((outputs.shape_BS.float() - betas).square().mean(dim=1), shape_known_B),
+            "camera": torch.exp(-10 * outputs.camera_B3[:, 0].float()).square().mean(),
+        }
+        return {name: WEIGHT * term for name, term in terms.items()}
+
+    # --------------------------------------------------------------------------------------------------------- pictures
+
+    def draw(self, image_HW3: npt.NDArray[np.uint8], outputs: Mesh, index: int) -> npt.NDArray[np.uint8]:
+        """The mesh over its image, and beside it the mesh from the side."""
+        predicted = self.predict(outputs)
+        verts_X3 = as_numpy(predicted.verts_BX3[index] + predicted.camera_from_mesh_B3[index]).astype(np.float64)
+        focal_px, faces_F3 = FOCAL_PX * image_HW3.shape[0] / CROP_PX, self.mesh_model().faces_F3
+        over = draw_mesh(image_HW3, verts_X3, faces_F3, focal_px=focal_px)
+        beside = draw_mesh(np.full_like(image_HW3, 255), from_the_side(verts_X3), faces_F3, focal_px=focal_px)
+        return np.concatenate([over, beside], axis=1)
+
+    def write(self, out: Path, image_HW3: npt.NDArray[np.uint8], outputs: Mesh) -> list[Path]:  # noqa: ARG002
+        """The first mesh as glb, from the model's own origin."""
+        path = out.with_suffix(".glb")
+        write_glb(path, as_numpy(self.predict(outputs).verts_BX3[0]).astype(np.float64), self.mesh_model().faces_F3)
+        return [path]
+
+
+def as_numpy(tensor: Tensor) -> npt.NDArray[Any]:
+    """On the CPU, as it is."""
+    return np.asarray(tensor.detach().cpu().numpy())
+
+
+def means_of(measured: Arrays, conventions: Mapping[str, str]) -> dict[str, Score]:
+    """Mean millimetres of each error over the images that have it, NaN elsewhere; what no image has is left out."""
+    told = {}
+    for name, convention in conventions.items():
+        known = np.isfinite(measured[name])
+        if known.any():
+            left_out = "" if known.all() else f"; {int((~known).sum())} images without such a label left out"
+            mean = float(measured[name][known].mean())
+            told[name] = Score(value=mean, unit="mm", better="lower", convention=convention + left_out)
+    return told
+
+
+def frame_of(cut: Cut) -> Floats:
+    """(3, 3) what a cut does to the camera's axes: a turn around the gaze, then perhaps a mirror."""
+    cos, sin = np.cos(cut.turn_rad), np.sin(cut.turn_rad)
+    turn = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    return np.diag([-1.0, 1.0, 1.0]) @ turn if cut.flipped else turn
+
+
+def keypoints_loss(projected_BV2: Tensor, target: Tensors) -> Tensor:
+    """Mean over images, points of their sets, x and y of the squared distance by confidence."""
+    squared_BV = (projected_BV2 - target["keypoints"]).square().mean(dim=2)
+    return (squared_BV * target["keypoints_weight"]).sum(dim=1).mean()
+
+
+def joints_loss(points_BV3: Tensor, target: Tensors) -> Tensor:
+    """The same in three dimensions, both from their root, over the images whose joints are known."""
+    weight_BV, root_B1V = target["points_weight"], target["root"][:, None]
+    predicted, true = (points - root_B1V @ points for points in (points_BV3, target["points_m"]))
+    each_B = ((predicted - true).square().mean(dim=2) * weight_BV).sum(dim=1)
+    return _mean(each_B, weight_BV.any(dim=1))
+
+
+def _mean(each_B: Tensor, known_B: Tensor) -> Tensor:
+    """Mean over the images of which something is known; 0 if there is none."""
+    known_B = known_B.to(each_B.dtype)
+    return (each_B * known_B).sum() / known_B.sum().clamp(min=1)
+
+
+def _read_mean(path: Path, num_rotations: int) -> Mesh:
+    hint = "give an npz with pose (6 numbers of each rotation), shape (10) and cam (3), as SPIN's smpl_mean_params.npz"
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+            pose, shape, camera = (
+                torch.from_numpy(archive[name].astype(np.float32)) for name in ("pose", "shape", "cam")
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise TrainingError(f"the mean parameters cannot be read: {error}", where=path, hint=hint) from error
+    if (pose.shape, shape.shape, camera.shape) != ((6 * num_rotations,), (NUM_SHAPES,), (3,)):
+        raise TrainingError(
+            f"the mean parameters have shapes {tuple(pose.shape)}, {tuple(shape.shape)}, {tuple(camera.shape)}",
+            where=path,
+            hint=hint,
+        )
+    return Mesh(rotations_BR33=matrix_from_sixd(pose.reshape(-1, 6)), shape_BS=shape, camera_B3=camera)

@@ -1,0 +1,135 @@
+"""Pictures and files of a predicted mesh: drawn over its image by pyrender on EGL, and as glb.
+
+OpenGL is opened by the first drawing and never closed: pyrender would close the display of everybody else in the process
+with it. Use it from one thread.
+
+Shape letters: `H W` image, `X` vertices, `F` faces.
+"""
+
+import importlib
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from manifests.errors import TrainingError
+
+Floats = npt.NDArray[np.float64]
+Bytes = npt.NDArray[np.uint8]
+
+_GL_FROM_CAMERA = np.array([1.0, -1.0, -1.0])  # OpenGL looks along -z with y up
+_COLOUR = (0.45, 0.55, 0.8, 1.0)
+_NEAR_M = 0.05
+
+
+def draw_mesh(image_HW3: Bytes, verts_X3: Floats, faces_F3: npt.NDArray[np.int64], *, focal_px: float) -> Bytes:
+    """Draw a mesh over an image.
+
+    Args:
+        image_HW3: uint8.
+        verts_X3: metres, in the axes of a camera that looks at the image's centre.
+        faces_F3: vertices of each face.
+        focal_px: of that camera.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        TrainingError: OpenGL without a screen (EGL) is not there.
+    """
+    height, width = image_HW3.shape[:2]
+    pyrender, renderer = _renderer()
+    scene = pyrender.Scene(bg_color=np.zeros(4), ambient_light=(0.2, 0.2, 0.2))
+    material = pyrender.MetallicRoughnessMaterial(
+        baseColorFactor=_COLOUR, metallicFactor=0.0, roughnessFactor=0.7, alphaMode="OPAQUE", doubleSided=True
+    )
+    verts_X3 = verts_X3 * _GL_FROM_CAMERA
+    primitive = pyrender.Primitive(
+        positions=verts_X3.astype(np.float32),
+        normals=_normals(verts_X3, faces_F3).astype(np.float32),
+        indices=faces_F3.astype(np.uint32),
+        material=material,
+        mode=4,
+    )
+    scene.add(pyrender.Mesh(primitives=[primitive]))
+    far_m = float(np.abs(verts_X3[:, 2]).max()) + 10.0
+    near_m = max(_NEAR_M, float((-verts_X3[:, 2]).min()) / 2)
+    camera = pyrender.IntrinsicsCamera(focal_px, focal_px, width / 2, height / 2, znear=near_m, zfar=far_m)
+    scene.add(camera, pose=np.eye(4))
+    for angle in (-0.9, 0.5):
+        cos, sin = np.cos(angle), np.sin(angle)
+        pose = np.array([[cos, 0, sin, 0], [0, 1, 0, 0], [-sin, 0, cos, 0], [0, 0, 0, 1.0]])
+        scene.add(pyrender.DirectionalLight(intensity=1.7), pose=pose)
+    renderer.viewport_width, renderer.viewport_height = width, height
+    rgba = _drawn(renderer, scene, pyrender.RenderFlags.RGBA)
+    share = rgba[..., 3:].astype(np.float32) / 255.0
+    return np.asarray(rgba[..., :3] * share + image_HW3 * (1.0 - share) + 0.5).astype(np.uint8)
+
+
+def from_the_side(verts_X3: Floats) -> Floats:
+    """Turn a mesh by a quarter around the vertical through its middle: what is left goes to the front."""
+    middle = (verts_X3.min(axis=0) + verts_X3.max(axis=0)) / 2
+    return np.asarray((verts_X3 - middle)[:, [2, 1, 0]] * [-1.0, 1.0, 1.0] + middle)
+
+
+def write_glb(path: Path, verts_X3: Floats, faces_F3: npt.NDArray[np.int64]) -> None:
+    """Write a mesh as binary glTF, y up, metres; it faces who looks at it.
+
+    Args:
+        path: a .glb.
+        verts_X3: in a camera's axes.
+        faces_F3: vertices of each face.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    import trimesh
+
+    data = trimesh.Trimesh(verts_X3 * _GL_FROM_CAMERA, faces_F3, process=False).export(file_type="glb")
+    assert isinstance(data, bytes)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise TrainingError(f"the mesh cannot be written: {error}", where=path, hint="choose another file") from error
+
+
+def _normals(verts_X3: Floats, faces_F3: npt.NDArray[np.int64]) -> Floats:
+    a, b, c = (verts_X3[faces_F3[:, corner]] for corner in range(3))
+    across_F3 = np.cross(b - a, c - a)
+    normals_X3 = np.zeros_like(verts_X3)
+    for axis in range(3):
+        for corner in range(3):
+            normals_X3[:, axis] += np.bincount(faces_F3[:, corner], across_F3[:, axis], len(verts_X3))
+    return np.asarray(normals_X3 / np.maximum(np.linalg.norm(normals_X3, axis=1, keepdims=True), 1e-12))
+
+
+def _drawn(renderer: Any, scene: Any, flags: int) -> Bytes:
+    """Draw, and leave whoever drew before in possession of OpenGL."""
+    egl = importlib.import_module("OpenGL.EGL")
+    display, context = egl.eglGetCurrentDisplay(), egl.eglGetCurrentContext()
+    try:
+        rgba, _depth = renderer.render(scene, flags)
+    finally:
+        if context:
+            egl.eglMakeCurrent(display, egl.EGL_NO_SURFACE, egl.EGL_NO_SURFACE, context)
+    return np.asarray(rgba)
+
+
+@cache
+def _renderer() -> tuple[Any, Any]:
+    os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
+    os.environ.setdefault("LP_NUM_THREADS", "1")
+    vars(np).setdefault("infty", np.inf)  # pyrender 0.1.45 was written for numpy 1
+    try:
+        pyrender: Any = importlib.import_module("pyrender")
+        return pyrender, pyrender.OffscreenRenderer(64, 64)
+    except Exception as error:
+        raise TrainingError(
+            f"OpenGL without a screen cannot be opened: {type(error).__name__}: {error}",
+            where=f"PYOPENGL_PLATFORM={os.environ['PYOPENGL_PLATFORM']}",
+            hint="apt-get install -y libegl1 libgl1 libgl1-mesa-dri, and pip install pyrender trimesh",
+        ) from error
