@@ -139,7 +139,7 @@ def read_mesh_model(
     Raises:
         TrainingError: a file is missing, damaged, of another kind, or a regressor is of another mesh.
     """
-    arrays = _arrays(path, HAND_FORMAT if hand else BODY_FORMAT)
+    arrays = read_arrays(path, HAND_FORMAT if hand else BODY_FORMAT)
     regressors = tuple(
         (rows, _regressor(file, len(rows), len(arrays["v_template"])))
         for file, rows in ((h36m, H36M17), (extra, EXTRA9))
@@ -151,7 +151,12 @@ def read_mesh_model(
         raise TrainingError(f"the model is damaged: {error}", where=path, hint=_HINT) from error
 
 
-def _arrays(path: Path, file_format: str) -> Arrays:
+def read_arrays(path: Path, file_format: str) -> Arrays:
+    """Read a model's file as it stands.
+
+    Raises:
+        TrainingError: it is missing, damaged or of another format.
+    """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
