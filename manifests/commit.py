@@ -25,7 +25,7 @@ from manifests import table as tables
 from manifests.errors import ManifestError, RecipeError, StageError
 from manifests.files import sha256_of, sync_folder, write_bytes
 from manifests.recipes import canonical_json, from_mapping
-from manifests.schema import schema_version
+from manifests.schema import SCHEMAS, schema_version
 from manifests.types import Reject
 
 TEMPORARY = "_tmp"
@@ -124,6 +124,14 @@ def content_hash(folder: Path, *, only: Iterable[str] | None = None) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
+def remove_unit(folder: Path, unit: str) -> None:
+    """Remove a unit: its commit first, so that it never vouches for files that are gone."""
+    (folder / f"{unit}.json").unlink(missing_ok=True)
+    sync_folder(folder)
+    for suffix in (".tar", *(f".{table}.parquet" for table in SCHEMAS)):
+        (folder / f"{unit}{suffix}").unlink(missing_ok=True)
+
+
 def sweep(folder: Path) -> None:
     """Remove what unfinished work left behind."""
     shutil.rmtree(folder / TEMPORARY, ignore_errors=True)
@@ -217,9 +225,8 @@ class UnitWriter:
                     sha256=sha256_of(path),
                 )
             )
-        # A commit of an earlier attempt (its data was lost, or another recipe's) must not vouch for the new data.
-        (self.folder / f"{self.unit}.json").unlink(missing_ok=True)
-        sync_folder(self.folder)
+        # A commit of an earlier attempt (its data was lost, or its input another) must not vouch for the new data.
+        remove_unit(self.folder, self.unit)
         for path, _, _ in self._files:
             path.replace(self.folder / path.name)
         sync_folder(self.folder)

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from manifests.commit import PLAN, Commit, UnitWriter, commits, is_committed, read_commit, sweep
+from manifests.build import STAGES
+from manifests.commit import PLAN, Commit, UnitWriter, commits, is_committed, read_commit, remove_unit, sweep
 from manifests.errors import CrossposeError, StageError
 from manifests.files import write_bytes, write_json
-from manifests.lineage import behind, own_stamp, planned_from
+from manifests.lineage import READ_OF, behind, own_stamp, planned_from
 from manifests.recipes import changed_keys, fingerprint, to_mapping
 
 logger = logging.getLogger(__name__)
@@ -182,11 +183,12 @@ def run_stage(
     _make(folder)
     with _only_one(folder):
         plan = stage.plan()
-        stamp = _settle_plan(stage, plan, folder, extend=extend)
+        stamp, anew = _settle_plan(stage, plan, folder, extend=extend)
         sweep(folder)
         missing = [unit for unit in plan.units if not is_committed(folder, unit.id, stamp, own_stamp(unit.own))]
         earlier = read_failures(folder)
-        todo = [unit for unit in missing if unit.id in earlier] if retry_failed and earlier else missing
+        again = earlier.keys() | anew
+        todo = [unit for unit in missing if unit.id in again] if retry_failed and earlier else missing
         failed: dict[str, CrossposeError] = {}
         watcher.start(stage.name, total=len(plan.units), done=len(plan.units) - len(todo))
         try:
@@ -262,7 +264,7 @@ def require(root: Path, *stages: str) -> None:
             raise StageError(
                 f"stage `{stage}` is behind `{earlier}`: {_some(units)} {what}",
                 where=root / stage,
-                hint=f"run `make {target}` first; --extend adds what is new to what is there",
+                hint=f"run `make {target}` with EXTEND=1 first: it adds what is new to what is there",
             )
         require(root, *planned_from(plan))
 
@@ -300,8 +302,14 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-def _settle_plan(stage: Stage, plan: Plan, folder: Path, *, extend: bool) -> str:
-    """Hold the plan against what the folder was started with; write it when it is new. Returns the fingerprint."""
+def _settle_plan(stage: Stage, plan: Plan, folder: Path, *, extend: bool) -> tuple[str, set[str]]:
+    """Hold the plan against what the folder was started with; write it when it is new.
+
+    A unit of which nothing went on may be decided anew, or go: what it reads was mended, or taken away.
+
+    Returns:
+        the fingerprint, and the units that are decided anew.
+    """
     decides = {
         "stage": stage.name,
         "version": stage.version,
@@ -320,20 +328,27 @@ def _settle_plan(stage: Stage, plan: Plan, folder: Path, *, extend: bool) -> str
     old = read_plan(folder)
     if old is not None and old != new and not commits(folder):
         old = None  # nothing was built by that plan: nothing is lost with it
+    free: set[str] = set()
     if old is not None:
-        changes, added = _changes(old, new, plan.about), sorted(set(ids) - set(old["units"]))
+        names = set(ids)
+        other = {unit for unit in old["units"] if unit not in names or old["own"].get(unit) != own.get(unit)}
+        free = _free(stage.name, folder, old, new, other, extend=extend)
+        changes, added = _changes(old, new, plan.about, free), sorted(set(ids) - set(old["units"]))
         if changes or (added and not extend):
             hint = "choose another OUT, or remove this folder (and those of the later stages) to build it anew"
             if extend:
-                hint = f"--extend only adds units: what is here must be decided as it was; {hint}"
-            elif not changes:
-                hint = f"--extend keeps what is here and adds the rest; or {hint}"
+                hint = f"EXTEND=1 only adds units: what is here must be decided as it was; {hint}"
+            elif not _changes(old, new, plan.about, _free(stage.name, folder, old, new, other, extend=True)):
+                hint = f"the same `make` command with EXTEND=1 keeps what is here and adds the rest; or {hint}"
             changes += [f"{_some(added)} {'is' if len(added) == 1 else 'are'} new"] if added else []
             raise StageError(
                 "this folder holds the work of another recipe or other inputs: " + "; ".join(changes[:8]),
                 where=folder,
                 hint=hint,
             )
+    for unit in sorted(free - set(ids)):
+        logger.info("%s is gone; nothing that is here was made of it", unit)
+        remove_unit(folder, unit)
     if old != new:
         try:
             write_json(folder / PLAN, new)
@@ -341,10 +356,46 @@ def _settle_plan(stage: Stage, plan: Plan, folder: Path, *, extend: bool) -> str
             raise StageError(
                 f"the plan cannot be written: {error.strerror}", where=folder, hint="free disk space, then run again"
             ) from error
-    return stamp
+    anew = free & set(ids)
+    if anew:
+        logger.info("%s: another input than before, of which nothing was made; taken in", _some(sorted(anew)))
+    return stamp, anew
 
 
-def _changes(old: dict[str, Any], new: dict[str, Any], about: Mapping[str, Any]) -> list[str]:
+def _free(
+    stage: str, folder: Path, old: dict[str, Any], new: dict[str, Any], units: set[str], *, extend: bool
+) -> set[str]:
+    """Those of some units that may read something else than before, or go, because nothing was made of them.
+
+    A unit that is not committed may be decided in any other way. One that is may only have other inputs: if a later stage failed
+    on it, or, with `extend`, if none has made a row of it.
+    """
+    root = folder.parent
+    read = {later: planned_from(read_plan(root / later) or {}) for later in STAGES}
+
+    def nothing_made(stage: str, unit: str) -> bool:
+        committed = (root / stage / f"{unit}.json").exists()
+        for later in STAGES:
+            if unit in read[later].get(stage, {}):
+                if later == "shards":
+                    return extend and not commits(root / later)
+                if (root / later / f"{unit}.json").exists():
+                    return nothing_made(later, unit)
+                return not committed or extend or unit in read_failures(root / later)
+        return not committed or (extend and stage in READ_OF)
+
+    def same_recipe(unit: str) -> bool:
+        was, is_now = (plan["own"].get(unit) or {} for plan in (old, new))
+        return unit not in new["own"] or was.get("recipe") == is_now.get("recipe")
+
+    return {
+        unit
+        for unit in units
+        if nothing_made(stage, unit) and (same_recipe(unit) or not (folder / f"{unit}.json").exists())
+    }
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any], about: Mapping[str, Any], free: set[str]) -> list[str]:
     """How a plan decides otherwise what is there; of the inputs only names, for their hashes mean nothing to people."""
     changes = [
         change
@@ -359,14 +410,14 @@ def _changes(old: dict[str, Any], new: dict[str, Any], about: Mapping[str, Any])
         if before.get(name) != now.get(name)
     ]
     units: dict[str, list[str]] = {}  # by what happened to them
-    for unit in old["units"]:
+    for unit in (unit for unit in old["units"] if unit not in free):
         was, is_now = old["own"].get(unit) or {}, new["own"].get(unit) or {}
         recipe = changed_keys(was.get("recipe"), is_now.get("recipe"), "recipe")
         for change in recipe:
             units.setdefault(change, []).append(unit)
         if not recipe and was != is_now:
             units.setdefault("changed", []).append(unit)
-    gone = sorted(set(old["units"]) - set(new["units"]))
+    gone = sorted(set(old["units"]) - set(new["units"]) - free)
     changes += [f"{change} ({_some(its)})" for change, its in units.items() if change != "changed"]
     for what, its in ((("has", "have"), units.get("changed", [])), (("is", "are"), gone)):
         if its:
@@ -427,7 +478,7 @@ def _failure(stage: Stage, failed: list[CrossposeError], total: int, folder: Pat
         f"{len(failed)} of {total} units of `{stage.name}` failed:\n{first}",
         where=failed[0].where,
         hint="mend these and run the same command: all other units are committed and stay; "
-        f"{folder / FAILED} lists all that failed, and --retry-failed runs only them",
+        f"{folder / FAILED} lists all that failed, and RETRY_FAILED=1 runs only them",
     )
 
 

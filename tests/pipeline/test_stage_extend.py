@@ -1,6 +1,7 @@
 """Builds that grow: what is there stays byte for byte, what is new is added, and nothing in between passes for whole."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from manifests.audit.findings import Severity
 from manifests.audit.prove import audit
 from manifests.build import Build
-from manifests.errors import StageError
+from manifests.commit import read_commit
+from manifests.errors import SourceError, StageError
 from manifests.lineage import behind
 from manifests.sample import read_tar
 from pipeline.executors import LocalExecutor
@@ -46,10 +48,10 @@ def add_clip(root: Path, name: str) -> None:
     write_stills(root / name, [draw([Figure(start % 200 + 60 + 5 * i, 120)]) for i in range(9)])
 
 
-def build(root: Path, out: Path, *verbs: str, recipe: BuildRecipe = RECIPE, extend: bool = False) -> None:
+def build(root: Path, out: Path, *verbs: str, recipe: BuildRecipe = RECIPE, **how: bool) -> None:
     there = stages(recipe, roots={source.name: root for source in recipe.sources}, assets=root, out=out)
     for verb in verbs or ("ingest", "crop", "pairs", "shards"):
-        run_stage(there[verb](), out, LocalExecutor(), SilentWatcher(), extend=extend)
+        run_stage(there[verb](), out, LocalExecutor(), SilentWatcher(), **how)
 
 
 def keys(out: Path) -> list[str]:
@@ -94,7 +96,9 @@ def test_what_is_new_is_refused_without_the_flag(clips: Path, tmp_path: Path) ->
     build(clips, tmp_path / "out")
     before = contents(tmp_path / "out")
     add_clip(clips, "c")
-    with pytest.raises(StageError, match=r"(?s)other inputs: videos-c is new.*--extend keeps what is here"):
+    with pytest.raises(
+        StageError, match=r"(?s)other inputs: videos-c is new.*`make` command with EXTEND=1 keeps what is here"
+    ):
         build(clips, tmp_path / "out")
     assert contents(tmp_path / "out") == before
 
@@ -205,6 +209,110 @@ def test_more_people_to_render_leave_the_first_as_they_are() -> None:
         plans[people] = Render(BuildRecipe(name="r", render=render), assets).plan()
     assert plans[2].units == plans[3].units[:2]
     assert (plans[2].recipe, plans[2].inputs) == (plans[3].recipe, plans[3].inputs)
+
+
+# --- what was mended ---
+
+
+def damage_clip(root: Path, name: str) -> None:
+    (root / name).mkdir(parents=True)
+    for number in range(9):
+        (root / name / f"{number:06d}.png").write_bytes(b"no picture")
+
+
+def mend_clip(root: Path, name: str) -> None:
+    shutil.rmtree(root / name)
+    add_clip(root, name)
+
+
+def test_a_clip_that_could_not_be_read_is_taken_in_once_it_is_mended(clips: Path, tmp_path: Path) -> None:
+    """Its frames are committed, but there are none: the rest of the build was made without it."""
+    out = tmp_path / "out"
+    damage_clip(clips, "c")
+    build(clips, out)
+    before = contents(out)
+    assert read_plan(out / "crops")["units"] == ["videos-a", "videos-b"]
+    mend_clip(clips, "c")
+    with pytest.raises(StageError, match=r"(?s)videos-c has changed.*EXTEND=1 keeps what is here"):
+        build(clips, out)
+    assert contents(out) == before
+    build(clips, out, extend=True)
+    assert_same_as_new(clips, out, tmp_path / "new")
+    assert before.keys() - contents(out).keys() == {"frames/videos-c.rejects.parquet"}
+    kept = {name for name in before if name.startswith("shards/train") or "videos-a" in name or "videos-b" in name}
+    assert {name: contents(out)[name] for name in kept} == {name: before[name] for name in kept}
+
+
+def test_a_clip_without_a_pair_is_taken_in_once_another_takes_its_place(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_stills(clips / "c", [draw([Figure(120, 120)])])  # one picture
+    few = replace(RECIPE, crop=CropRecipe(min_track=1))
+    build(clips, out, recipe=few)
+    assert read_commit(out / "pairs/videos-c.json").counts["pairs"] == 0
+    mend_clip(clips, "c")
+    with pytest.raises(StageError, match=r"videos-c has changed"):
+        build(clips, out, recipe=few)
+    build(clips, out, recipe=few, extend=True)
+    assert_same_as_new(clips, out, tmp_path / "new", recipe=few)
+
+
+@pytest.mark.parametrize("how", [{}, {"extend": True}, {"retry_failed": True}])
+def test_a_recording_on_which_a_later_stage_failed_is_taken_in_once_it_is_mended(
+    clips: Path, tmp_path: Path, how: dict[str, bool]
+) -> None:
+    out = tmp_path / "out"
+    write_stills(clips / "c", [draw([]) for _ in range(30)])  # nobody is there: the crop stage refuses so much waste
+    with pytest.raises(StageError, match="29 of 30 frames of videos-c were left out"):
+        build(clips, out)
+    before = contents(out)
+    mend_clip(clips, "c")
+    build(clips, out, **how)
+    assert_same_as_new(clips, out, tmp_path / "new")
+    kept = {name for name in before if "videos-a" in name or "videos-b" in name}
+    assert {name: contents(out)[name] for name in kept} == {name: before[name] for name in kept}
+
+
+def test_a_recording_on_which_a_later_stage_failed_may_be_removed(clips: Path, tmp_path: Path) -> None:
+    """As the error says."""
+    out = tmp_path / "out"
+    write_stills(clips / "c", [draw([]) for _ in range(30)])
+    with pytest.raises(StageError, match=r"(?s)left out.*remove the recording"):
+        build(clips, out)
+    shutil.rmtree(clips / "c")
+    build(clips, out)
+    assert_same_as_new(clips, out, tmp_path / "new")
+    assert not [name for name in contents(out) if "videos-c" in name]
+
+
+def test_a_unit_that_was_never_committed_takes_another_input(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (clips / "recordings.toml").write_text("[b]\nfps = 0\n")
+    with pytest.raises(SourceError, match="fps"):
+        build(clips, out)
+    (clips / "recordings.toml").unlink()
+    build(clips, out)
+    assert_same_as_new(clips, out, tmp_path / "new")
+
+
+def test_what_pairs_were_made_of_may_not_be_mended(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build(clips, out)
+    before = contents(out)
+    shutil.rmtree(clips / "b")
+    write_stills(clips / "b", [draw([Figure(60 + 7 * i, 120)]) for i in range(12)])
+    for extend in (False, True):
+        with pytest.raises(StageError, match=r"(?s)videos-b has changed(?!.*adds the rest)"):
+            build(clips, out, extend=extend)
+    assert contents(out) == before
+
+
+def assert_same_as_new(clips: Path, out: Path, new: Path, recipe: BuildRecipe = RECIPE) -> None:
+    """All tables are those of a build that never knew it otherwise, and every pair is packed once."""
+    build(clips, new, recipe=recipe)
+    for stage in ("frames", "crops", "pairs"):
+        assert contents(out / stage) == contents(new / stage)
+    assert keys(out) == keys(new) != []
+    assert errors(out) == []
 
 
 # --- what failed ---
