@@ -21,6 +21,7 @@ from manifests.errors import TrainingError
 from training.examples.base import About, Example
 from training.heads.regressor import IterativeRegressor, Mesh
 from training.heads.rotations import matrix_from_axis_angle, matrix_from_sixd
+from training.metrics.points import mpjpe_mm, pa_mpjpe_mm
 from training.tasks.base import Arrays, Cut, Score, Tensors
 from training.tasks.mesh_model import NUM_SHAPES, MeshModel
 from training.tasks.overlay import draw_mesh, from_the_side, write_glb
@@ -86,6 +87,8 @@ class MeshTask:
     asset: ClassVar[str]
     flips: ClassVar[bool]
     turns: ClassVar[bool] = True
+    score_names: ClassVar[tuple[str, ...]]
+    mirror_aligned: ClassVar[bool] = False  # whether the alignment of PA-MPJPE may reflect
 
     # ----------------------------------------------------------------------------------------------------------- models
 
@@ -104,7 +107,14 @@ class MeshTask:
         Raises:
             TrainingError: which dataset lacks what.
         """
-        self.mesh_model()
+        free = self.mesh_model().free
+        for about in (*train, test):
+            if free and "pose" in about.labels and not about.name.startswith("free_"):
+                raise TrainingError(
+                    f"the poses of {about.name} are of a published {self.mesh_model().layout}, which the free model is not",
+                    where=self.mesh_path(),
+                    hint="convert yours by `python -m synthetic convert IN OUT` and name it as the task's option `model`",
+                )
         for about in train:
             if not {"pose", "joints_m", "keypoints_px"} & set(about.labels):
                 raise TrainingError(
@@ -237,6 +247,66 @@ class MeshTask:
         }
         return {name: WEIGHT * term for name, term in terms.items()}
 
+    # ----------------------------------------------------------------------------------------------------------- scores
+
+    def measure(self, outputs: Mesh, target: Tensors) -> Arrays:
+        """Errors of each image, NaN where an image has no such label. `gendered`: its model is a man or woman."""
+        predicted = self.predict(outputs)
+        points, verts = as_numpy(predicted.points_BV3), as_numpy(predicted.verts_BX3)
+        known_B = as_numpy(target["rotations_known"]) > 0
+        errors = {name: np.full(len(points), np.nan) for name in self.score_names}
+        if known_B.any():
+            known = {name: value[torch.from_numpy(known_B).to(value.device)] for name, value in target.items()}
+            for name, values in self.mesh_errors(points[known_B], verts[known_B], known).items():
+                errors[name][known_B] = values
+        weight_BV = as_numpy(target["points_weight"])
+        for image in np.flatnonzero(~known_B & weight_BV[:, self.scored()].any(axis=1)):
+            truth = as_numpy(target["points_m"][image]), as_numpy(target["root"][image])
+            for name, value in self._joint_errors(points[image], *truth, weight_BV[image] > 0).items():
+                errors[name][image] = value
+        return {**errors, "gendered": as_numpy(target["gender"]) > 0}
+
+    def scored(self) -> list[int]:
+        """Places of the joints that are scored."""
+        return [int(place) for place in self.mesh_model().vocabulary.places(self.scored_names)]
+
+    def root_place(self) -> int:
+        """Place of the joint that is their root."""
+        return int(self.mesh_model().vocabulary.places([self.root_name])[0])
+
+    @property
+    def scored_names(self) -> tuple[str, ...]:
+        """Names of the joints that are scored."""
+        raise NotImplementedError
+
+    @property
+    def root_name(self) -> str:
+        """Name of the joint that is their root."""
+        raise NotImplementedError
+
+    def mesh_errors(
+        self, points_BV3: npt.NDArray[Any], verts_BX3: npt.NDArray[Any], target: Tensors
+    ) -> dict[str, Floats]:
+        """Errors of images whose mesh is known, by name."""
+        raise NotImplementedError
+
+    def _joint_errors(
+        self,
+        points_V3: npt.NDArray[Any],
+        true_V3: npt.NDArray[Any],
+        share_V: npt.NDArray[Any],
+        known_V: npt.NDArray[np.bool_],
+    ) -> dict[str, float]:
+        """Errors of an image of which some joints are known and no mesh; from the root, or from both hips if it is unknown."""
+        scored, root = [place for place in self.scored() if known_V[place]], self.root_place()
+        if known_V[root]:
+            share_V = np.eye(len(share_V))[root]
+        joints, true_joints = ((points - share_V @ points)[None, scored] for points in (points_V3, true_V3))
+        return {
+            "mpjpe": float(mpjpe_mm(joints, true_joints, root=())[0]),
+            "pa_mpjpe": float(pa_mpjpe_mm(joints, true_joints, mirror=self.mirror_aligned)[0]),
+        }
+
     # --------------------------------------------------------------------------------------------------------- pictures
 
     def draw(self, image_HW3: npt.NDArray[np.uint8], outputs: Mesh, index: int) -> npt.NDArray[np.uint8]:
@@ -260,15 +330,25 @@ def as_numpy(tensor: Tensor) -> npt.NDArray[Any]:
     return np.asarray(tensor.detach().cpu().numpy())
 
 
-def means_of(measured: Arrays, conventions: Mapping[str, str]) -> dict[str, Score]:
-    """Mean millimetres of each error over the images that have it, NaN elsewhere; what no image has is left out."""
+def means_of(measured: Arrays, conventions: Mapping[str, str], *, shares: Sequence[str] = ()) -> dict[str, Score]:
+    """Mean of each error over the images that have it, NaN elsewhere; what no image has is left out.
+
+    Args:
+        measured: errors in millimetres by name.
+        conventions: what to say of those that are wanted.
+        shares: names of those that are shares, of which more is better.
+    """
     told = {}
     for name, convention in conventions.items():
         known = np.isfinite(measured[name])
         if known.any():
             left_out = "" if known.all() else f"; {int((~known).sum())} images without such a label left out"
-            mean = float(measured[name][known].mean())
-            told[name] = Score(value=mean, unit="mm", better="lower", convention=convention + left_out)
+            told[name] = Score(
+                value=float(measured[name][known].mean()),
+                unit="share" if name in shares else "mm",
+                better="higher" if name in shares else "lower",
+                convention=convention + left_out,
+            )
     return told
 
 
