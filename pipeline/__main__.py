@@ -18,7 +18,7 @@ from manifests.recipes import read_recipe, to_mapping
 from pipeline.executors import LocalExecutor, RayExecutor
 from pipeline.progress import TerminalWatcher, print_summary
 from pipeline.recipes import DATASETS, RECIPES, BuildRecipe, SourceRecipe
-from pipeline.stage import Executor, run_stage
+from pipeline.stage import Executor, check_recipes, run_stage
 
 VERBS = ("ingest", "render", "crop", "pairs", "shards")
 
@@ -200,10 +200,12 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     from pipeline.stages import stages
 
     out = arguments.out.resolve()
-    for verb, make in stages(recipe, roots=roots, assets=arguments.assets.resolve(), out=out).items():
-        if arguments.verb in (verb, "build"):
-            how = {"extend": arguments.extend, "retry_failed": arguments.retry_failed}
-            print_summary(console, run_stage(make(), out, executor, TerminalWatcher(console), **how))
+    there = stages(recipe, roots=roots, assets=arguments.assets.resolve(), out=out)
+    todo = [make() for verb, make in there.items() if arguments.verb in (verb, "build")]
+    check_recipes(todo, out)
+    for stage in todo:
+        how = {"extend": arguments.extend, "retry_failed": arguments.retry_failed}
+        print_summary(console, run_stage(stage, out, executor, TerminalWatcher(console), **how))
     return 0
 
 

@@ -10,7 +10,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +87,14 @@ class Stage(ABC):
     pooled: ClassVar[bool] = False
     on_gpu: ClassVar[bool] = True
 
+    def decides(self) -> dict[str, Any]:
+        """What of the recipe decides every unit."""
+        return {}
+
+    def about(self) -> dict[str, dict[str, Any]]:
+        """What of the recipe decides some units: by name, and by what of it concerns which."""
+        return {}
+
     @abstractmethod
     def plan(self) -> Plan:
         """Look at the inputs and list the units, in order."""
@@ -153,6 +161,31 @@ class Summary:
     counts: Counter[str] = field(default_factory=Counter)
     rejects: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+
+
+def check_recipes(stages: Iterable[Stage], root: Path) -> None:
+    """Refuse, before any work is done, what one of several stages would refuse when its turn comes.
+
+    Args:
+        stages: that are to be run.
+        root: the build's output folder.
+
+    Raises:
+        StageError: a stage's folder holds the work of another recipe.
+    """
+    for stage in stages:
+        folder, decides = root / stage.name, to_mapping(stage.decides())
+        old = read_plan(folder)
+        if old is not None and commits(folder):
+            recipe = old.get("recipe") or {}
+            for name, now in to_mapping(stage.about()).items():
+                decides[name] = recipe.get(name, {}) | {
+                    key: now[key] for key in recipe.get(name, {}).keys() & now.keys()
+                }
+            changes = changed_keys({name: recipe.get(name) for name in decides}, decides, "recipe")
+            changes += changed_keys(old.get("version"), stage.version, "version")
+            if changes:
+                raise _other_work(changes, folder, _ANEW)
 
 
 def run_stage(
@@ -335,17 +368,13 @@ def _settle_plan(stage: Stage, plan: Plan, folder: Path, *, extend: bool) -> tup
         free = _free(stage.name, folder, old, new, other, extend=extend)
         changes, added = _changes(old, new, plan.about, free), sorted(set(ids) - set(old["units"]))
         if changes or (added and not extend):
-            hint = "choose another OUT, or remove this folder (and those of the later stages) to build it anew"
+            hint = _ANEW
             if extend:
                 hint = f"EXTEND=1 only adds units: what is here must be decided as it was; {hint}"
             elif not _changes(old, new, plan.about, _free(stage.name, folder, old, new, other, extend=True)):
                 hint = f"the same `make` command with EXTEND=1 keeps what is here and adds the rest; or {hint}"
             changes += [f"{_some(added)} {'is' if len(added) == 1 else 'are'} new"] if added else []
-            raise StageError(
-                "this folder holds the work of another recipe or other inputs: " + "; ".join(changes[:8]),
-                where=folder,
-                hint=hint,
-            )
+            raise _other_work(changes, folder, hint)
     for unit in sorted(free - set(ids)):
         logger.info("%s is gone; nothing that is here was made of it", unit)
         remove_unit(folder, unit)
@@ -360,6 +389,14 @@ def _settle_plan(stage: Stage, plan: Plan, folder: Path, *, extend: bool) -> tup
     if anew:
         logger.info("%s: another input than before, of which nothing was made; taken in", _some(sorted(anew)))
     return stamp, anew
+
+
+_ANEW = "choose another OUT, or remove this folder (and those of the later stages) to build it anew"
+
+
+def _other_work(changes: list[str], folder: Path, hint: str) -> StageError:
+    what = "this folder holds the work of another recipe or other inputs: " + "; ".join(changes[:8])
+    return StageError(what, where=folder, hint=hint)
 
 
 def _free(

@@ -85,6 +85,14 @@ class Render(Stage):
     assets: Path
 
     @override
+    def decides(self) -> dict[str, Any]:
+        """Of the people not how many there are: nothing of a scene depends on that."""
+        if self.recipe.render is None:
+            return {}
+        one = replace(self.recipe.render, num_identities=1)
+        return {"render": one, "split": self.recipe.split, "seed": self.recipe.seed, "crop": self.recipe.crop}
+
+    @override
     def plan(self) -> Plan:
         """A unit is a scene."""
         recipe = self.recipe.render
@@ -93,10 +101,8 @@ class Render(Stage):
         from pipeline.render import Studio
 
         inputs = Studio(self.assets, recipe).inputs()
-        one = replace(recipe, num_identities=1)  # nothing of a scene depends on how many others there are
-        decides = {"render": one, "split": self.recipe.split, "seed": self.recipe.seed, "crop": self.recipe.crop}
         units = tuple(Unit(f"{SYNTHETIC}-s{scene:06d}", scene) for scene in range(recipe.num_scenes))
-        return Plan(recipe=decides, inputs=inputs, units=units)
+        return Plan(recipe=self.decides(), inputs=inputs, units=units)
 
     @override
     def open(self) -> "Studio":
@@ -131,6 +137,12 @@ class Crop(Stage):
     out: Path
 
     @override
+    def decides(self) -> dict[str, Any]:
+        """How people are found and cut out."""
+        recipe = self.recipe
+        return {"crop": recipe.crop, "parser": recipe.parser, "max_reject_share": recipe.max_reject_share}
+
+    @override
     def plan(self) -> Plan:
         """A unit is a recording that has frames."""
         require(self.out, "frames")
@@ -140,12 +152,7 @@ class Crop(Stage):
         ]
         parser = self.open()
         inputs = {"parser": parser.name if parser else "none"}
-        decides = {
-            "crop": self.recipe.crop,
-            "parser": self.recipe.parser,
-            "max_reject_share": self.recipe.max_reject_share,
-        }
-        return Plan(recipe=decides, inputs=inputs, units=tuple(units))
+        return Plan(recipe=self.decides(), inputs=inputs, units=tuple(units))
 
     @override
     def open(self) -> HumanParser | None:
@@ -197,9 +204,19 @@ class Pairs(Stage):
     out: Path
 
     @override
+    def decides(self) -> dict[str, Any]:
+        """How pairs are drawn."""
+        return {"pair": self.recipe.pair, "seed": self.recipe.seed}
+
+    @override
+    def about(self) -> dict[str, dict[str, Any]]:
+        """Of each source, what its pairs weigh."""
+        return {"weights": source_weights(self.recipe)}
+
+    @override
     def plan(self) -> Plan:
         """A unit is a sequence. Quotas of subjects, who may be in several, are shared out here."""
-        units, weights = [], source_weights(self.recipe)
+        units, weights = [], self.about()["weights"]
         for stage, needed in (("renders", self.recipe.render), ("crops", self.recipe.sources)):
             if needed:
                 require(self.out, stage)
@@ -214,8 +231,7 @@ class Pairs(Stage):
                 replace(unit, recipe=unit.recipe | {"quotas": quotas})
                 for unit, quotas in zip(units, allot(shown, most), strict=True)
             ]
-        decides = {"pair": self.recipe.pair, "seed": self.recipe.seed}
-        return Plan(recipe=decides, inputs={}, units=tuple(units), about={"weights": weights})
+        return Plan(recipe=self.decides(), inputs={}, units=tuple(units), about=self.about())
 
     @override
     def run(self, unit: Unit, out: UnitWriter, opened: Any, report: Report) -> None:
@@ -240,6 +256,11 @@ class Shards(Stage):
     out: Path
 
     @override
+    def decides(self) -> dict[str, Any]:
+        """How pairs are packed."""
+        return {"shard": self.recipe.shard, "seed": self.recipe.seed}
+
+    @override
     def plan(self) -> Plan:
         """A unit is a shard. Pairs that came after the first shards are packed into shards of their own."""
         require(self.out, "pairs")
@@ -247,8 +268,7 @@ class Shards(Stage):
         shards = plan_shards(self.out / "pairs", parts, rows=self.recipe.shard.rows, seed=self.recipe.seed)
         stamps = [fingerprint(part) for part in parts]
         units = (Unit(name, work, inputs={"packed": stamps[work.part]}, group=work.block) for name, work in shards)
-        decides = {"shard": self.recipe.shard, "seed": self.recipe.seed}
-        return Plan(recipe=decides, inputs={}, units=tuple(units), packed=tuple(parts))
+        return Plan(recipe=self.decides(), inputs={}, units=tuple(units), packed=tuple(parts))
 
     def _parts(self, pairs: dict[str, str]) -> list[dict[str, str]]:
         """The pairs by unit, as they were packed before, and what is new; all in one where nothing was, or a unit changed."""

@@ -8,6 +8,8 @@ from manifests.errors import RecipeError, SourceError
 from manifests.recipes import read_recipe
 from pipeline.__main__ import find_roots, main
 from pipeline.recipes import RECIPES, BuildRecipe
+from tests.support.folders import contents
+from tests.support.kills import add_clip, build
 
 
 def read(name: str) -> BuildRecipe:
@@ -67,3 +69,23 @@ def test_a_station_without_the_one_before_names_it(tmp_path: Path, capsys: pytes
 def test_recipe_prints_all_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipe", "cameras"]) == 0
     assert '"min_hash_distance"' in capsys.readouterr().out
+
+
+def test_a_build_refuses_another_pair_recipe_before_it_lists_a_frame(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        add_clip(tmp_path / "clips", name)
+    build(tmp_path / "clips", tmp_path / "out")
+    add_clip(tmp_path / "clips", "c")
+    recipe = tmp_path / "mine.yaml"
+    pair = "{cross_pose: 21, cross_view: 0, min_dt_s: 0.0, min_hash_distance: 0}"
+    rest = "parser: {backend: none}\ncrop: {min_track: 2}\nshard: {rows: 4}\nsplit: {val_share: 0.0}\n"
+    recipe.write_text(f"recipe: videos\nname: clips\npair: {pair}\n{rest}")
+    where = ["--root", str(tmp_path / "clips"), "--out", str(tmp_path / "out"), "--executor", "local", "--extend"]
+    before = contents(tmp_path / "out")
+    assert main(["build", "--recipe", str(recipe), *where]) == 2
+    assert "recipe.pair.cross_pose: 20 -> 21" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == before
+    recipe.write_text(recipe.read_text().replace("cross_pose: 21", "cross_pose: 20"))
+    assert main(["build", "--recipe", str(recipe), *where]) == 0

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from pipeline.recipes import (
     SourceRecipe,
     SplitRecipe,
 )
-from pipeline.stage import FAILED, finished, read_failures, read_plan, run_stage
+from pipeline.stage import FAILED, check_recipes, finished, read_failures, read_plan, run_stage
 from pipeline.stages import Render, stages
 from synthetic.scene import SceneRecipe
 from tests.support.figures import Figure, draw, write_stills
@@ -180,6 +181,27 @@ def test_nothing_that_is_there_may_be_decided_otherwise(
         with pytest.raises(StageError, match=told):
             build(clips, tmp_path / "out", recipe=recipe, extend=extend)
     assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        (replace(RECIPE, crop=CropRecipe(min_track=2, margin=1.5)), r"recipe\.crop\.margin: 1\.25 -> 1\.5"),
+        (replace(RECIPE, pair=PairRecipe(cross_pose=21, cross_view=0)), r"recipe\.pair\.cross_pose: 20 -> 21"),
+        (replace(RECIPE, sources=(replace(RECIPE.sources[0], weight=2.0),)), r"recipe\.weights\.videos: 1\.0 -> 2\.0"),
+        (replace(RECIPE, shard=ShardRecipe(rows=9)), r"recipe\.shard\.rows: 8 -> 9"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_a_late_stage_refuses_is_refused_before_any_work(
+    clips: Path, tmp_path: Path, recipe: BuildRecipe, told: str
+) -> None:
+    out = tmp_path / "out"
+    build(clips, out)
+    more = SourceRecipe(kind="videos", name="others")
+    for other, refused in ((RECIPE, False), (replace(RECIPE, sources=(*RECIPE.sources, more)), False), (recipe, True)):
+        there = stages(other, roots={"videos": clips}, assets=clips, out=out)
+        with pytest.raises(StageError, match=told) if refused else nullcontext():
+            check_recipes([make() for make in there.values()], out)
 
 
 def test_nothing_that_is_there_may_go(clips: Path, tmp_path: Path) -> None:
