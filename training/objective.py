@@ -72,12 +72,12 @@ class Objective(nn.Module):
         """
         losses_B = torch.zeros(len(inputs.target_BCHW), device=inputs.target_BCHW.device)
         whole_BND = None
-        if self.head is not None or not self.recipe.masks_both:
-            whole_BND = self.model.encode(self._patches(inputs.reference_BCHW))
         if self.recipe.completion_weight:
-            losses_B = self.recipe.completion_weight * self._completion(inputs, whole_BND, target_only=target_only)
+            completion_B, whole_BND = self._completion(inputs, target_only=target_only)
+            losses_B = self.recipe.completion_weight * completion_B
         if self.head is not None and inputs.maps_BJGG is not None and inputs.weight_BJ is not None:
-            assert whole_BND is not None
+            if whole_BND is None:
+                whole_BND = self.model.encode(self._patches(inputs.reference_BCHW))
             losses = keypoint_losses(self.head(whole_BND), inputs.maps_BJGG, inputs.weight_BJ)
             losses_B = losses_B + self.recipe.keypoint_weight * losses
         return losses_B
@@ -90,26 +90,27 @@ class Objective(nn.Module):
         reference_BNP = self._patches(inputs.reference_BCHW)
         return self.model(target_BNP, reference_BNP, inputs.visible_BV, inputs.reference_visible_BV)  # type: ignore[no-any-return]
 
-    def _completion(self, inputs: Inputs, whole_BND: Tensor | None, *, target_only: bool) -> Tensor:
-        """Of the target alone, or the mean of both images' where both are masked."""
+    def _completion(self, inputs: Inputs, *, target_only: bool) -> tuple[Tensor, Tensor | None]:
+        """Of the target alone, or the mean of both images' where both are masked; and tokens of a reference seen whole."""
         model, visible_BV, other_BV = self.model, inputs.visible_BV, inputs.reference_visible_BV
         target_BNP, reference_BNP = self._patches(inputs.target_BCHW), self._patches(inputs.reference_BCHW)
+        other_BVD = None
         if isinstance(model, MAE):
             first_BNP = model(target_BNP, visible_BV)
         else:
-            target_BVD = model.encode(target_BNP, visible_BV)
-            other_BVD = whole_BND if other_BV is None else model.encode(reference_BNP, other_BV)
-            assert other_BVD is not None
+            target_BVD, other_BVD = model.encode_both(target_BNP, reference_BNP, visible_BV, other_BV)
             first_BNP = model.decode(target_BVD, other_BVD, visible_BV, other_BV)
         losses_B = pair_losses(first_BNP, target_BNP, inputs.masked_BM)
-        if target_only or other_BV is None or inputs.reference_masked_BM is None:
-            return losses_B
+        if other_BV is None:
+            return losses_B, other_BVD
+        if target_only or inputs.reference_masked_BM is None:
+            return losses_B, None
         if isinstance(model, MAE):
             second_BNP = model(reference_BNP, other_BV)
         else:
             assert other_BVD is not None
             second_BNP = model.decode(other_BVD, target_BVD, other_BV, visible_BV)
-        return (losses_B + pair_losses(second_BNP, reference_BNP, inputs.reference_masked_BM)) / 2
+        return (losses_B + pair_losses(second_BNP, reference_BNP, inputs.reference_masked_BM)) / 2, None
 
     def _patches(self, images_BCHW: Tensor) -> Tensor:
         return patchify(images_BCHW, self.recipe.architecture.patch_px)

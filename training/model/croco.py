@@ -1,7 +1,7 @@
 """Cross-view completion: a target, mostly masked, is completed with the help of a reference that is seen whole.
 
 Shape letters: `B` pairs, `N` patches of an image, `V` visible, `M` masked, `P` values of a patch, `D` encoder width,
-`E` decoder width, `A` width of a head, `C H W` image.
+`E` decoder width, `A` width of a head, `T` tokens of all images, one after another, `C H W` image.
 Source: CroCo (Weinzaepfel et al., NeurIPS 2022) and CroCo v2 (ICCV 2023); written from their description.
 """
 
@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from training.model.decoder import DecoderBlock
 from training.model.positions import Rotation, cosine_positions, rotary_positions
-from training.model.vit import NORM_EPS, Block, PatchEmbed
+from training.model.vit import NORM_EPS, Block, Part, PatchEmbed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +147,7 @@ class CroCo(nn.Module):
         Returns:
             (B, N, P) predicted patches, in the space of the loss.
         """
-        target_BVD = self.encode(target_BNP, visible_BV)
-        reference_BVD = self.encode(reference_BNP, reference_visible_BV)
+        target_BVD, reference_BVD = self.encode_both(target_BNP, reference_BNP, visible_BV, reference_visible_BV)
         return self.decode(target_BVD, reference_BVD, visible_BV, reference_visible_BV)
 
     def encode(self, patches_BNP: Tensor, visible_BV: Tensor | None = None) -> Tensor:
@@ -161,18 +160,39 @@ class CroCo(nn.Module):
         Returns:
             (B, V, D) tokens after the last norm.
         """
-        if visible_BV is not None:
-            patches_BNP = patches_BNP.gather(1, visible_BV[..., None].expand(-1, -1, patches_BNP.shape[-1]))
-        x_BVD = self.patch_embed(patches_BNP)
-        rotation: Rotation | None = None
-        if self.architecture.positions == "cosine":
-            x_BVD = x_BVD + _at(self.enc_pos_embed, visible_BV)
-        else:
-            rotation = _at(self.enc_rotation_cos, visible_BV), _at(self.enc_rotation_sin, visible_BV)
+        x_BVD, rotation = self._embed(patches_BNP, visible_BV)
         for block in self.enc_blocks:
             x_BVD = self._run(block, x_BVD, rotation)
         out_BVD: Tensor = self.enc_norm(x_BVD)
         return out_BVD
+
+    def encode_both(
+        self, target_BNP: Tensor, reference_BNP: Tensor, visible_BV: Tensor, reference_visible_BV: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Encode both images of each pair; the arguments are those of `forward`.
+
+        All tokens pass through each linear map in one product, and weights that are shared out are gathered once.
+
+        Returns:
+            what `encode` gives of the targets and of the references.
+        """
+        embedded = self._embed(target_BNP, visible_BV), self._embed(reference_BNP, reference_visible_BV)
+        parts = tuple((*x_BVD.shape[:2], rotation) for x_BVD, rotation in embedded)
+        x_TD = torch.cat([x_BVD.flatten(0, 1) for x_BVD, _ in embedded])
+        for block in self.enc_blocks:
+            x_TD = self._run(block, x_TD, None, parts)
+        sets = self.enc_norm(x_TD).split([images * tokens for images, tokens, _ in parts])
+        target_BVD, reference_BVD = (x_TD.unflatten(0, part[:2]) for x_TD, part in zip(sets, parts, strict=True))
+        return target_BVD, reference_BVD
+
+    def _embed(self, patches_BNP: Tensor, visible_BV: Tensor | None) -> tuple[Tensor, Rotation | None]:
+        """Tokens of the visible patches, and how they turn with their places."""
+        if visible_BV is not None:
+            patches_BNP = patches_BNP.gather(1, visible_BV[..., None].expand(-1, -1, patches_BNP.shape[-1]))
+        x_BVD = self.patch_embed(patches_BNP)
+        if self.architecture.positions == "cosine":
+            return x_BVD + _at(self.enc_pos_embed, visible_BV), None
+        return x_BVD, (_at(self.enc_rotation_cos, visible_BV), _at(self.enc_rotation_sin, visible_BV))
 
     def decode(
         self,
@@ -206,7 +226,7 @@ class CroCo(nn.Module):
         out_BNP: Tensor = self.prediction_head(self.dec_norm(x_BNE))
         return out_BNP
 
-    def _run(self, block: nn.Module, *inputs: Tensor | Rotation | None) -> Tensor:
+    def _run(self, block: nn.Module, *inputs: Tensor | Rotation | tuple[Part, ...] | None) -> Tensor:
         out: Tensor = checkpoint(block, *inputs, use_reentrant=False) if self.recompute else block(*inputs)
         return out
 

@@ -1,9 +1,12 @@
 """Transformer parts of the encoder. Module names are those of the public CroCo weights, so that these load as they are.
 
 Shape letters: `B` images, `N` patches of an image, `V` tokens present, `P` values of a patch, `D` width of a token, `K` heads,
-`A` width of a head, `C H W` image.
+`A` width of a head, `T` tokens of all images of several sets, one after another, `C H W` image.
 """
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -11,6 +14,9 @@ from training.model.positions import Rotation, rotate
 
 NORM_EPS = 1e-6
 MLP_RATIO = 4
+
+Part = tuple[int, int, Rotation | None]
+"""Images of a set, tokens of each, and how these turn with their places."""
 
 
 class PatchEmbed(nn.Module):
@@ -45,14 +51,32 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x_BVD: Tensor, rotation: Rotation | None = None) -> Tensor:
-        """Mix tokens; with a rotation, queries and keys turn with their position."""
-        q_BKVA, k_BKVA, v_BKVA = self.qkv(x_BVD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    def forward(self, x_BVD: Tensor, rotation: Rotation | None = None, parts: Sequence[Part] | None = None) -> Tensor:
+        """Mix tokens; with a rotation, queries and keys turn with their position.
+
+        Args:
+            x_BVD: tokens of a set of images; (T, D) where there are several parts.
+            rotation: of these images.
+            parts: sets of images with unequal numbers of tokens, which pass through the linear maps as one.
+        """
+        qkv_BVD = self.qkv(x_BVD)
+        if parts is None:
+            mixed_BVD = self._mix(qkv_BVD, rotation)
+        else:
+            sets = qkv_BVD.split([images * tokens for images, tokens, _ in parts])
+            mixed = [
+                self._mix(qkv_TD.unflatten(0, (images, tokens)), turn).flatten(0, 1)
+                for qkv_TD, (images, tokens, turn) in zip(sets, parts, strict=True)
+            ]
+            mixed_BVD = torch.cat(mixed)
+        out_BVD: Tensor = self.proj(mixed_BVD)
+        return out_BVD
+
+    def _mix(self, qkv_BVD: Tensor, rotation: Rotation | None) -> Tensor:
+        q_BKVA, k_BKVA, v_BKVA = qkv_BVD.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         if rotation is not None:
             q_BKVA, k_BKVA = rotate(q_BKVA, rotation), rotate(k_BKVA, rotation)
-        mixed_BKVA = functional.scaled_dot_product_attention(q_BKVA, k_BKVA, v_BKVA)
-        out_BVD: Tensor = self.proj(mixed_BKVA.transpose(1, 2).flatten(2))
-        return out_BVD
+        return functional.scaled_dot_product_attention(q_BKVA, k_BKVA, v_BKVA).transpose(1, 2).flatten(2)
 
 
 class Mlp(nn.Module):
@@ -88,8 +112,8 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = Mlp(dim)
 
-    def forward(self, x_BVD: Tensor, rotation: Rotation | None = None) -> Tensor:
-        """Refine the tokens of one image."""
-        x_BVD = x_BVD + self.attn(self.norm1(x_BVD), rotation)
+    def forward(self, x_BVD: Tensor, rotation: Rotation | None = None, parts: Sequence[Part] | None = None) -> Tensor:
+        """Refine the tokens of each image; the arguments are those of `Attention`."""
+        x_BVD = x_BVD + self.attn(self.norm1(x_BVD), rotation, parts)
         out_BVD: Tensor = x_BVD + self.mlp(self.norm2(x_BVD))
         return out_BVD
