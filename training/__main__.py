@@ -1,4 +1,4 @@
-"""Door of the room: `python -m training pretrain | reconstruct | probe | export`."""
+"""Door of the room: `python -m training pretrain | reconstruct | probe | export | finetune`."""
 
 import argparse
 import logging
@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 
 from manifests.errors import CrossposeError
 from manifests.recipes import read_recipe
+from training import task_verbs
 from training.checkpoints import export_safetensors
 from training.data import OnBadShard
 from training.machine import Machine, find_device
@@ -36,8 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.threads:
             torch.set_num_threads(options.threads)
-        verb = {"pretrain": _pretrain, "reconstruct": _reconstruct, "probe": _probe, "export": _export}[options.verb]
-        return verb(options, console)
+        own = {"pretrain": _pretrain, "reconstruct": _reconstruct, "probe": _probe, "export": _export}
+        return {**own, **task_verbs.VERBS}[options.verb](options, console)
     except CrossposeError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
@@ -177,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     export = verbs.add_parser("export", parents=[common], help="write a run's weights as safetensors")
     export.add_argument("--run", type=Path, required=True, help="the run's folder")
     export.add_argument("--out", type=Path, required=True, help="file to write")
+    task_verbs.add_verbs(verbs, common)
     return parser
 
 

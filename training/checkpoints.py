@@ -92,10 +92,22 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
         TrainingError: the disk is full or the folder cannot be written; earlier checkpoints are untouched.
     """
     path = folder / f"step-{checkpoint.step:08d}.pt"
+    write_checkpoint(path, checkpoint)
+    for old in list_checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint under any name, whole or not at all.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     values = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             torch.save({"format": FORMAT, **values}, file)
             _sync(file.fileno())
@@ -103,9 +115,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         temporary.unlink(missing_ok=True)
         raise _unwritable(path, error) from error
-    for old in list_checkpoints(folder)[:-keep]:
-        old.unlink()
-    return path
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -147,15 +156,8 @@ def load_weights(model: CroCo | MAE, path: Path) -> str:
     Raises:
         TrainingError: the file cannot be read, was trained with other positions, or is of another size.
     """
-    if path.suffix == ".safetensors":
-        payload: dict[str, Any] = {"model": _load_safetensors(path)}
-    else:
-        payload = _load(path)
-    state = payload.get("model")
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise TrainingError(
-            "the file holds no weights under `model`", where=path, hint="give CroCo.pth or OUT/checkpoints/*.pt"
-        )
+    payload = read_payload(path)
+    state: dict[str, Tensor] = payload["model"]
     of_mae = "cls_token" in state
     if isinstance(model, MAE) and not of_mae:
         raise TrainingError("these are no weights of an MAE", where=path, hint="give mae_pretrain_vit_base.pth")
@@ -176,6 +178,21 @@ def load_weights(model: CroCo | MAE, path: Path) -> str:
     _check_state(state, wanted, path)
     model.load_state_dict(state, strict=False)
     return file_sha256(path)
+
+
+def read_payload(path: Path) -> dict[str, Any]:
+    """All that a file of weights holds, its state dict under `model`.
+
+    Raises:
+        TrainingError: the file cannot be read, or holds no weights.
+    """
+    payload = {"model": _load_safetensors(path)} if path.suffix == ".safetensors" else _load(path)
+    state = payload.get("model")
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise TrainingError(
+            "the file holds no weights under `model`", where=path, hint="give CroCo.pth or OUT/checkpoints/*.pt"
+        )
+    return payload
 
 
 def export_safetensors(model: nn.Module, path: Path) -> None:

@@ -1,0 +1,303 @@
+"""Scores of a fine-tuned network on a dataset: exact over all its examples, with intervals and pictures.
+
+Intervals come from drawing the people of the dataset anew: pictures of one person are no independent evidence.
+Shape letters: `B` examples of a batch, `n` examples of a dataset, `S` subjects, `H W` picture.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from manifests.errors import TrainingError
+from manifests.recipes import from_mapping
+from manifests.seeds import rng_for
+from training.checkpoints import list_checkpoints, read_checkpoint, write_atomic
+from training.examples.base import About, Examples
+from training.mixture import Batch, Part, still_batches
+from training.network import BEST, TaskNetwork, build_network
+from training.run_folder import RECIPE, make_folder, read_json, write_json
+from training.sheet import Tile, draw_sheet
+from training.tasks.base import Arrays, Score, Task
+from training.tasks.recipes import FinetuneRecipe, build_task
+
+logger = logging.getLogger(__name__)
+
+LEVEL = 0.95
+NUM_DRAWS = 1000
+NUM_DRAWS_OF_SETS = 200  # where a score of a set is no mean of its examples', it is computed anew for each draw
+NUM_SHOWN = 4
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What a network scores on a dataset.
+
+    Args:
+        about: of the dataset.
+        scores: of the whole set, by name.
+        intervals: low and high of each; None with fewer than two people.
+        keys: (n,) of the examples.
+        subjects: (n,) who they show; each example is somebody where nobody is known.
+        values_n: of each example by itself, by score.
+    """
+
+    about: About
+    scores: Mapping[str, Score]
+    intervals: Mapping[str, tuple[float, float] | None]
+    keys: tuple[str, ...]
+    subjects: tuple[str, ...]
+    values_n: Mapping[str, Floats]
+
+    def as_json(self) -> dict[str, Any]:
+        """The scores with their units, conventions and intervals, as plain values; null where there is none."""
+        return {
+            "dataset": self.about.name,
+            "split": self.about.split,
+            "protocol": self.about.protocol,
+            "examples": len(self.keys),
+            "subjects": len(set(self.subjects)),
+            "scores": {
+                name: {**asdict(score), "value": _plain(score.value), "interval": self.intervals[name]}
+                for name, score in self.scores.items()
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A fine-tuned network, ready to be asked."""
+
+    recipe: FinetuneRecipe
+    task: Task
+    network: TaskNetwork
+    step: int
+
+
+def load_finetuned(run: Path, device: torch.device) -> Run:
+    """Read a run's best weights, or its last ones while there are no best.
+
+    Raises:
+        TrainingError: the folder holds no fine-tuning, or nothing is trained yet.
+    """
+    said = read_json(run / RECIPE).get("recipe", {})
+    if "task" not in said:
+        hint = "give the folder of a fine-tuning: `make finetune TASK=...` makes one"
+        raise TrainingError("this is no fine-tuning", where=run, hint=hint)
+    recipe = from_mapping(FinetuneRecipe, said, where=str(run / RECIPE))
+    best, found = run / BEST, list_checkpoints(run / "checkpoints")
+    if not best.exists() and not found:
+        raise TrainingError("nothing is trained yet", where=run, hint="run `make finetune` first")
+    task = build_task(recipe.task, recipe.options)
+    network = build_network(recipe, task)
+    checkpoint = read_checkpoint(best if best.exists() else found[-1])
+    restore(network, checkpoint.model, checkpoint.head)
+    return Run(recipe, task, network.to(device).eval(), checkpoint.step)
+
+
+def restore(network: TaskNetwork, features: Mapping[str, Any], head: Mapping[str, Any]) -> None:
+    """Put a checkpoint's weights into a network."""
+    network.features.network.load_state_dict(features)
+    network.head.load_state_dict(head)
+
+
+@contextmanager
+def precision_of(recipe: FinetuneRecipe, device: torch.device) -> Iterator[None]:
+    """bfloat16 on CUDA where the recipe says so."""
+    use_bfloat16 = device.type == "cuda" and recipe.precision == "bfloat16"
+    with torch.autocast("cuda", torch.bfloat16) if use_bfloat16 else nullcontext():
+        yield
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a network does on a dataset: the arrays of `Task.measure`, joined, and their scores."""
+
+    keys: tuple[str, ...]
+    arrays: Arrays
+    scores: Mapping[str, Score]
+
+
+@torch.no_grad()
+def measure(run: Run, part: Part, *, device: torch.device, console: Console | None = None) -> Measured:
+    """Ask a network for all of some examples.
+
+    Args:
+        run: its network in evaluation mode.
+        part: what to score.
+        device: where the network computes.
+        console: where a progress bar is drawn.
+
+    Raises:
+        TrainingError: there is no example, or one is damaged.
+    """
+    about = part.examples.about
+    if not len(part.index):
+        raise TrainingError("there is nothing to score", where=about.name, hint="give another split")
+    measured: list[Arrays] = []
+    keys: list[str] = []
+    with Progress(console=console, disable=console is None) as progress:
+        bar = progress.add_task(f"scoring {about.name} {about.split}", total=len(part.index))
+        for batch in _batches(run, part, device):
+            measured.append(run.task.measure(_ask(run, batch), batch.target))
+            keys += batch.keys
+            progress.advance(bar, len(batch.keys))
+    arrays = {name: np.concatenate([one[name] for one in measured]) for name in measured[0]}
+    return Measured(keys=tuple(keys), arrays=arrays, scores=run.task.scores(arrays))
+
+
+def evaluate(run: Run, part: Part, *, device: torch.device, console: Console | None = None) -> Evaluation:
+    """Score a network on all of some examples, with an interval of each score; arguments and errors as of `measure`."""
+    found = measure(run, part, device=device, console=console)
+    everybody = part.examples.subjects()
+    subjects = tuple(everybody[i] or f"picture {i}" for i in part.index.tolist())
+    values_n = values_of(run.task, found.arrays, len(found.keys))
+    return Evaluation(
+        about=part.examples.about,
+        scores=found.scores,
+        intervals={name: _interval(run.task, name, found, values_n[name], subjects) for name in found.scores},
+        keys=found.keys,
+        subjects=subjects,
+        values_n=values_n,
+    )
+
+
+def values_of(task: Task, measured: Arrays, num: int) -> dict[str, Floats]:
+    """Each score of each example by itself, (n,); NaN where it has none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of means of nothing
+        single = [task.scores({name: array[i : i + 1] for name, array in measured.items()}) for i in range(num)]
+    return {name: np.array([one[name].value if name in one else math.nan for one in single]) for name in single[0]}
+
+
+def _interval(
+    task: Task, name: str, found: Measured, values_n: Floats, subjects: Sequence[str]
+) -> tuple[float, float] | None:
+    """Where a score may lie for other people: where it is the mean of its examples' from their sums, else computed for each draw."""
+    known, value = ~np.isnan(values_n), found.scores[name].value
+    subject_n = np.unique(subjects, return_inverse=True)[1]
+    num_subjects = int(subject_n.max()) + 1
+    if num_subjects < 2 or not known.any() or math.isnan(value):
+        return None
+    rng = rng_for(0, "bootstrap", num_subjects)
+    if math.isclose(values_n[known].mean(), value, rel_tol=1e-4, abs_tol=1e-9):
+        draws_dS = rng.multinomial(num_subjects, np.full(num_subjects, 1 / num_subjects), NUM_DRAWS)
+        count_S = np.bincount(subject_n[known], minlength=num_subjects)
+        sum_S = np.bincount(subject_n[known], weights=values_n[known], minlength=num_subjects)
+        num_d, sum_d = draws_dS @ count_S, draws_dS @ sum_S
+        drawn = sum_d[num_d > 0] / num_d[num_d > 0]
+    else:
+        places = [np.flatnonzero(subject_n == subject) for subject in range(num_subjects)]
+        choices = rng.integers(num_subjects, size=(NUM_DRAWS_OF_SETS, num_subjects))
+        rows = [np.concatenate([places[subject] for subject in choice]) for choice in choices]
+        sets = ({key: array[own] for key, array in found.arrays.items()} for own in rows)
+        drawn = np.array([task.scores(one)[name].value for one in sets])
+    low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def draw_predictions(path: Path, run: Run, part: Part, evaluation: Evaluation, *, device: torch.device) -> None:
+    """Draw the best, the middling and the worst predictions by the task's main score.
+
+    Raises:
+        TrainingError: the picture cannot be written.
+    """
+    main = run.task.main
+    score, values_n = evaluation.scores[main], evaluation.values_n[main]
+    order = np.argsort(values_n if score.better == "lower" else -values_n, kind="stable")
+    order = order[~np.isnan(values_n[order])]
+    middle = max(0, len(order) // 2 - NUM_SHOWN // 2)
+    chosen = {"best": order[:NUM_SHOWN], "middling": order[middle:][:NUM_SHOWN], "worst": order[-NUM_SHOWN:]}
+    rows = [
+        (name, [_tile(run, part, int(place), values_n, score, device) for place in places])
+        for name, places in chosen.items()
+    ]
+    about = evaluation.about
+    draw_sheet(path, rows, title=f"{run.task.name} on {about.name} {about.split}, step {run.step}: by {main}")
+
+
+@torch.no_grad()
+def _tile(run: Run, part: Part, place: int, values_n: Floats, score: Score, device: torch.device) -> Tile:
+    batch = next(iter(_batches(run, replace(part, index=part.index[place : place + 1]), device)))
+    drawn = run.task.draw(batch.shown[0], _ask(run, batch), 0)
+    return Tile(drawn, f"{run.task.main} {spoken(values_n[place], score.unit)} {score.unit}")
+
+
+def write_evaluation(out: Path, evaluations: Sequence[Evaluation]) -> None:
+    """Write `scores.json`, and `examples-<dataset>-<split>.parquet` with the scores of each example.
+
+    Raises:
+        TrainingError: the folder cannot be written.
+    """
+    make_folder(out)
+    for evaluation in evaluations:
+        columns = {"key": pa.array(evaluation.keys), "subject": pa.array(evaluation.subjects)}
+        table = pa.table(columns | {name: pa.array(values) for name, values in evaluation.values_n.items()})
+        buffer = pa.BufferOutputStream()
+        pq.write_table(table, buffer)
+        write_atomic(out / examples_file(evaluation.about), buffer.getvalue().to_pybytes())
+    write_json(out / "scores.json", {"level": LEVEL, "datasets": [evaluation.as_json() for evaluation in evaluations]})
+
+
+def examples_file(about: About) -> str:
+    """Name of the file with the scores of each example of a dataset."""
+    return f"examples-{about.name}-{about.split}.parquet"
+
+
+def scores_table(evaluation: Evaluation) -> Table:
+    """The scores of a dataset with unit, interval and convention beside each number."""
+    about = evaluation.about
+    people = len(set(evaluation.subjects))
+    title = f"{about.name} {about.split}: {len(evaluation.keys)} examples of {people}; {about.protocol}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    for name, justify in (("score", "left"), ("value", "right"), (f"{100 * LEVEL:.0f} %", "right")):
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("convention", min_width=30)
+    for name, score in evaluation.scores.items():
+        interval = evaluation.intervals[name]
+        table.add_row(
+            f"{name} {'↓' if score.better == 'lower' else '↑'}",
+            f"{spoken(score.value, score.unit)} {'' if score.unit == 'none' else score.unit}",
+            "" if interval is None else " to ".join(spoken(end, score.unit) for end in interval),
+            score.convention,
+        )
+    return table
+
+
+def spoken(value: float, unit: str) -> str:
+    """A score as it is printed: tenths of a millimetre, thousandths of a share."""
+    return "none" if math.isnan(value) else f"{value:.1f}" if unit == "mm" else f"{value:.3f}"
+
+
+def _batches(run: Run, part: Part, device: torch.device) -> Iterator[Batch]:
+    image_px = run.network.architecture.image_px
+    return still_batches(part, run.task, image_px=image_px, batch_size=run.recipe.batch_size, device=device)
+
+
+def _ask(run: Run, batch: Batch) -> Any:
+    with precision_of(run.recipe, batch.images[0].device):
+        return run.network(batch.images)
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def whole(examples: Examples) -> Part:
+    """All examples of a dataset."""
+    return Part(examples, np.arange(len(examples)))

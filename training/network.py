@@ -1,0 +1,169 @@
+"""A task's network: features of a pre-trained encoder (and decoder), a head, and the weights both start from."""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from manifests.errors import RecipeError, TrainingError
+from manifests.recipes import from_mapping
+from manifests.seeds import seed_for
+from training.checkpoints import architecture_of, file_sha256, list_checkpoints, load_weights, read_payload
+from training.heads.features import Binocular, Monocular
+from training.model.croco import Architecture, CroCo, base_small
+from training.model.mae import MAE
+from training.recipes import demo
+from training.tasks.base import Task
+from training.tasks.recipes import FinetuneRecipe
+
+logger = logging.getLogger(__name__)
+
+BEST = "best.pt"
+
+
+class TaskNetwork(nn.Module):
+    """From images to what a task asks for.
+
+    Args:
+        network: whose encoder, and decoder for a task on two pictures, is taken.
+        task: gives the head.
+    """
+
+    def __init__(self, network: CroCo | MAE, task: Task) -> None:
+        super().__init__()
+        a = self.architecture = network.architecture
+        if task.reads == "two":
+            assert isinstance(network, CroCo)
+            self.features: Monocular | Binocular = Binocular(network)
+        else:
+            self.features = Monocular(network, hooks=dense_hooks(a.enc_depth) if task.reads == "dense" else (-1,))
+        self.head = task.head(self.features.widths, a.num_patches)
+
+    def forward(self, images: tuple[Tensor, ...]) -> Any:
+        """What the head makes of the features of one picture, or of two."""
+        return self.head(self.features(*images))
+
+
+def dense_hooks(depth: int) -> tuple[int, ...]:
+    """Four blocks at even distances, the last among them: DPT's (2, 5, 8, 11) of twelve; a shallow network's come twice."""
+    return tuple(math.ceil(quarter * depth / 4) - 1 for quarter in (1, 2, 3, 4))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Weights to start from.
+
+    Args:
+        path: of the file.
+        sha256: of its bytes.
+        architecture: of the network they are of.
+        mae: whether they are an MAE's.
+        finetuned: of which task, if they come from a fine-tuning.
+        told: what they are, in a few words.
+    """
+
+    path: Path
+    sha256: str
+    architecture: Architecture
+    mae: bool
+    finetuned: str | None
+    told: str
+
+
+def find_start(init: str) -> Start | None:
+    """Say what `--init` stands for.
+
+    Args:
+        init: `random`; the folder of a run, pre-trained or fine-tuned; or a file of weights.
+
+    Returns:
+        None for random weights.
+
+    Raises:
+        TrainingError: there is no such file, no checkpoint in the folder, or nothing readable.
+    """
+    if init == "random":
+        return None
+    path = Path(init)
+    if path.is_dir():
+        found = list_checkpoints(path / "checkpoints")
+        path = path / BEST if (path / BEST).exists() else found[-1] if found else path / "checkpoints"
+        if path.is_dir() or not path.exists():
+            hint = "give the folder of a run, a file of weights, or random"
+            raise TrainingError("the folder holds no checkpoint", where=path, hint=hint)
+    payload = read_payload(path)
+    state, recipe = payload["model"], payload.get("recipe")
+    mae = "cls_token" in state
+    if isinstance(recipe, Mapping):
+        architecture = from_mapping(Architecture, recipe["architecture"], where=str(path))
+        what = f"step {payload['step']} of {recipe['name']}"
+    else:
+        stated = architecture_of(payload)
+        cosine = mae or "enc_pos_embed" in state
+        architecture = replace(base_small(), **({"positions": "cosine" if cosine else "rope"} | stated))
+        what = "public weights"
+    finetuned = recipe.get("task") if isinstance(recipe, Mapping) else None
+    parts = "encoder" if mae else "encoder and decoder"
+    return Start(
+        path=path,
+        sha256=file_sha256(path),
+        architecture=architecture,
+        mae=mae,
+        finetuned=finetuned,
+        told=f"{parts} of {'an MAE' if mae else 'a CroCo'}, {what}" + (f" on {finetuned}" if finetuned else ""),
+    )
+
+
+def settle(recipe: FinetuneRecipe, task: Task, start: Start | None) -> FinetuneRecipe:
+    """Fill in what the weights decide: the architecture, and whether the network is an MAE.
+
+    Raises:
+        RecipeError: an MAE is asked to read two pictures.
+    """
+    architecture = recipe.architecture or (demo().architecture if start is None else start.architecture)
+    mae = recipe.mae if recipe.mae is not None else start is not None and start.mae and task.reads != "two"
+    if mae and task.reads == "two":
+        hint = "leave mae out: its encoder goes into a network with a random decoder"
+        raise RecipeError(f"{task.name} reads two pictures, an MAE one", where="mae", hint=hint)
+    return replace(recipe, architecture=architecture, mae=mae)
+
+
+def build_network(recipe: FinetuneRecipe, task: Task, start: Start | None = None) -> TaskNetwork:
+    """The network of a settled recipe, with the weights to start from in it.
+
+    Raises:
+        TrainingError: the weights do not fit.
+    """
+    assert recipe.architecture is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(recipe.seed, "weights"))
+        network = MAE(recipe.architecture) if recipe.mae else CroCo(recipe.architecture)
+        if start is not None and start.finetuned is None:
+            load_weights(network, start.path)
+        torch.manual_seed(seed_for(recipe.seed, "head"))
+        whole = TaskNetwork(network, task)
+    if start is None:
+        logger.info("random weights")
+    elif start.finetuned is None:
+        logger.info("%s: %s", start.path, start.told)
+    else:
+        _load_finetuned(whole, recipe, start)
+    return whole
+
+
+def _load_finetuned(whole: TaskNetwork, recipe: FinetuneRecipe, start: Start) -> None:
+    payload = read_payload(start.path)
+    try:
+        whole.features.network.load_state_dict(payload["model"])
+        if start.finetuned == recipe.task:
+            whole.head.load_state_dict(payload["head"])
+    except RuntimeError as error:
+        hint = "start from a run of the same architecture, and of a task that reads as many pictures"
+        raise TrainingError(f"the weights do not fit: {str(error)[:200]}", where=start.path, hint=hint) from error
+    head = "with its head" if start.finetuned == recipe.task else "with a new head"
+    logger.info("%s: %s, %s", start.path, start.told, head)

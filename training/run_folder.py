@@ -1,0 +1,72 @@
+"""The folder of a run: whose it is, and whether it is done."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from manifests.errors import TrainingError
+from manifests.recipes import changed_keys
+from training.checkpoints import write_atomic
+
+RECIPE, FINISHED = "recipe.json", "finished.json"
+
+
+def claim(out: Path, wanted: Mapping[str, Any], *, noted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Take an empty folder, or check that a used one is this run's.
+
+    Args:
+        out: the folder.
+        wanted: what decides the run, as plain values.
+        noted: what is written beside it and may differ.
+
+    Returns:
+        What `finished.json` says, if the run is done.
+
+    Raises:
+        TrainingError: the folder is another run's, or cannot be written.
+    """
+    if (out / RECIPE).exists():
+        found = {name: value for name, value in read_json(out / RECIPE).items() if name not in noted}
+        if changes := changed_keys(found, wanted):
+            raise TrainingError(
+                f"the folder holds another run; changed: {'; '.join(changes)}",
+                where=out,
+                hint="give another --out, or remove this one to start anew",
+            )
+    else:
+        make_folder(out)
+        write_json(out / RECIPE, {**wanted, **noted})
+    return read_json(out / FINISHED) if (out / FINISHED).exists() else None
+
+
+def make_folder(out: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        TrainingError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"cannot write: {error}", where=out, hint="give another --out") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file whole or not at all, keys sorted."""
+    write_atomic(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Raises:
+        TrainingError: there is no such file, or it is no JSON.
+    """
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TrainingError("there is no such file", where=path, hint="give the folder of a run") from error
+    except json.JSONDecodeError as error:
+        raise TrainingError(f"not JSON: {error}", where=path, hint="give another --out") from error
+    return value

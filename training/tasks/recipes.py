@@ -1,0 +1,319 @@
+"""What decides the result of a fine-tuning: the task with its options, the datasets, the network, the schedule.
+
+`free` runs on rendered data on any machine; the names beside it are those of the paper's protocols. A YAML file may name a recipe and
+change fields of it. Tasks and readers are imported when they are asked for.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from manifests.errors import RecipeError, TrainingError
+from manifests.recipes import from_mapping, read_recipe
+from training.examples.base import Examples
+from training.model.croco import Architecture
+from training.tasks.base import Task
+
+Option = str | int | float | bool | tuple[str, ...]
+
+TASKS: Mapping[str, str] = {
+    "body_mesh": "training.tasks.body_mesh:BodyMesh",
+    "hand_mesh": "training.tasks.hand_mesh:HandMesh",
+    "body_two": "training.tasks.binocular:BodyTwo",
+    "hand_two": "training.tasks.binocular:HandTwo",
+    "densepose": "training.tasks.densepose:DensePose",
+    "keypoints": "training.tasks.keypoints:Keypoints",
+    "gesture": "training.tasks.gesture:Gesture",
+    "grasp": "training.tasks.grasp:Grasp",
+    "texture": "training.tasks.texture:Texture",
+}
+"""Where each task is, `module:class`."""
+
+READERS: Mapping[str, str] = {
+    "free": "training.examples.free:Free",
+    "free_gesture": "training.examples.free_classes:FreeGesture",
+    "free_grasp": "training.examples.free_classes:FreeGrasp",
+}
+"""Where the reader of each kind of dataset is, called with its root, a split and options."""
+
+HANDS = ("hand_mesh", "hand_two", "gesture", "grasp")
+"""Tasks on hands; the others are on bodies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """One dataset.
+
+    Args:
+        kind: its reader, of `READERS`.
+        split: train, val or test.
+        weight: in the mixture of the training sets.
+        root: where it lies; what `--data` says when None. It is no part of what a run is known by.
+        options: of the reader.
+    """
+
+    kind: str
+    split: str = "train"
+    weight: float = 1.0
+    root: str | None = None
+    options: dict[str, Option] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.weight <= 0:
+            raise ValueError(f"weight must be positive, not {self.weight}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variation:
+    """How training pictures are varied; evaluation takes the square as it is. The defaults are SPIN's.
+
+    Args:
+        flip: share of pictures that are mirrored, where the task allows it.
+        noise: each colour channel is multiplied by U(1 - noise, 1 + noise).
+        turn_deg: deviation of the turn around the square's centre, cut at twice this, where the task allows it.
+        turned: share of pictures that are turned at all.
+        scale: deviation of the square's size, cut at this.
+    """
+
+    flip: float = 0.5
+    noise: float = 0.4
+    turn_deg: float = 30.0
+    turned: float = 0.4
+    scale: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.flip <= 1 and 0 <= self.turned <= 1):
+            raise ValueError("flip and turned are shares, in [0, 1]")
+        if not (0 <= self.noise < 1 and 0 <= self.scale < 1 and 0 <= self.turn_deg <= 90):
+            raise ValueError("noise and scale must lie in [0, 1), turn_deg in [0, 90]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneRecipe:
+    """Settings of a fine-tuning run.
+
+    Args:
+        name: how people call it.
+        task: of `TASKS`.
+        options: the task's own, as models and heads; its fields by name.
+        train: datasets that are learned from, mixed by their weights.
+        validation: what chooses the best checkpoint; when None, a share of the training sets' people is kept for it.
+        validation_share: this share.
+        test: datasets that are scored at the end.
+        architecture: of the network; None: as the initial weights are, and `demo`'s when they are random.
+        mae: keep an MAE's class token beside the patches; None: where the weights are an MAE's and the task reads one picture.
+        variation: of training pictures.
+        share: of the training examples that is learned from; smaller shares of a seed lie in larger ones.
+        batch_size: examples of a step.
+        num_steps: steps of the run.
+        warmup: share of the steps over which the learning rate rises; then a cosine brings it to 0.
+        base_lr: learning rate for 256 examples a step; the peak is base_lr * batch_size / 256.
+        layer_decay: each block of the encoder has this times the rate of the next one; decoder and head have the whole rate.
+        weight_decay: AdamW's, on weights only.
+        betas: AdamW's.
+        precision: of the forward pass on CUDA; a CPU always computes in float32.
+        validate_every: steps between validations; one more closes the run.
+        validation_examples: at most so many, spread evenly.
+        seed: of everything random in the run.
+
+    Raises:
+        ValueError: settings contradict each other.
+    """
+
+    name: str
+    task: str
+    options: dict[str, Option] = field(default_factory=dict)
+    train: tuple[Data, ...]
+    validation: Data | None = None
+    validation_share: float = 0.1
+    test: tuple[Data, ...]
+    architecture: Architecture | None = None
+    mae: bool | None = None
+    variation: Variation = field(default_factory=Variation)
+    share: float = 1.0
+    batch_size: int = 64
+    num_steps: int
+    warmup: float = 0.05
+    base_lr: float = 1e-4
+    layer_decay: float = 0.75
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    validate_every: int
+    validation_examples: int = 2048
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "num_steps", "validate_every", "validation_examples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        if not self.train or not self.test:
+            raise ValueError("train and test each need a dataset")
+        names = [(data.kind, data.split, sorted(data.options.items())) for data in self.train]
+        if any(name in names[:place] for place, name in enumerate(names)):
+            raise ValueError("a dataset is named twice in train: give it one weight")
+        if not 0 < self.share <= 1 or not 0 < self.layer_decay <= 1:
+            raise ValueError("share and layer_decay must lie in (0, 1]")
+        if not 0 <= self.warmup < 1 or not 0 < self.validation_share < 1:
+            raise ValueError("warmup must lie in [0, 1), validation_share in (0, 1)")
+        if self.base_lr <= 0 or self.weight_decay < 0 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("base_lr must be positive, weight_decay at least 0, betas in [0, 1)")
+
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate at the end of the warm-up."""
+        return self.base_lr * self.batch_size / 256
+
+
+def free(task: str) -> FinetuneRecipe:
+    """Rendered people or hands and a small network: minutes on a CPU."""
+    kind = {"gesture": "free_gesture", "grasp": "free_grasp"}.get(task, "free")
+    options: dict[str, Option] = {"keypoint_set": "penn13"} if task == "keypoints" else {}
+    data = {split: Data(kind=kind, split=split, options=options) for split in ("train", "val", "test")}
+    return FinetuneRecipe(
+        name="free",
+        task=task,
+        train=(data["train"],),
+        validation=data["val"],
+        test=(data["test"],),
+        batch_size=32,
+        num_steps=400,
+        base_lr=8e-3,
+        layer_decay=0.9,
+        precision="float32",
+        validate_every=100,
+        validation_examples=256,
+    )
+
+
+def smoke(task: str) -> FinetuneRecipe:
+    """The smallest run that goes through every part: some seconds on one CPU core."""
+    network = Architecture(
+        image_px=112, patch_px=16, enc_dim=64, enc_depth=2, enc_heads=2, dec_dim=64, dec_depth=2, dec_heads=2
+    )
+    return replace(
+        free(task),
+        name="smoke",
+        architecture=network,
+        batch_size=8,
+        num_steps=12,
+        validate_every=6,
+        validation_examples=16,
+    )
+
+
+RECIPES: Mapping[str, Callable[[str], FinetuneRecipe]] = {"free": free, "smoke": smoke}
+"""Recipes of a task that a command line or a YAML file may name."""
+
+
+def read_finetune(name_or_file: str, task: str) -> FinetuneRecipe:
+    """Find a task's recipe by name, or read a YAML file that starts from one.
+
+    Raises:
+        RecipeError: there is no such task or recipe, or the file is of another task, or wrong.
+    """
+    check_task(task)
+    recipe = read_recipe(name_or_file, {name: partial(make, task) for name, make in RECIPES.items()}, where="--recipe")
+    if recipe.task != task:
+        hint = f"give --task {recipe.task}, or another recipe"
+        raise RecipeError(f"the recipe is of the task {recipe.task}", where=name_or_file, hint=hint)
+    return recipe
+
+
+def check_task(task: str) -> None:
+    """Refuse a name that is no task's.
+
+    Raises:
+        RecipeError: there is no such task.
+    """
+    if task not in TASKS:
+        near = difflib.get_close_matches(task, TASKS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"tasks: {', '.join(TASKS)}"
+        raise RecipeError(f"no task is called `{task}`", where="--task", hint=hint)
+
+
+def with_roots(recipe: FinetuneRecipe, given: Sequence[str]) -> FinetuneRecipe:
+    """Say where the datasets lie.
+
+    Args:
+        recipe: whose datasets may have a root of their own; `given` goes before it.
+        given: `kind=folder`, or a folder alone for all kinds that are not named.
+
+    Raises:
+        RecipeError: a dataset is left without a folder, or a kind is named that the recipe has not.
+    """
+    named = dict(text.split("=", 1) for text in given if "=" in text)
+    alone = [text for text in given if "=" not in text]
+    every = [*recipe.train, *recipe.test, *([recipe.validation] if recipe.validation else [])]
+    if unknown := sorted(named.keys() - {data.kind for data in every}):
+        kinds = ", ".join(sorted({data.kind for data in every}))
+        raise RecipeError(f"the recipe has no dataset {unknown[0]}", where="--data", hint=f"it has {kinds}")
+    if len(alone) > 1:
+        raise RecipeError(
+            "two folders, and nothing says of which datasets", where="--data", hint="give kind=folder ..."
+        )
+
+    def placed(data: Data) -> Data:
+        root = named.get(data.kind) or next(iter(alone), None) or data.root
+        if root is None:
+            hint = f"--data {data.kind}=FOLDER, or `root` in the recipe"
+            raise RecipeError(f"nothing says where {data.kind} lies", where="--data", hint=hint)
+        return replace(data, root=root)
+
+    return replace(
+        recipe,
+        train=tuple(placed(data) for data in recipe.train),
+        validation=None if recipe.validation is None else placed(recipe.validation),
+        test=tuple(placed(data) for data in recipe.test),
+    )
+
+
+def without_roots(recipe: FinetuneRecipe) -> FinetuneRecipe:
+    """What of a recipe decides the result: not where its datasets lie."""
+
+    def bare(data: Data) -> Data:
+        return replace(data, root=None)
+
+    return replace(
+        recipe,
+        train=tuple(bare(data) for data in recipe.train),
+        validation=None if recipe.validation is None else bare(recipe.validation),
+        test=tuple(bare(data) for data in recipe.test),
+    )
+
+
+def build_task(name: str, options: Mapping[str, Any]) -> Task:
+    """The task with its options.
+
+    Raises:
+        RecipeError: it has no such option, or the option no such value.
+        TrainingError: a model that it names is missing or damaged.
+    """
+    check_task(name)
+    return cast("Task", from_mapping(_named(TASKS[name]), options, where=f"options of {name}"))
+
+
+def open_examples(data: Data) -> Examples:
+    """Open a dataset: its lists are read, no picture is.
+
+    Raises:
+        RecipeError: there is no such reader.
+        CrossposeError: the dataset is not as its layout promises.
+    """
+    if data.kind not in READERS:
+        raise RecipeError(f"no reader is called {data.kind}", where="kind", hint=f"readers: {', '.join(READERS)}")
+    if data.root is None or not Path(data.root).is_dir():
+        raise TrainingError("there is no such folder", where=str(data.root), hint=f"give --data {data.kind}=FOLDER")
+    try:
+        return cast("Examples", _named(READERS[data.kind])(Path(data.root), split=data.split, **data.options))
+    except TypeError as error:
+        raise RecipeError(str(error), where=f"options of {data.kind}", hint="see the reader's arguments") from error
+
+
+def _named(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
