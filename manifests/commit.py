@@ -31,8 +31,12 @@ from manifests.types import Reject
 TEMPORARY = "_tmp"
 PLAN = "plan.json"
 STATS = "stats.json"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 UNIT_ID = re.compile(r"(?!(plan|stats)$)[a-z0-9_-]+")
+
+
+class OutputError(StageError):
+    """The output folder cannot be written: no other unit will fare better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,15 +197,15 @@ class UnitWriter:
         try:
             if kind is None:
                 self._commit()
-            elif isinstance(error, OSError) and error.errno in _NO_ROOM:
+            elif isinstance(error, OSError) and error.errno in NO_ROOM:
                 raise error
         except OSError as failure:
             raise self._failed(failure) from failure
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
-    def _failed(self, failure: OSError) -> StageError:
-        return StageError(
+    def _failed(self, failure: OSError) -> OutputError:
+        return OutputError(
             f"unit {self.unit} could not be written: {failure.strerror or failure}",
             where=failure.filename or self.folder,
             hint="free disk space or fix the permissions, then run the same command: committed units are kept",

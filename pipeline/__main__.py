@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from manifests.errors import CrossposeError, RecipeError, SourceError
+from manifests.commit import NO_ROOM
+from manifests.errors import CrossposeError, RecipeError, SourceError, StageError
 from manifests.recipes import read_recipe, to_mapping
 from pipeline.executors import LocalExecutor, RayExecutor
 from pipeline.progress import TerminalWatcher, print_summary
@@ -36,8 +37,14 @@ def main(argv: list[str] | None = None) -> int:
             f"{type(error).__name__}: {error}", style="red", markup=False
         )
         return 2
-    except PermissionError as error:
-        told = SourceError("this may not be read by you", where=str(error.filename), hint="check its permissions")
+    except OSError as error:
+        told: CrossposeError
+        if isinstance(error, PermissionError):
+            told = SourceError("this may not be read by you", where=str(error.filename), hint="check its permissions")
+        elif error.errno in NO_ROOM:
+            told = StageError(f"{error.strerror}", where=str(error.filename), hint="free disk space, then run again")
+        else:
+            raise
         Console(stderr=True, highlight=False, soft_wrap=True).print(str(told), style="red", markup=False)
         return 2
     except KeyboardInterrupt:

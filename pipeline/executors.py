@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ MAX_TRIES = 3  # a unit whose worker dies this often, and gets no further betwee
 class LocalExecutor:
     """Runs units one after the other in this process."""
 
-    def run(self, stage: Stage, folder: Path, stamp: str, units: list[Unit], report: Steps) -> Iterator[Outcome]:
+    def run(self, stage: Stage, folder: Path, stamp: str, units: list[Unit], report: Steps) -> Generator[Outcome]:
         """Run the units in order."""
         opened = stage.open()
         for unit in units:
@@ -50,7 +50,7 @@ class RayExecutor:
             raise ValueError(f"gpus {gpus} is neither a share of one nor a whole number")
         self.address, self.workers, self.gpus = address, workers, gpus
 
-    def run(self, stage: Stage, folder: Path, stamp: str, units: list[Unit], report: Steps) -> Iterator[Outcome]:
+    def run(self, stage: Stage, folder: Path, stamp: str, units: list[Unit], report: Steps) -> Generator[Outcome]:
         """Keep a bounded window of units under way and tell of each as it ends."""
         import ray
 

@@ -10,14 +10,24 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from manifests.build import STAGES
-from manifests.commit import PLAN, Commit, UnitWriter, commits, is_committed, read_commit, remove_unit, sweep
+from manifests.commit import (
+    PLAN,
+    Commit,
+    OutputError,
+    UnitWriter,
+    commits,
+    is_committed,
+    read_commit,
+    remove_unit,
+    sweep,
+)
 from manifests.errors import CrossposeError, StageError
 from manifests.files import write_bytes, write_json
 from manifests.lineage import READ_OF, behind, own_stamp, planned_from
@@ -126,8 +136,8 @@ class Executor(Protocol):
 
     def run(
         self, stage: Stage, folder: Path, stamp: str, units: list[Unit], report: Callable[[str, int, int], None]
-    ) -> Iterator[Outcome]:
-        """Run the units. `report(unit, done, total)` may be called at any time."""
+    ) -> Generator[Outcome]:
+        """Run the units, until closed. `report(unit, done, total)` may be called at any time."""
         ...
 
 
@@ -225,15 +235,17 @@ def run_stage(
         failed: dict[str, CrossposeError] = {}
         watcher.start(stage.name, total=len(plan.units), done=len(plan.units) - len(todo))
         try:
-            if todo:
-                for outcome in executor.run(stage, folder, stamp, todo, watcher.step):
+            with closing(executor.run(stage, folder, stamp, todo, watcher.step)) as outcomes:
+                for outcome in outcomes if todo else ():
+                    if isinstance(outcome.error, OutputError):
+                        raise outcome.error  # once: the others would say the same
                     watcher.end(outcome)
                     if outcome.error is not None:
                         failed[outcome.unit] = outcome.error
                         _note_failure(folder, outcome.unit, outcome.error)
         finally:
             watcher.stop()
-        sweep(folder)
+            sweep(folder)
         tried = {unit.id for unit in todo}
         _settle_failures(folder, {unit.id for unit in missing if unit.id in failed or unit.id not in tried})
         if failed:
@@ -242,13 +254,13 @@ def run_stage(
             return _sum_up(stage, folder, new=len(todo), seconds=time.monotonic() - began)
         try:
             stage.finish(folder)
+            return _sum_up(stage, folder, new=len(todo), seconds=time.monotonic() - began)
         except OSError as error:
             raise StageError(
                 f"the stage could not be summed up: {error.strerror}",
                 where=folder,
                 hint="free disk space, then run again",
             ) from error
-        return _sum_up(stage, folder, new=len(todo), seconds=time.monotonic() - began)
 
 
 def run_unit(stage: Stage, folder: Path, stamp: str, unit: Unit, opened: Any, report: Report) -> Outcome:

@@ -111,6 +111,16 @@ def test_a_full_disk_leaves_the_committed_and_says_so(tmp_path: Path, monkeypatc
     assert contents(tmp_path) == kept
 
 
+def test_a_full_disk_is_told_once_and_stops_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("manifests.commit.sha256_of", full_disk)
+    watcher = SilentWatcher()
+    with pytest.raises(StageError) as caught:
+        run_stage(Toy(units=50), tmp_path, LocalExecutor(), watcher)
+    assert str(caught.value).count("No space left on device") == 1
+    assert (watcher.outcomes, watcher.stopped) == ([], True)
+    assert not list((tmp_path / "toys").glob("_tmp/*"))
+
+
 def full_disk(path: Path) -> str:
     raise OSError(28, "No space left on device", str(path))
 
