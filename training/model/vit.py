@@ -65,7 +65,7 @@ class Attention(nn.Module):
         else:
             sets = qkv_BVD.split([images * tokens for images, tokens, _ in parts])
             mixed = [
-                self._mix(qkv_TD.unflatten(0, (images, tokens)), turn).flatten(0, 1)
+                self._mix(qkv_TD.view(images, tokens, -1), turn).flatten(0, 1)
                 for qkv_TD, (images, tokens, turn) in zip(sets, parts, strict=True)
             ]
             mixed_BVD = torch.cat(mixed)
@@ -73,7 +73,8 @@ class Attention(nn.Module):
         return out_BVD
 
     def _mix(self, qkv_BVD: Tensor, rotation: Rotation | None) -> Tensor:
-        q_BKVA, k_BKVA, v_BKVA = qkv_BVD.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        heads_BV3KA = qkv_BVD.view(*qkv_BVD.shape[:2], 3, self.heads, -1)
+        q_BKVA, k_BKVA, v_BKVA = heads_BV3KA.permute(2, 0, 3, 1, 4).unbind(0)
         if rotation is not None:
             q_BKVA, k_BKVA = rotate(q_BKVA, rotation), rotate(k_BKVA, rotation)
         return functional.scaled_dot_product_attention(q_BKVA, k_BKVA, v_BKVA).transpose(1, 2).flatten(2)
