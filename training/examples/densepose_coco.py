@@ -27,6 +27,7 @@ from training.examples.listed import Entry, Listed
 NUM_PARTS = 24
 MARGIN = 1.2
 MASK_PX = 256
+NUM_COARSE = 14
 LATTICE = 24  # places a side at which the background is looked for
 _LAST = 255.0
 _FILES = {
@@ -34,8 +35,6 @@ _FILES = {
     "val": ("densepose_coco_2014_valminusminival.json", "densepose_valminusminival2014.json"),
     "test": ("densepose_coco_2014_minival.json", "densepose_minival2014.json"),
 }
-
-Floats32 = npt.NDArray[np.float32]
 
 
 def densepose_coco(root: Path, *, split: str) -> Listed:
@@ -63,8 +62,8 @@ def densepose_coco(root: Path, *, split: str) -> Listed:
             bare += 1
             continue
         key = f"densepose/{split}/{number:06d}"
-        points = _points(told)
-        if points is None:
+        labels = _labels(told)
+        if labels is None:
             rejects.append(Reject("examples", key, Reason.BAD_LABEL, "points, parts or box are not as they should be"))
             continue
         if told.get("id") in seen:
@@ -77,7 +76,7 @@ def densepose_coco(root: Path, *, split: str) -> Listed:
             continue
         box = np.array(told["bbox"], dtype=np.float64)
         square = square_around(np.concatenate([box[:2], box[:2] + box[2:]]) - 0.5, margin=MARGIN)
-        entries.append(Entry(key=key, picture=picture, square_xyxy_px=square, labels={"surface": points}))
+        entries.append(Entry(key=key, picture=picture, square_xyxy_px=square, labels=labels))
     if bare:
         rejects.append(Reject("examples", path.stem, Reason.UNLABELLED, "people without points", bare))
     if missing:
@@ -92,7 +91,7 @@ def densepose_coco(root: Path, *, split: str) -> Listed:
         name="densepose_coco",
         domain=Domain.BODY,
         split=split,
-        labels=("surface",),
+        labels=("surface", "coarse", "coarse_box_xyxy_px"),
         protocol=f"square of {MARGIN:g} x the longer side of the dataset's box"
         + (" (minival)" if split == "test" else ""),
         rejects=tuple(rejects),
@@ -100,13 +99,13 @@ def densepose_coco(root: Path, *, split: str) -> Listed:
     return Listed(about, entries)
 
 
-def _points(told: dict[str, Any]) -> Floats32 | None:
+def _labels(told: dict[str, Any]) -> dict[str, Any] | None:
+    """Points and coarse parts; nothing where the annotation contradicts itself."""
     try:
         x, y, part, u, v = (np.array(told[f"dp_{name}"], dtype=np.float64) for name in ("x", "y", "I", "U", "V"))
         box = np.array(told["bbox"], dtype=np.float64).reshape(4)
         points = np.column_stack([x, y, part, u, v])
-        masks = told.get("dp_masks", [])
-        off = _background([mask for mask in masks if mask]) if any(masks) else np.zeros((0, 2))
+        coarse = _coarse(told.get("dp_masks") or [])
     except (KeyError, TypeError, ValueError):
         return None
     sound = np.isfinite(points).all() and np.isfinite(box).all() and min(box[2:]) > 0 and len(points) > 0
@@ -114,20 +113,34 @@ def _points(told: dict[str, Any]) -> Floats32 | None:
         return None
     if points[:, :2].min() < 0 or points[:, :2].max() > MASK_PX or points[:, 3:].min() < 0 or points[:, 3:].max() > 1:
         return None
-    points = np.concatenate([points, np.pad(off, ((0, 0), (0, 3)))])
-    points[:, :2] = points[:, :2] * box[2:] / _LAST + box[:2] - 0.5
-    return points.astype(np.float32)
+    edges = np.concatenate([box[:2], box[:2] + box[2:]]) - 0.5
+    labels: dict[str, Any] = {}
+    if coarse is not None:
+        points = np.concatenate([points, _background(coarse)])
+        labels = {"coarse": coarse, "coarse_box_xyxy_px": edges}
+    points[:, :2] = points[:, :2] * box[2:] / _LAST + edges[:2]
+    return labels | {"surface": points.astype(np.float32)}
 
 
-def _background(masks: list[Any]) -> npt.NDArray[np.float64]:
-    """Places (n, 2) of a lattice, 0 to 255, that no mask covers."""
-    covered = np.zeros((MASK_PX, MASK_PX), dtype=bool)
-    for mask in masks:
-        covered |= decode_runs(mask)
+def _coarse(masks: list[Any]) -> npt.NDArray[np.uint8] | None:
+    """(256, 256) of the number of the first of 14 masks at a place, 0 where there is none; None without any mask."""
+    if len(masks) > NUM_COARSE:
+        raise ValueError(f"{len(masks)} masks")
+    if not any(masks):
+        return None
+    coarse = np.zeros((MASK_PX, MASK_PX), dtype=np.uint8)
+    for number, mask in enumerate(masks, 1):
+        if mask:
+            coarse[decode_runs(mask) & (coarse == 0)] = number
+    return coarse
+
+
+def _background(coarse: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Points (n, 5) of part 0 at the places of a lattice, 0 to 255, that no mask covers."""
     at = np.linspace(0, MASK_PX - 1, LATTICE).round().astype(int)
     ys, xs = np.meshgrid(at, at, indexing="ij")
-    free = ~covered[ys, xs]
-    return np.column_stack([xs[free], ys[free]]).astype(np.float64)
+    is_free = coarse[ys, xs] == 0
+    return np.pad(np.column_stack([xs[is_free], ys[is_free]]).astype(np.float64), ((0, 0), (0, 3)))
 
 
 def decode_runs(mask: Any) -> npt.NDArray[np.bool_]:

@@ -336,6 +336,16 @@ class TestDensepose:
     def test_without_masks_there_is_no_background(self, densepose):
         (one,) = densepose_coco(densepose([dp_entry(1, dp_masks=[[]] * 14)]), split="test")
         assert len(one.labels["surface"]) == 2
+        assert "coarse" not in one.labels
+
+    def test_coarse_parts(self, densepose):
+        left, all_of_it = np.zeros((2, 256, 256), bool)
+        left[:, :128], all_of_it[:] = True, True
+        masks = [[], *({"size": [256, 256], "counts": runs_of(mask)} for mask in (left, all_of_it)), *[[]] * 11]
+        (one,) = densepose_coco(densepose([dp_entry(1, dp_masks=masks)]), split="test")
+        assert (one.labels["coarse"][:, :128] == 2).all()
+        assert (one.labels["coarse"][:, 128:] == 3).all(), "a later mask does not overwrite an earlier one"
+        assert one.labels["coarse_box_xyxy_px"].tolist() == [9.5, 4.5, 49.5, 54.5]
 
     def test_left_out(self, densepose):
         bad = [
