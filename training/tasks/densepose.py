@@ -227,7 +227,9 @@ def _thinned(surface_n5: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _coarse_in_image(example: Example, cut: Cut) -> npt.NDArray[np.uint8]:
-    """Coarse parts (H, W) of the image, `UNKNOWN` outside their box."""
+    """Coarse parts (H, W) of the image, `UNKNOWN` outside their box, and everywhere where nobody told them."""
+    if "coarse" not in example.labels:
+        return np.full((cut.image_px, cut.image_px), UNKNOWN, dtype=np.uint8)
     coarse_hw = example.labels["coarse"]
     left, top, right, bottom = example.labels["coarse_box_xyxy_px"]
     scale = np.array([(right - left) / coarse_hw.shape[1], (bottom - top) / coarse_hw.shape[0]])

@@ -232,6 +232,17 @@ def test_a_map_of_a_box_lies_in_its_box():
     assert [set(found[part].ravel().tolist()) for part in inner] == [{3}, {9}]
 
 
+def test_examples_without_coarse_parts_have_no_part_in_their_loss():
+    task = DensePose(coarse=True)
+    target = target_of(task, example_of(surface=spread_points()))
+    assert (target["coarse"] == UNKNOWN).all()
+    logits = torch.randn(1, CHANNELS + COARSE, 96, 96, requires_grad=True)
+    terms = task.loss(logits, target)
+    assert float(terms["coarse"].detach()) == 0
+    sum(terms.values()).backward()
+    assert not logits.grad[:, CHANNELS:].any()
+
+
 def test_more_points_than_are_kept_lose_background_first():
     task = DensePose()
     target = task.target(example_of(surface=some_points(500, 2000)), cut_of(np.zeros((80, 100, 3))), about())
