@@ -7,6 +7,8 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -19,6 +21,7 @@ import yaml
 from manifests.errors import RecipeError
 
 R = TypeVar("R")
+ABOVE_0, BELOW_1 = sys.float_info.min, math.nextafter(1.0, 0.0)  # of open ranges
 
 
 def to_mapping(value: Any) -> Any:
@@ -94,10 +97,31 @@ def from_mapping(cls: type[R], mapping: Mapping[str, Any], *, base: R | None = N
             and field.default is dataclasses.MISSING
             and field.default_factory is dataclasses.MISSING
         ]
-        named = ", ".join(f"`{name}`" for name in missing) or str(error)
-        raise RecipeError(f"{named} is missing", where=where, hint="name every required key") from error
+        named = " and ".join(f"`{name}`" for name in missing) or str(error)
+        verb = "are" if len(missing) > 1 else "is"
+        raise RecipeError(f"{named} {verb} missing", where=where, hint="name every required key") from error
     except ValueError as error:
         raise RecipeError(str(error), where=where, hint="change one of the keys it names") from error
+
+
+def check_ranges(recipe: object, **ranges: tuple[float, float]) -> None:
+    """Refuse a number of a recipe that is none, is infinite, or lies out of its range; one that is None is passed over.
+
+    Args:
+        recipe: whose fields are looked at.
+        ranges: by field, the least and the largest value; see `ABOVE_0` and `BELOW_1`.
+
+    Raises:
+        ValueError: names the field.
+    """
+    for name, (least, most) in ranges.items():
+        value = getattr(recipe, name)
+        if value is None or (least <= value <= most and abs(value) <= sys.float_info.max):
+            continue
+        told = ["above 0" if least == ABOVE_0 else f"at least {least:g}"]
+        if most < math.inf:
+            told.append("below 1" if most == BELOW_1 else f"at most {most:g}")
+        raise ValueError(f"{name} {value} must be {' and '.join(told)}")
 
 
 def read_recipe(name_or_file: str, recipes: Mapping[str, Callable[[], R]], *, where: str = "RECIPE") -> R:
@@ -150,7 +174,8 @@ def _convert(hint: Any, value: Any, base: Any, where: str) -> Any:
         return _convert_union([option for option in options if option is not type(None)], value, base, where)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
-            raise _wrong(value, f"a mapping of {hint.__name__}", where)
+            keys = [f"{field.name}: ..." for field in dataclasses.fields(hint)]
+            raise _wrong(value, f"a mapping like {{{', '.join(keys[:3])}}}", where)
         return from_mapping(hint, value, base=base if isinstance(base, hint) else None, where=where)
     if origin is tuple and isinstance(value, list | tuple):
         if len(options) == 2 and options[1] is Ellipsis:
@@ -179,6 +204,8 @@ def _convert_plain(hint: Any, value: Any, where: str) -> Any:
         except ValueError:
             raise _wrong(value, f"one of {', '.join(repr(m.value) for m in hint)}", where) from None
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= sys.float_info.max:
+            raise _wrong(value, "a finite number", where)
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value

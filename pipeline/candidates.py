@@ -113,6 +113,7 @@ def windows(groups: Candidates, time: Ints, known: Bools, edges: Ints) -> list[W
     there = known[groups.rows]
     rows, group = groups.rows[there], group[there]
     ticks = time[rows] - time[rows].min(initial=0)
+    edges = np.minimum(edges, ticks.max(initial=0) + 1)  # no two crops are further apart
     at = group * (ticks.max(initial=0) + edges[-1] + 1) + ticks  # no window reaches into the next group
     order = np.argsort(at, kind="stable")
     rows, at = rows[order], at[order]

@@ -9,6 +9,8 @@ Legend: n crops or candidates, C cells of the body's surface, K further views.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import table as tables
+from manifests.commit import iter_tables
 from manifests.errors import ManifestError
 from manifests.geometry import angle_between
 from manifests.schema import PAIRS
@@ -196,6 +199,39 @@ def sample_pairs(
     return pa.concat_tables(parts), rejects
 
 
+def told_strata(folder: Path, recipe: PairRecipe) -> list[str]:
+    """What was asked of the classes of pairs, and what they got, in words: a line for each way to class.
+
+    Args:
+        folder: the `pairs` stage of a build.
+        recipe: that its pairs were drawn by.
+    """
+    ways = (
+        ("view_angle_deg", recipe.view_angle_deg, PairKind.CROSS_VIEW, "view_angle_rad", np.degrees),
+        ("time_gap_s", recipe.time_gap_s, PairKind.CROSS_POSE, "dt_s", np.abs),
+    )
+    lines = []
+    for name, strata, kind, column, measure in ways:
+        if strata is None:
+            continue
+        units, unknown, got = 0, 0, np.zeros(len(strata.shares), np.int64)
+        for _, pairs in iter_tables(folder, "pairs", columns=["kind", column]):
+            values = pairs.filter(pc.equal(pairs["kind"], kind.value)).column(column)
+            known = measure(values.drop_null().to_numpy()).round(6)
+            got += np.bincount(np.searchsorted(strata.edges[1:-1], known, side="right"), minlength=len(got))
+            units, unknown = units + 1, unknown + values.null_count
+        asked = np.array(strata.shares) / sum(strata.shares)
+        enough = asked * (got[asked > 0] / asked[asked > 0]).max() - units  # each unit rounds
+        told = [
+            f"{low:g} to {high:g}: {count:,} ({count / max(got.sum(), 1):.0%} of {share:.0%}{', too few candidates' if few else ''})"
+            for (low, high), count, share, few in zip(pairwise(strata.edges), got, asked, got < enough, strict=True)
+        ]
+        lines.append(
+            f"{name} got (of what was asked) {'; '.join(told)}" + (f"; unknown: {unknown:,}" if unknown else "")
+        )
+    return lines
+
+
 def count_people(crops: pa.Table) -> Counter[str]:
     """How many crops of a sequence may be paired, by source/subject of those whose subject is known."""
     crops = crops.filter(pa.array(~tables.has_flag(crops.column("flags"), EVALUATION)))
@@ -248,7 +284,7 @@ def _draw(
     rng = rng_for(seed, "pairs", sequence.place, kind.value)
     limit = wanted if recipe.per_subject is None else min(wanted, recipe.per_subject)
     people_room = np.array([min(wanted, quotas.get(name, limit)) for name in sequence.people])
-    pools, edges, shares = _pools(sequence, kind, recipe)
+    pools, edges, shares, outside = _pools(sequence, kind, recipe)
     strata_room = apportion(min(wanted, int(people_room.sum())), shares)
     parts, left_out, looked = [Drawn(*np.zeros((3, 0), np.int64))], Counter[tuple[Reason, str]](), 0
     for number, pool in enumerate(pools):
@@ -271,6 +307,10 @@ def _draw(
         for (reason, why), count in left_out.items()
         if count
     ]
+    if outside:
+        total = outside + sum(pool.total for pool in pools)
+        detail = f"{outside} of {total} {kind.value} candidates lie in no stratum"
+        rejects.append(Reject("pairs", sequence.place, Reason.OUTSIDE_STRATA, detail, outside))
     if not any(pool.total for pool in pools):
         detail = f"no two crops make a {kind.value} pair" + (" of the time gaps asked for" if len(pools) > 1 else "")
         rejects.append(Reject("pairs", sequence.place, Reason.NO_PARTNER, detail))
@@ -279,10 +319,10 @@ def _draw(
 
 def _pools(
     sequence: Sequence, kind: PairKind, recipe: PairRecipe
-) -> tuple[list[Candidates | Windows], tuple[float, ...], tuple[float, ...]]:
+) -> tuple[list[Candidates | Windows], tuple[float, ...], tuple[float, ...], int]:
     """What to draw from: one pool for each class of time gaps, else one for all; edges of angles; the shares of all classes.
 
-    There are no classes where nothing is known that could tell them apart.
+    There are no classes where nothing is known that could tell them apart. Last comes the number of candidates in no pool.
     """
     candidates = candidates_of(sequence, kind)
     known = np.isfinite(sequence.time_s)
@@ -290,10 +330,11 @@ def _pools(
         edges = np.rint(np.array(strata.edges) * TICKS_PER_S).astype(np.int64)
         edges[-1] += 1  # its upper edge too
         time = np.rint(np.where(known, sequence.time_s, 0) * TICKS_PER_S).astype(np.int64)
-        return [*windows(candidates, time, known, edges)], (), strata.shares
+        pools = windows(candidates, time, known, edges)
+        return [*pools], (), strata.shares, candidates.total - sum(pool.total for pool in pools)
     if kind is PairKind.CROSS_VIEW and (strata := recipe.view_angle_deg) and np.isfinite(sequence.sight).any():
-        return [candidates], strata.edges, strata.shares
-    return [candidates], (), (1.0,)
+        return [candidates], strata.edges, strata.shares, 0
+    return [candidates], (), (1.0,), 0
 
 
 def _rules(

@@ -108,7 +108,7 @@ def watch(what: str, steps: Iterable[tuple[int, int]]) -> None:
 
 
 def print_summary(console: Console, summary: Summary) -> None:
-    """One line on what a stage has, and what it left out."""
+    """One line on what a stage has, and what it left out; then what to know of it."""
     counts = ", ".join(
         f"{count:,} {name}" for name, count in sorted(summary.counts.items()) if name != "rejects" and count
     )
@@ -119,3 +119,5 @@ def print_summary(console: Console, summary: Summary) -> None:
         + (f"; left out: {rejects}" if rejects else ""),
         soft_wrap=True,
     )
+    for note in summary.notes:
+        console.print(f"    {note}", markup=False, soft_wrap=True)

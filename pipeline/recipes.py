@@ -8,10 +8,15 @@ from functools import partial
 from itertools import pairwise
 from typing import Literal
 
+from manifests.recipes import ABOVE_0, BELOW_1, check_ranges
 from manifests.sample import MAX_FURTHER
 from manifests.types import KEY_PART, Split
 from pipeline.parsers.label_maps import LABEL_MAPS
 from synthetic.scene import SceneRecipe
+
+MANY = 10**9  # more of anything than a build can have
+MOST_LOG = 100  # of a weight in the mixture: e^100
+HASH_BITS = 64  # of a perceptual hash
 
 # What frames may be flagged with; the pages of the datasets say which of them are theirs.
 FLAGS = (
@@ -51,10 +56,7 @@ class SourceRecipe:
             object.__setattr__(self, "name", self.kind)
         if not KEY_PART.fullmatch(self.name):
             raise ValueError(f"source name {self.name!r} must match [a-z0-9_-]+")
-        if self.weight <= 0:
-            raise ValueError(f"source {self.name}: weight {self.weight} must be above 0")
-        if self.frame_step < 1:
-            raise ValueError(f"source {self.name}: frame_step {self.frame_step} must be at least 1")
+        check_ranges(self, weight=(ABOVE_0, math.inf), frame_step=(1, MANY))
         for flag in self.without:
             if flag not in FLAGS:
                 near = difflib.get_close_matches(flag, FLAGS, n=1)
@@ -75,8 +77,7 @@ class SplitRecipe:
     val_share: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.val_share < 1:
-            raise ValueError("val_share must be in [0, 1)")
+        check_ranges(self, val_share=(0, BELOW_1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +109,7 @@ class ParserRecipe:
     engine: Literal["opencv", "litert"] = "opencv"
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise ValueError("threshold must be between 0 and 1")
+        check_ranges(self, threshold=(ABOVE_0, BELOW_1), input_px=(32, 4096))
         if self.labels is not None and self.labels not in LABEL_MAPS:
             raise ValueError(f"labels {self.labels!r} is no known label set; known: {', '.join(LABEL_MAPS)}")
         if self.backend == "mmseg" and self.config is None:
@@ -157,8 +157,22 @@ class CropRecipe:
     def __post_init__(self) -> None:
         if self.size_px % 64:
             raise ValueError("size_px must be a multiple of 64, the cells of a silhouette")
-        if not 1 <= self.margin <= 3 or not 50 <= self.jpeg_quality <= 100 or self.detect_every < 1:
-            raise ValueError("margin must be in [1, 3], jpeg_quality in [50, 100], detect_every at least 1")
+        check_ranges(
+            self,
+            size_px=(64, 4096),
+            margin=(1, 3),
+            jpeg_quality=(50, 100),
+            detect_every=(1, MANY),
+            min_person_px=(0, MANY),
+            min_track=(1, MANY),
+            black_mean=(0, 255),
+            frozen_difference=(0, 255),
+            cut_difference=(0, 255),
+            cut_correlation=(-1, 1),
+            time_gap=(1, math.inf),
+            meet_m=(ABOVE_0, math.inf),
+            max_people=(1, MANY),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,11 +190,11 @@ class Strata:
 
     def __post_init__(self) -> None:
         if len(self.edges) != len(self.shares) + 1 or not self.shares:
-            raise ValueError(f"{len(self.edges)} edges bound {len(self.edges) - 1} strata, not {len(self.shares)}")
-        if any(low >= high for low, high in pairwise(self.edges)) or not all(map(math.isfinite, self.edges)):
-            raise ValueError(f"edges {self.edges} must rise")
-        if not all(0 <= share < math.inf for share in self.shares) or sum(self.shares) == 0:
-            raise ValueError(f"shares {self.shares} must not be negative, nor all 0")
+            raise ValueError(f"edges must be one more than shares, not {len(self.edges)} and {len(self.shares)}")
+        if not all(map(math.isfinite, self.edges)) or any(low >= high for low, high in pairwise(self.edges)):
+            raise ValueError(f"edges {self.edges} must be finite and rise")
+        if not all(share >= 0 for share in self.shares) or not 0 < sum(self.shares) < math.inf:
+            raise ValueError(f"shares {self.shares} must be finite, not negative, and not all 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,28 +239,29 @@ class PairRecipe:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.cross_view < 0 or self.cross_pose < 0 or self.cross_view + self.cross_pose == 0:
-            raise ValueError("cross_view and cross_pose must not be negative, nor both 0")
+        check_ranges(
+            self,
+            cross_view=(0, MANY),
+            cross_pose=(0, MANY),
+            per_subject=(1, MANY),
+            min_dt_s=(0, MANY),
+            min_hash_distance=(0, HASH_BITS),
+            min_covisibility=(0, 1),
+            num_views=(3 if self.mixed_tuples else 2, 2 + MAX_FURTHER),
+            temperature=(ABOVE_0, math.inf),
+        )
+        if not self.cross_view + self.cross_pose:
+            raise ValueError("cross_view and cross_pose are both 0: there would be no pair")
         if self.equal_kinds and not (self.cross_view and self.cross_pose):
             raise ValueError("equal_kinds needs both cross_view and cross_pose")
-        if self.per_subject is not None and self.per_subject < 1:
-            raise ValueError(f"per_subject {self.per_subject} must be at least 1")
-        if not 0 <= self.min_covisibility <= 1:
-            raise ValueError(f"min_covisibility {self.min_covisibility} is a share, in [0, 1]")
         for name, strata, kind, most in (
             ("view_angle_deg", self.view_angle_deg, "cross_view", 180.0),
-            ("time_gap_s", self.time_gap_s, "cross_pose", math.inf),
+            ("time_gap_s", self.time_gap_s, "cross_pose", MANY),
         ):
             if strata and not 0 <= strata.edges[0] < strata.edges[-1] <= most:
                 raise ValueError(f"the edges of {name} must be in [0, {most:g}]")
             if strata and not getattr(self, kind):
                 raise ValueError(f"{name} has nothing to sort: {kind} is 0")
-        if self.num_views < 2 or (self.mixed_tuples and self.num_views < 3):
-            raise ValueError("num_views must be at least 2, and 3 with mixed_tuples")
-        if self.num_views > 2 + MAX_FURTHER:
-            raise ValueError(f"num_views {self.num_views} must be at most {2 + MAX_FURTHER}")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature {self.temperature} must be above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,8 +271,7 @@ class ShardRecipe:
     rows: int = 512
 
     def __post_init__(self) -> None:
-        if self.rows < 1:
-            raise ValueError("a shard holds at least one pair")
+        check_ranges(self, rows=(1, MANY))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +300,7 @@ class BuildRecipe:
     max_reject_share: float = 0.95
 
     def __post_init__(self) -> None:
+        check_ranges(self, render_weight=(ABOVE_0, math.inf), max_reject_share=(0, 1))
         names = [source.name for source in self.sources] + (["synthetic"] if self.render else [])
         if len(set(names)) != len(names):
             raise ValueError(f"two sources of one name in {names}")
@@ -295,6 +310,11 @@ class BuildRecipe:
             )
         if not names:
             raise ValueError("a recipe needs a source, or something to render")
+        for weight in (*(source.weight for source in self.sources), self.render_weight):
+            if not abs(math.log(weight) / self.pair.temperature) < MOST_LOG:
+                raise ValueError(
+                    f"a weight of {weight:g} at temperature {self.pair.temperature:g} is out of all proportion"
+                )
 
     def source(self, name: str) -> SourceRecipe:
         """The source of this name."""

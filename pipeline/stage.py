@@ -120,6 +120,10 @@ class Stage(ABC):
     def finish(self, folder: Path) -> None:  # noqa: B027 - most stages have nothing to sum up
         """Sum up after the last unit; runs again harmlessly."""
 
+    def notes(self, folder: Path) -> list[str]:  # noqa: ARG002 - of those that override it
+        """What a person should know of all that is committed, a line each."""
+        return []
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -163,13 +167,14 @@ class Watcher(Protocol):
 
 @dataclass(slots=True)
 class Summary:
-    """What a stage has: units, counts and rejects by reason, over all commits; seconds of this run."""
+    """What a stage has: units, counts and rejects by reason, over all commits, and what to know of it; seconds of this run."""
 
     stage: str
     units: int
     new: int
     counts: Counter[str] = field(default_factory=Counter)
     rejects: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -538,7 +543,12 @@ def _sum_up(stage: Stage, folder: Path, *, new: int, seconds: float) -> Summary:
     for commit in done:
         summary.counts.update(commit.counts)
         summary.rejects.update(commit.rejects)
-    if new or not (folder / "stats.json").exists():
-        stats = {"units": len(done), "counts": summary.counts, "rejects": summary.rejects, "seconds": round(seconds, 1)}
-        write_json(folder / "stats.json", stats)
+    path = folder / "stats.json"
+    if not new:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            summary.notes = [str(note) for note in json.loads(path.read_text())["notes"]]
+            return summary
+    summary.notes = stage.notes(folder)
+    stats = {"units": len(done), "counts": summary.counts, "rejects": summary.rejects, "notes": summary.notes}
+    write_json(path, stats | {"seconds": round(seconds, 1)})
     return summary

@@ -16,11 +16,11 @@ from manifests.commit import TEMPORARY, UnitWriter, commits
 from manifests.errors import StageError
 from manifests.lineage import hashes
 from manifests.recipes import fingerprint
-from manifests.types import EVALUATION
+from manifests.types import EVALUATION, Split
 from pipeline.crop import crop_recording
 from pipeline.guard import guarded
 from pipeline.ingest import RecordingWork, find_recordings, list_frames, states_of
-from pipeline.pairs import COLUMNS, PEOPLE, allot, count_people, sample_pairs
+from pipeline.pairs import COLUMNS, PEOPLE, allot, count_people, sample_pairs, told_strata
 from pipeline.parse import DEVICE, HumanParser, build_parser, require_device
 from pipeline.recipes import BuildRecipe, SourceRecipe
 from pipeline.shards import BlockReader, plan_shards, shard_table, write_shard
@@ -72,6 +72,15 @@ class Ingest(Stage):
             out.counts["of an evaluation set, never paired"] += held_back
         out.table("frames", frames)
         out.reject(rejects)
+
+    @override
+    def notes(self, folder: Path) -> list[str]:
+        """Whether anybody is held out, and left to learn from; of people that are to be rendered it is supposed."""
+        there = {own["recipe"]["split"] for own in (read_plan(folder) or {"own": {}})["own"].values()}
+        if self.recipe.render:
+            held_out = self.recipe.split
+            there |= {Split.TRAIN, *([Split.VAL] if held_out.val_share or held_out.val_groups else [])}
+        return told_splits(there)
 
 
 @dataclass
@@ -243,6 +252,11 @@ class Pairs(Stage):
         out.table("pairs", pairs)
         out.reject(rejects)
 
+    @override
+    def notes(self, folder: Path) -> list[str]:
+        """What the classes of pairs got."""
+        return told_strata(folder, self.recipe.pair)
+
 
 @dataclass
 class Shards(Stage):
@@ -291,6 +305,11 @@ class Shards(Stage):
         write_shard(out, unit.work, opened)
 
     @override
+    def notes(self, folder: Path) -> list[str]:
+        """Whether there is something to validate on, and to learn from."""
+        return told_splits({commit.unit.partition("-")[0] for commit in commits(folder)})
+
+    @override
     def finish(self, folder: Path) -> None:
         """Write the table of shards."""
         tables.write(
@@ -298,6 +317,16 @@ class Shards(Stage):
             shard_table(folder, source_weights(self.recipe), source_licences(self.recipe, self.out)),
             folder / "shards.parquet",
         )
+
+
+def told_splits(there: set[str]) -> list[str]:
+    """Say which side of the split is empty; training needs both."""
+    told = {
+        Split.TRAIN: "nobody is left to learn from: all are held out",
+        Split.VAL: "nobody is held out: training will have no pair to validate on",
+    }
+    hint = "hold out others with `split: {val_groups: [...]}` or another `val_share` in the recipe, and build to another OUT"
+    return [f"{what}; {hint}" for split, what in told.items() if split not in there]
 
 
 def source_weights(recipe: BuildRecipe) -> dict[str, float]:

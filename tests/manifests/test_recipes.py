@@ -1,7 +1,9 @@
 """Recipes as data: strict about what they are given, with one fingerprint that only what decides the result can move."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -9,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.errors import RecipeError
-from manifests.recipes import canonical_json, changed_keys, fingerprint, from_mapping, to_mapping
+from manifests.recipes import (
+    ABOVE_0,
+    canonical_json,
+    changed_keys,
+    check_ranges,
+    fingerprint,
+    from_mapping,
+    to_mapping,
+)  # fmt: skip
 
 
 class Colour(StrEnum):
@@ -105,14 +115,29 @@ def test_what_is_no_plain_value_is_refused():
         ({"name": "a", "wheel": {"size_px": 2, "share": "x"}}, "is not a number", "give a number"),
         ({"name": "a", "wheel": {"size_px": 2, "share": False}}, "False is not a number", "give a number"),
         ({"name": "a", "wheel": {"size_px": 0}}, "size_px must be at least 1", "change one of the keys"),
-        ({"name": "a", "wheel": 3}, "is not a mapping of Wheel", "give a mapping"),
-        ({"name": "a", "wheel": None}, "is not a mapping of Wheel", "give a mapping"),
+        ({"name": "a", "wheel": 3}, "is not a mapping like {size_px: ..., share: ...}", "give a mapping like {size_px"),
+        (
+            {"name": "a", "wheel": None},
+            "is not a mapping like {size_px: ..., share: ...}",
+            "give a mapping like {size_px",
+        ),
+        (
+            {"name": "a", "wheel": {"size_px": 2, "share": float("nan")}},
+            "nan is not a finite number",
+            "give a finite number",
+        ),
+        (
+            {"name": "a", "wheel": {"size_px": 2, "share": float("inf")}},
+            "inf is not a finite number",
+            "give a finite number",
+        ),
+        ({"name": "a", "box": [1, 10**400]}, "is not a finite number", "give a finite number"),
         ({"name": "a", "colour": "green"}, "is not one of 'red', 'blue'", "give one of"),
         ({"name": "a", "form": "square"}, "is not one of 'flat', 'round'", "give one of"),
         ({"name": "a", "wheels": "round"}, "is not a list", "give"),
         ({"name": "a", "wheels": [{"size_px": 1}, {"size": 1}]}, "unknown recipe key `size`", "size_px"),
         ({"name": "a", "box": [1]}, "is not 2 values", "give 2 values"),
-        ({"name": "a", "spare": 7}, "is not a mapping of Wheel", "give"),
+        ({"name": "a", "spare": 7}, "is not a mapping like {size_px", "give"),
         ({"name": "a", "marks": [1.5]}, "1.5 is not int or str", "give int or str"),
         ({"name": "a", "weights": {"x": "y"}}, "is not a number", "give a number"),
         ({"name": "a", "weights": [1]}, "is not a mapping", "give"),
@@ -124,6 +149,25 @@ def test_what_a_recipe_refuses(mapping, message, hint):
     assert message in caught.value.what
     assert hint in caught.value.hint
     assert caught.value.where.startswith("my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(0.0, None), (9.0, None), (None, None), (-0.1, "share -0.1 must be at least 0 and at most 9"), (9.1, "at most 9"),
+     (float("nan"), "share nan must"), (float("inf"), "share inf must")],
+)  # fmt: skip
+def test_ranges(value, message):
+    cart = SimpleNamespace(share=value)
+    with pytest.raises(ValueError, match=message) if message else nullcontext():
+        check_ranges(cart, share=(0, 9))
+
+
+def test_a_range_that_begins_above_0_or_never_ends():
+    check_ranges(SimpleNamespace(share=1e-9), share=(ABOVE_0, float("inf")))
+    with pytest.raises(ValueError, match=r"^share 0 must be above 0$"):
+        check_ranges(SimpleNamespace(share=0), share=(ABOVE_0, float("inf")))
+    with pytest.raises(ValueError, match=r"^share inf must be above 0$"):
+        check_ranges(SimpleNamespace(share=float("inf")), share=(ABOVE_0, float("inf")))
 
 
 def test_where_is_the_dotted_place():

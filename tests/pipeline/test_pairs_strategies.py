@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests import table as tables
-from manifests.commit import UnitWriter
+from manifests.commit import UnitWriter, iter_tables
 from manifests.errors import ManifestError
 from manifests.surface import SURFACE_CELLS, covisibility
 from manifests.types import PairKind, Reason
 from pipeline.candidates import accept, apportion, group_rows, in_random_order, rank_in_class, windows
-from pipeline.pairs import Sequence, allot, candidates_of, count_people, sample_pairs
+from pipeline.pairs import Sequence, allot, candidates_of, count_people, sample_pairs, told_strata
 from pipeline.recipes import RECIPES, BuildRecipe, PairRecipe, SourceRecipe, Strata
 from pipeline.stages import Pairs, source_weights
 from synthetic.scene import SceneRecipe
@@ -26,6 +26,8 @@ from tests.support.crops import crop_row, recording
 from tests.support.many_crops import Shape, many_crops, write_crops
 
 EVERY = PairRecipe(cross_view=10**6, cross_pose=10**6, min_dt_s=0.0, min_hash_distance=0)
+
+TENTHS = Strata(edges=(0.1, 0.2, 0.4), shares=(1, 2))
 
 shapes = st.builds(
     Shape,
@@ -160,8 +162,41 @@ def test_no_pair_of_the_gaps_asked_for_is_told() -> None:
     pairs, rejects = sample_pairs(crops, recipe, seed=0, weight=1.0)
     assert pairs.num_rows == 0
     assert [(r.reason, r.detail) for r in rejects] == [
-        (Reason.NO_PARTNER, "no two crops make a cross_pose pair of the time gaps asked for")
+        (Reason.OUTSIDE_STRATA, "190 of 190 cross_pose candidates lie in no stratum"),
+        (Reason.NO_PARTNER, "no two crops make a cross_pose pair of the time gaps asked for"),
     ]
+
+
+@given(shapes, st.integers(0, 9))
+def test_candidates_outside_the_gaps_asked_for_are_counted(shape, seed) -> None:
+    crops = many_crops("rec7", shape, seed=seed)
+    strata = Strata(edges=(0.1, 0.2, 0.4), shares=(1, 1))
+    recipe = PairRecipe(cross_view=0, cross_pose=10**6, min_dt_s=0, min_hash_distance=0, time_gap_s=strata)
+    pairs, rejects = sample_pairs(crops, recipe, seed=seed, weight=1.0)
+    every = draw(crops, replace(EVERY, cross_view=0), seed).num_rows
+    assert sum(r.count for r in rejects if r.reason is Reason.OUTSIDE_STRATA) == every - pairs.num_rows
+
+
+def test_what_strata_got_is_told(tmp_path) -> None:
+    for name, calibrated in (("a", True), ("b", False)):
+        crops = many_crops(name, Shape(source="rig", views=12, instants=50, calibrated=calibrated))
+        angles = Strata(edges=(0, 45, 90, 91, 180), shares=(1, 0, 1, 2))
+        recipe = PairRecipe(cross_view=400, cross_pose=90, view_angle_deg=angles, time_gap_s=TENTHS)
+        pairs, _ = sample_pairs(crops, recipe, seed=0, weight=1.0)
+        with UnitWriter(tmp_path, stage="pairs", unit=name, fingerprint="f") as out:
+            out.table("pairs", pairs)
+    pairs = [
+        row for _, table in iter_tables(tmp_path, "pairs") for row in table.to_pylist() if row["kind"] == "cross_view"
+    ]
+    middle = sum(90 <= np.degrees(row["view_angle_rad"]) < 91 for row in pairs if row["view_angle_rad"] is not None)
+    assert middle < 90
+    share = [f"{count / (300 + middle):.0%}" for count in (100, middle, 200)]
+    assert told_strata(tmp_path, recipe) == [
+        f"view_angle_deg got (of what was asked) 0 to 45: 100 ({share[0]} of 25%); 45 to 90: 0 (0% of 0%); "
+        f"90 to 91: {middle} ({share[1]} of 25%, too few candidates); 91 to 180: 200 ({share[2]} of 50%); unknown: 400",
+        "time_gap_s got (of what was asked) 0.1 to 0.2: 60 (33% of 33%); 0.2 to 0.4: 120 (67% of 67%)",
+    ]
+    assert told_strata(tmp_path, replace(recipe, view_angle_deg=None, time_gap_s=None)) == []
 
 
 def test_angles_are_drawn_as_asked_and_others_are_left_out() -> None:
@@ -318,6 +353,13 @@ def test_windows_equal_a_loop_over_all_candidates(rows, edges) -> None:
         )
 
 
+def test_a_window_that_never_ends_reaches_into_no_other_group() -> None:
+    """Times of 2,000 groups laid end to end, each as long as the window, would pass what 64 bits hold."""
+    group, time = np.repeat(np.arange(2000), 2), np.tile([0, 5], 2000)
+    found = windows(group_rows([group]), time, np.ones(4000, bool), np.array([1, 10**16]))
+    assert [pool.total for pool in found] == [2000]
+
+
 @given(st.integers(0, 4000), st.integers(1, 300), st.integers(1, 3000), st.integers(0, 99))
 def test_numbers_come_in_random_order_each_once(total, batch, most, seed) -> None:
     batches = list(in_random_order(np.random.default_rng(seed), total, batch=batch, most=most))
@@ -450,13 +492,13 @@ def test_a_surface_of_another_size_is_refused() -> None:
     [
         ({"cross_view": 0, "equal_kinds": True}, "equal_kinds needs both"),
         ({"per_subject": 0}, "per_subject 0 must be at least 1"),
-        ({"min_covisibility": 1.5}, "min_covisibility 1.5 is a share"),
+        ({"min_covisibility": 1.5}, "min_covisibility 1.5 must be at least 0 and at most 1"),
         ({"view_angle_deg": Strata(edges=(0, 200), shares=(1,))}, r"edges of view_angle_deg must be in \[0, 180\]"),
-        ({"time_gap_s": Strata(edges=(-1, 2), shares=(1,))}, r"edges of time_gap_s must be in \[0, inf\]"),
+        ({"time_gap_s": Strata(edges=(-1, 2), shares=(1,))}, r"edges of time_gap_s must be in \[0, 1e\+09\]"),
         ({"cross_pose": 0, "time_gap_s": Strata(edges=(0, 2), shares=(1,))}, "time_gap_s has nothing to sort"),
-        ({"num_views": 1}, "num_views must be at least 2"),
-        ({"num_views": 17}, "num_views 17 must be at most 16"),
-        ({"mixed_tuples": True}, "and 3 with mixed_tuples"),
+        ({"num_views": 1}, "num_views 1 must be at least 2 and at most 16"),
+        ({"num_views": 17}, "num_views 17 must be at least 2 and at most 16"),
+        ({"mixed_tuples": True}, "num_views 2 must be at least 3"),
         ({"temperature": 0.0}, "temperature 0.0 must be above 0"),
     ],
 )
@@ -468,12 +510,12 @@ def test_contradictions_are_refused(values, message) -> None:
 @pytest.mark.parametrize(
     ("edges", "shares", "message"),
     [
-        ((0, 1), (1, 1), "2 edges bound 1 strata, not 2"),
-        ((0,), (), "1 edges bound 0 strata, not 0"),
-        ((0, 0), (1,), "must rise"),
-        ((0, float("inf")), (1,), "must rise"),
-        ((0, 1, 2), (0, 0), "nor all 0"),
-        ((0, 1, 2), (2, -1), "must not be negative"),
+        ((0, 1), (1, 1), "edges must be one more than shares, not 2 and 2"),
+        ((0,), (), "edges must be one more than shares, not 1 and 0"),
+        ((0, 0), (1,), "must be finite and rise"),
+        ((0, float("inf")), (1,), "must be finite and rise"),
+        ((0, 1, 2), (0, 0), "not all 0"),
+        ((0, 1, 2), (2, -1), "not negative"),
     ],
 )
 def test_strata_that_are_none_are_refused(edges, shares, message) -> None:

@@ -1,12 +1,26 @@
 """Recipes: named, overridden by a file, strict."""
 
+from contextlib import nullcontext
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from manifests.errors import RecipeError
 from manifests.recipes import fingerprint, from_mapping, read_recipe, to_mapping
-from pipeline.recipes import RECIPES, BuildRecipe, CropRecipe, ParserRecipe, SourceRecipe, SplitRecipe
+from pipeline.recipes import (
+    RECIPES,
+    BuildRecipe,
+    CropRecipe,
+    PairRecipe,
+    ParserRecipe,
+    ShardRecipe,
+    SourceRecipe,
+    SplitRecipe,
+)
 
 
 def read(name: str) -> BuildRecipe:
@@ -54,6 +68,75 @@ def test_unknown_names_and_missing_files() -> None:
         read("video")
     with pytest.raises(RecipeError, match="does not read"):
         read("nowhere.yaml")
+
+
+NEGATIVE = {"cut_correlation", "seed"}  # mean something below 0
+SMALL = {  # with what else it takes to build one
+    SourceRecipe: {"kind": "videos"},
+    SplitRecipe: {},
+    ParserRecipe: {},
+    CropRecipe: {},
+    PairRecipe: {},
+    ShardRecipe: {},
+    BuildRecipe: {"name": "b", "sources": [{"kind": "videos"}]},
+}
+
+
+def numbers(cls: type) -> list[str]:
+    """The fields of a recipe that are numbers."""
+    hints = get_type_hints(cls)
+    return [field.name for field in fields(cls) if {int, float} & {hints[field.name], *get_args(hints[field.name])}]
+
+
+NUMBERS = [(cls, name) for cls in SMALL for name in numbers(cls)]
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), -float("inf"), 10**400], ids=["nan", "inf", "-inf", "huge"]
+)
+@pytest.mark.parametrize(("cls", "name"), NUMBERS)
+def test_a_number_that_is_none_is_refused_by_its_name(cls: type, name: str, value: float) -> None:
+    if name == "seed" and isinstance(value, int):
+        return  # a name like any other
+    with pytest.raises(RecipeError) as caught:
+        from_mapping(cls, SMALL[cls] | {name: value}, where="mine.yaml")
+    assert name in str(caught.value)
+    with pytest.raises(ValueError, match=name) if name != "seed" else nullcontext():
+        replace(from_mapping(cls, SMALL[cls]), **{name: value})
+
+
+@pytest.mark.parametrize(("cls", "name"), [(cls, name) for cls, name in NUMBERS if name not in NEGATIVE])
+@given(value=st.integers(max_value=-1) | st.floats(max_value=-1e-9, allow_infinity=False))
+def test_what_means_nothing_below_0_is_refused_by_its_name(cls: type, name: str, value: float) -> None:
+    with pytest.raises(RecipeError) as caught:
+        from_mapping(cls, SMALL[cls] | {name: value}, where="mine.yaml")
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ({"min_hash_distance": 65}, "min_hash_distance 65 must be at least 0 and at most 64"),
+        ({"min_dt_s": -1}, "min_dt_s -1.0 must be at least 0"),
+        ({"num_views": 1}, "num_views 1 must be at least 2"),
+        ({"num_views": 2, "mixed_tuples": True}, "num_views 2 must be at least 3"),
+        ({"cross_view": 0, "cross_pose": 0}, "cross_view and cross_pose are both 0"),
+        ({"view_angle_deg": [0, 60]}, "[0, 60] is not a mapping like {edges: ..., shares: ...}"),
+        ({"view_angle_deg": {"0-60": 1}}, "unknown recipe key `0-60`"),
+        ({"view_angle_deg": {}}, "`edges` and `shares` are missing"),
+        ({"view_angle_deg": {"edges": [0, 60], "shares": [1, 1]}}, "edges must be one more than shares, not 2 and 2"),
+        ({"view_angle_deg": {"edges": [0, 200], "shares": [1]}}, "the edges of view_angle_deg must be in [0, 180]"),
+        ({"time_gap_s": {"edges": [0, float("inf")], "shares": [1]}}, "inf is not a finite number"),
+        ({"time_gap_s": {"edges": [0, 1e12], "shares": [1]}}, "the edges of time_gap_s must be in [0, 1e+09]"),
+        ({"time_gap_s": {"edges": [0, 1, 1], "shares": [1, 1]}}, "edges (0.0, 1.0, 1.0) must be finite and rise"),
+        ({"time_gap_s": {"edges": [0, 1, 2], "shares": [1e308, 1e308]}}, "must be finite, not negative, and not all 0"),
+        ({"temperature": 1e-9}, "a weight of 2 at temperature 1e-09 is out of all proportion"),
+    ],
+)  # fmt: skip
+def test_what_no_pair_could_be_is_told(pair: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        from_mapping(BuildRecipe, {"name": "b", "sources": [{"kind": "videos", "weight": 2}], "pair": pair})
+    assert message in caught.value.what
 
 
 @pytest.mark.parametrize(

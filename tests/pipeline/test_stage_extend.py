@@ -233,6 +233,27 @@ def test_more_people_to_render_leave_the_first_as_they_are() -> None:
     assert (plans[2].recipe, plans[2].inputs) == (plans[3].recipe, plans[3].inputs)
 
 
+# --- what to know ---
+
+
+def test_a_build_that_holds_nobody_out_is_told_from_the_first_stage_on(clips: Path, tmp_path: Path) -> None:
+    held_out = replace(RECIPE, split=SplitRecipe(val_groups=("b",)))
+    rendered = replace(RECIPE, render=SceneRecipe(num_identities=9), split=SplitRecipe(val_share=0.2))
+    nobody = "nobody is held out: training will have no pair to validate on"
+    for recipe, told in ((RECIPE, nobody), (held_out, ""), (rendered, "")):
+        out = tmp_path / str(recipe.render is None) / (told and "told")
+        there = stages(recipe, roots={"videos": clips}, assets=clips, out=out)
+        for verb in ("ingest", "crop", "pairs", "shards") if recipe.render is None else ("ingest",):
+            for _ in range(2):  # as well when there is nothing left to do
+                summary = run_stage(there[verb](), out, LocalExecutor(), SilentWatcher())
+                due = [told] if told and verb in ("ingest", "shards") else []
+                assert [note.partition(";")[0] for note in summary.notes] == due
+    everybody = replace(RECIPE, split=SplitRecipe(val_groups=("a", "b")))
+    there = stages(everybody, roots={"videos": clips}, assets=clips, out=tmp_path / "all")
+    summary = run_stage(there["ingest"](), tmp_path / "all", LocalExecutor(), SilentWatcher())
+    assert [note.partition(":")[0] for note in summary.notes] == ["nobody is left to learn from"]
+
+
 # --- what was mended ---
 
 
