@@ -1,6 +1,6 @@
 """Where shards lie: a local or NFS folder, or one behind http(s) or S3 with a cache on this node.
 
-A folder of shards is named by a path or by a URL (`https://host/rig/shards`, `s3://bucket/rig/shards`). Its files are read
+A folder of shards is named by a path or by a URL (`file:///data/shards`, `https://host/rig/shards`, `s3://bucket/rig/shards`). Its files are read
 under the same names in either case, and checked in the same way.
 """
 
@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import unquote, urlsplit
 
 from manifests.errors import ShardError
 from manifests.files import sha256_of
@@ -128,6 +129,11 @@ def storage_of(root: Path | str, cache: Cache | None = None) -> Storage:
     Raises:
         ShardError: a URL of another kind, or one with a password.
     """
+    if isinstance(root, str) and root.startswith("file://"):
+        parts = urlsplit(root)
+        if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+            raise ShardError("the URL is not of a folder on this machine", where=root, hint="file:///path, or the path")
+        return Folder(Path(unquote(parts.path)))
     if isinstance(root, str) and "://" in root:
         from training.remote import Remote
 

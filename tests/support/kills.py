@@ -128,6 +128,7 @@ class Driver:
     def __init__(self, work: Callable[[], None]) -> None:
         self.pid = os.fork()
         if not self.pid:
+            os.dup2(2, 1)  # Ray tells of every death; the answer is ours alone
             status = 1
             try:
                 work()
