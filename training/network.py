@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +14,18 @@ from manifests.errors import RecipeError, TrainingError
 from manifests.recipes import from_mapping
 from manifests.seeds import seed_for
 from training.checkpoints import architecture_of, file_sha256, list_checkpoints, load_weights, read_payload
-from training.heads.features import Binocular, Monocular
+from training.heads.features import Binocular, Monocular, Queried
+from training.mixture import normalised
 from training.model.croco import Architecture, CroCo, base_small
 from training.model.mae import MAE
 from training.recipes import demo
-from training.tasks.base import Task
+from training.tasks.base import Asking, Task
 from training.tasks.recipes import FinetuneRecipe
 
 logger = logging.getLogger(__name__)
 
 BEST = "best.pt"
+DECODED = ("two", "query")  # what is read behind the decoder
 
 
 class TaskNetwork(nn.Module):
@@ -39,7 +41,11 @@ class TaskNetwork(nn.Module):
         a = self.architecture = network.architecture
         if task.reads == "two":
             assert isinstance(network, CroCo)
-            self.features: Monocular | Binocular = Binocular(network)
+            self.features: Monocular | Binocular | Queried = Binocular(network)
+        elif task.reads == "query":
+            assert isinstance(network, CroCo)
+            query_HW3 = cast("Asking", task).query(a.image_px)
+            self.features = Queried(network, normalised(query_HW3[None], torch.device("cpu"))[0])
         else:
             self.features = Monocular(network, hooks=dense_hooks(a.enc_depth) if task.reads == "dense" else (-1,))
         self.head = task.head(self.features.widths, a.num_patches)
@@ -126,10 +132,10 @@ def settle(recipe: FinetuneRecipe, task: Task, start: Start | None) -> FinetuneR
         RecipeError: an MAE is asked to read two pictures.
     """
     architecture = recipe.architecture or (demo().architecture if start is None else start.architecture)
-    mae = recipe.mae if recipe.mae is not None else start is not None and start.mae and task.reads != "two"
-    if mae and task.reads == "two":
+    mae = recipe.mae if recipe.mae is not None else start is not None and start.mae and task.reads not in DECODED
+    if mae and task.reads in DECODED:
         hint = "leave mae out: its encoder goes into a network with a random decoder"
-        raise RecipeError(f"{task.name} reads two pictures, an MAE one", where="mae", hint=hint)
+        raise RecipeError(f"{task.name} needs a decoder of two pictures, which an MAE has not", where="mae", hint=hint)
     return replace(recipe, architecture=architecture, mae=mae)
 
 

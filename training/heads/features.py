@@ -3,6 +3,7 @@
 Shape letters: `B` images or pairs, `N` patches of an image, `D` width of a token (the encoder's, or the decoder's), `C H W` image.
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -77,6 +78,39 @@ class Binocular(nn.Module):
             decoder[-1:] = [self.network.decode(own_BND, other_BND)]
         maps = [*(tokens[: len(images_BCHW)] for tokens in encoder), *decoder]
         return tuple(maps[hook] for hook in self.hooks)
+
+
+class Queried(nn.Module):
+    """A picture that is the same for all asks, and each image answers: the decoder reads the image, its tokens stand for the picture's patches.
+
+    The picture passes through an encoder of its own, a copy that is trained apart from the image's.
+
+    Args:
+        network: taken without its last layer and its mask token.
+        query_CHW: the picture, normalised.
+
+    Attributes:
+        widths: width of the tokens.
+    """
+
+    query_CHW: Tensor
+
+    def __init__(self, network: CroCo, query_CHW: Tensor) -> None:
+        super().__init__()
+        own = Monocular(copy.deepcopy(network)).network
+        self.network = network
+        network.add_module("prediction_head", nn.Identity())
+        del network.mask_token
+        network.add_module("query", own)
+        self.register_buffer("query_CHW", query_CHW, persistent=False)
+        self.widths = (network.architecture.dec_dim,)
+
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor]:
+        """Tokens (B, N, E) of the picture's patches, each image's own."""
+        px = self.network.architecture.patch_px
+        query_1ND = self.network.get_submodule("query").encode(patchify(self.query_CHW[None], px))  # type: ignore[operator]
+        image_BND = self.network.encode(patchify(images_BCHW, px))
+        return (self.network.decode(query_1ND.expand(len(images_BCHW), -1, -1), image_BND),)
 
 
 @contextmanager

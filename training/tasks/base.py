@@ -57,14 +57,15 @@ class Task(Protocol):
 
     Attributes:
         name: as in `TASK=...`.
-        reads: what the head reads: `pooled` features of one image, `dense` maps of four blocks, `two` images through the decoder.
+        reads: what the head reads: `pooled` features of one image, `dense` maps of four blocks, `two` images through the decoder, or
+            `query`: the decoder's features of a picture of the task's own, which sees the image (see `Asking`).
         main: the score that decides which checkpoint is best.
         flips: whether mirrored examples are examples of the task, labels mirrored along.
         turns: whether turned ones are.
     """
 
     name: str
-    reads: Literal["pooled", "dense", "two"]
+    reads: Literal["pooled", "dense", "two", "query"]
     main: str
     flips: bool
     turns: bool
@@ -99,3 +100,10 @@ class Task(Protocol):
 
     def write(self, out: Path, image_HW3: npt.NDArray[np.uint8], outputs: Any) -> list[Path]:
         """What a prediction leaves besides its picture (a mesh as glb, classes as JSON); the files written."""
+
+
+class Asking(Task, Protocol):
+    """A task whose head reads a `query`."""
+
+    def query(self, image_px: int) -> npt.NDArray[np.uint8]:
+        """The picture that asks, (H, W, 3), as large as the images."""

@@ -5,7 +5,7 @@ import torch
 
 from tests.training.heads.fitting import fit, noise
 from training.heads.dense import DenseHead
-from training.heads.features import Binocular, Monocular
+from training.heads.features import Binocular, Monocular, Queried
 from training.heads.regressor import IterativeRegressor, Mesh
 from training.losses import patchify
 from training.model.croco import Architecture, CroCo
@@ -137,3 +137,33 @@ def test_a_network_and_its_head_learn_sixteen_pairs_by_heart():
     first, last = fit([both, head], loss, steps=100, rate=1e-3)
     assert first > 0.5
     assert last < 0.01
+
+
+@pytest.mark.parametrize("positions", ["cosine", "rope"])
+def test_a_picture_asks_each_image(positions):
+    model, images, asks = network(positions), noise(3, 3, 32, 32), noise(1, 3, 32, 32, seed=1)
+    expected = slow_decoder(model, asks.expand(3, -1, -1, -1), images)[-1]
+    queried = Queried(model, asks[0])
+    assert queried.widths == (16,)
+    (tokens,) = queried(images)
+    torch.testing.assert_close(tokens, expected)
+    tokens[:2].sum().backward()
+    assert [name for name, p in queried.named_parameters() if p.grad is None] == []
+    # Two encoders: what one learns the other does not.
+    before = tokens.detach()[0]
+    with torch.no_grad():
+        for parameter in queried.network.query.parameters():
+            parameter.add_(0.1)
+    assert (queried(images)[0][0] - before).abs().max() > 1e-3
+    torch.testing.assert_close(queried.network.encode(patchify(images, 16)), slow_encoder(queried.network, images)[-1])
+
+
+def test_a_queried_network_keeps_its_pictures_encoder():
+    first, other = Queried(network(), noise(3, 32, 32)), Queried(network(), noise(3, 32, 32))
+    with torch.no_grad():
+        for parameter in first.network.parameters():
+            parameter.mul_(0.9)
+    other.network.load_state_dict(first.network.state_dict())
+    images = noise(1, 3, 32, 32, seed=2)
+    torch.testing.assert_close(first(images), other(images))
+    assert "query_CHW" not in first.state_dict()
