@@ -1,23 +1,34 @@
 """Checkpoints: written whole or not at all, read without running anything that a file may hold.
 
 A run keeps `checkpoints/step-<step>.pt`, each with the weights, the optimiser, the step, the place in the stream, and the recipe.
-A checkpoint holds whole tensors by name however many processes wrote it, so any number of them goes on from it. (The format of
-`torch.distributed.checkpoint` does that too, but keeps its index as a pickle.) Public CroCo and MAE weights are read by the same door.
+Where processes share the weights, `checkpoints/step-<step>/` holds the share of each as safetensors, written at the same time by
+`torch.distributed.checkpoint`, and the rest as JSON. Both hold tensors by name, so any number of processes goes on from either.
+(The usual files of `torch.distributed.checkpoint` keep their index as a pickle, which is not read here.) Public CroCo and MAE
+weights are read by the same door.
 """
 
 import argparse
 import ast
 import hashlib
+import json
 import os
 import pickle
 import re
+import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
+from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
 from manifests.errors import TrainingError
 from training.model.croco import Architecture, CroCo
@@ -25,7 +36,10 @@ from training.model.mae import MAE
 from training.model.positions import resize_positions
 
 FORMAT = 2
-_NAME = re.compile(r"step-(\d{8,})\.pt")
+PLACE = "place.json"
+"""In a checkpoint of shares: what is no tensor, and the size of each file that is there."""
+
+_NAME = re.compile(r"step-(\d{8,})(\.pt)?")
 _POSITIONS = ("enc_pos_embed", "dec_pos_embed", "pos_embed", "decoder_pos_embed")
 _REFUSED = re.compile(r"GLOBAL ([\w.]+)")
 # What the public files call our sizes.
@@ -42,13 +56,10 @@ _PUBLIC_NAMES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """State of a run after a step.
+class Place:
+    """Where a run is after a step.
 
     Args:
-        model: state dict of the network.
-        head: state dict of the keypoint head, empty without one.
-        optimizer: state dict of the optimiser, by names of weights.
         step: steps done.
         position: pairs of the stream consumed, over all processes.
         shards: hash of the shard table that the stream ran over.
@@ -57,15 +68,27 @@ class Checkpoint:
         usual_norm: running mean of the gradient's norm.
     """
 
-    model: dict[str, Tensor]
-    head: dict[str, Tensor]
-    optimizer: dict[str, Any]
     step: int
     position: int
     shards: str
     recipe: dict[str, Any]
     init: str | None
     usual_norm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint(Place):
+    """State of a run after a step: its place, and whole tensors.
+
+    Args:
+        model: state dict of the network.
+        head: state dict of the keypoint head, empty without one.
+        optimizer: state dict of the optimiser, by names of weights.
+    """
+
+    model: dict[str, Tensor]
+    head: dict[str, Tensor]
+    optimizer: dict[str, Any]
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -93,8 +116,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     """
     path = folder / f"step-{checkpoint.step:08d}.pt"
     write_checkpoint(path, checkpoint)
-    for old in list_checkpoints(folder)[:-keep]:
-        old.unlink()
+    _forget(list_checkpoints(folder)[:-keep])
     return path
 
 
@@ -117,18 +139,99 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         raise _unwritable(path, error) from error
 
 
+def save_shares(folder: Path, place: Place, shares: Mapping[str, Tensor], *, keep: int) -> Path:
+    """Write a checkpoint of which each process holds a share, all at the same time, then remove the oldest ones beyond `keep`.
+
+    Args:
+        folder: the run's checkpoints.
+        place: what all processes agree on.
+        shares: this process's tensors by name, as `shares_of` gives them.
+        keep: how many stay.
+
+    Raises:
+        TrainingError: the disk of some process is full, or the folder cannot be written; earlier checkpoints are untouched.
+    """
+    path, is_first = folder / f"step-{place.step:08d}", dist.get_rank() == 0
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        if is_first:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        dist.barrier()
+        writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
+        save_distributed(dict(shares), storage_writer=writer)
+        if is_first:
+            sizes = {file.name: file.stat().st_size for file in sorted(temporary.iterdir())}
+            values = {field.name: getattr(place, field.name) for field in fields(Place)}
+            write_atomic(temporary / PLACE, json.dumps({"format": FORMAT, "files": sizes, **values}).encode())
+            _replace(temporary, path)
+            _forget(list_checkpoints(folder)[:-keep])
+    except (OSError, CheckpointException) as error:
+        raise _unwritable(path, error) from error
+    dist.barrier()
+    return path
+
+
+def shares_of(state: Mapping[str, Any], optimizer: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors of a network's and its optimiser's state dict under one name each; the tensors themselves, no copies."""
+    moments = {
+        f"optimizer.{name}.{kind}": value for name, kinds in optimizer["state"].items() for kind, value in kinds.items()
+    }
+    return {**state, **moments}
+
+
+def load_shares(path: Path, shares: dict[str, Tensor]) -> None:
+    """Fill this process's shares from a checkpoint of however many.
+
+    Args:
+        path: its folder.
+        shares: as `shares_of` gives them, changed in place.
+
+    Raises:
+        TrainingError: a file of it is missing, cut or damaged.
+    """
+    read_place(path)
+    try:
+        with warnings.catch_warnings():
+            # Each process reads what it needs: there is nothing to agree on.
+            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+            load_distributed(dict(shares), storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
+    except (CheckpointException, SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
+        raise _damaged(path, error) from error
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints of a run, oldest first; temporary files of a killed one are no checkpoints."""
-    found = [(int(match[1]), path) for path in folder.glob("step-*.pt") if (match := _NAME.fullmatch(path.name))]
+    found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
 
 
+def read_place(path: Path) -> Place:
+    """Read where one of our own checkpoints was written; of a single file, the whole `Checkpoint`.
+
+    Raises:
+        TrainingError: it is damaged, or no checkpoint of ours.
+    """
+    if not path.is_dir():
+        return read_checkpoint(path)
+    try:
+        values = json.loads((path / PLACE).read_bytes())
+        sizes = {name: (path / name).stat().st_size for name in values["files"]}
+        if values.pop("format") != FORMAT or values.pop("files") != sizes:
+            raise ValueError("a file is not as long as it was written")
+        return Place(**values)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise _damaged(path, error) from error
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read one of our own checkpoints.
+    """Read one of our own checkpoints whole.
 
     Raises:
         TrainingError: the file is damaged, or no checkpoint of ours.
     """
+    if path.is_dir():
+        return _read_whole(path)
     payload = _load(path)
     names = [field.name for field in fields(Checkpoint)]
     if payload.get("format") != FORMAT or any(name not in payload for name in names):
@@ -317,8 +420,44 @@ def _load(path: Path) -> dict[str, Any]:
     return payload
 
 
+def _read_whole(path: Path) -> Checkpoint:
+    """A checkpoint of shares, put together."""
+    place = read_place(path)
+    try:
+        stored = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    whole = {name: torch.empty(of.size, dtype=of.properties.dtype) for name, of in stored.items()}  # type: ignore[union-attr]
+    load_shares(path, whole)
+    parts: dict[str, dict[str, Any]] = {"model": {}, "head": {}, "optimizer": {}}
+    for name, value in whole.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = value
+    state: dict[str, dict[str, Tensor]] = {}
+    for name, value in parts["optimizer"].items():
+        weight, _, kind = name.rpartition(".")
+        state.setdefault(weight, {})[kind] = value
+    values: dict[str, Any] = {field.name: getattr(place, field.name) for field in fields(Place)}
+    return Checkpoint(**values, model=parts["model"], head=parts["head"], optimizer={"state": state})
+
+
+def _forget(paths: list[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            # Killed half-way, the rest must not look like a checkpoint.
+            path = path.replace(path.with_name(f".{path.name}.old"))
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _damaged(path: Path, error: BaseException) -> TrainingError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    hint = "remove it: the run goes on from the one before"
+    return TrainingError(f"the checkpoint cannot be read: {lines[0]}", where=path, hint=hint)
+
+
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
@@ -340,5 +479,5 @@ def _replace(temporary: Path, path: Path) -> None:
         os.close(folder)
 
 
-def _unwritable(path: Path, error: Exception) -> TrainingError:
+def _unwritable(path: Path, error: BaseException) -> TrainingError:
     return TrainingError(f"cannot write: {error}", where=path, hint="free some space, or give another --out")

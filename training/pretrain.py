@@ -30,11 +30,15 @@ from manifests.seeds import seed_for
 from training.augment import black
 from training.checkpoints import (
     Checkpoint,
+    Place,
     file_sha256,
     list_checkpoints,
+    load_shares,
     load_weights,
-    read_checkpoint,
+    read_place,
     save_checkpoint,
+    save_shares,
+    shares_of,
     write_atomic,
 )
 from training.inputs import Group, training_groups, validation_groups
@@ -50,6 +54,7 @@ logger = logging.getLogger(__name__)
 
 USUAL_SHARE = 0.02
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+SHARES = StateDictOptions(cpu_offload=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,43 +197,55 @@ class Trainer:
         return {name: value / num_pairs for name, value in sums.items()} | {"pairs": num_pairs}
 
     def save(self, folder: Path, shards: str, processes: Processes) -> None:
-        """Write a checkpoint; all processes give their shares, the first one writes."""
-        state: dict[str, Any]
-        state, optimizer = get_state_dict(self.objective, self.optimizer, options=WHOLE)
-        if not processes.is_first:
-            return
-        parts: dict[str, dict[str, Any]] = {"model": {}, "head": {}}
-        for name, value in state.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = value
-        checkpoint = Checkpoint(
-            **parts,
-            optimizer=dict(optimizer),
-            step=self.step,
-            position=self.position,
-            shards=shards,
-            recipe=to_mapping(self.recipe),
-            init=self.init,
-            usual_norm=self.usual_norm,
-        )
-        path = save_checkpoint(folder / "checkpoints", checkpoint, keep=self.machine.keep_checkpoints)
-        logger.info("checkpoint of step %d: %s", self.step, path)
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue where a checkpoint was written, by however many processes."""
-        parts = {"model": checkpoint.model, "head": checkpoint.head}
-        state: dict[str, Any] = {
-            f"{part}.{name}": value for part, given in parts.items() for name, value in given.items()
+        """Write a checkpoint: each process its share where weights are shared, otherwise the first one everything."""
+        values: dict[str, Any] = {
+            "step": self.step,
+            "position": self.position,
+            "shards": shards,
+            "recipe": to_mapping(self.recipe),
+            "init": self.init,
+            "usual_norm": self.usual_norm,
         }
+        folder, keep = folder / "checkpoints", self.machine.keep_checkpoints
+        are_shared = self.machine.shard and processes.world > 1
+        state, optimizer = get_state_dict(self.objective, self.optimizer, options=SHARES if are_shared else WHOLE)
+        if are_shared:
+            path = save_shares(folder, Place(**values), shares_of(state, optimizer), keep=keep)
+        elif processes.is_first:
+            parts: dict[str, dict[str, Any]] = {"model": {}, "head": {}}
+            for name, value in state.items():
+                part, _, rest = name.partition(".")
+                parts[part][rest] = value
+            whole = Checkpoint(**values, model=parts["model"], head=parts["head"], optimizer=dict(optimizer))
+            path = save_checkpoint(folder, whole, keep=keep)
+        if processes.is_first:
+            logger.info("checkpoint of step %d: %s", self.step, path)
+
+    def restore(self, path: Path, place: Place) -> None:
+        """Continue where a checkpoint was written, by however many processes.
+
+        Args:
+            path: the checkpoint.
+            place: what `read_place` gave of it.
+
+        Raises:
+            TrainingError: it is damaged.
+        """
+        if isinstance(place, Checkpoint):
+            parts = {"model": place.model, "head": place.head}
+            state: dict[str, Any] = {
+                f"{part}.{name}": value for part, given in parts.items() for name, value in given.items()
+            }
+            optimizer, options = place.optimizer, WHOLE
+        else:
+            state, optimizer = get_state_dict(self.objective, self.optimizer, options=SHARES)
+            load_shares(path, shares_of(state, optimizer))
+            options = SHARES
         set_state_dict(
-            self.objective,
-            self.optimizer,
-            model_state_dict=state,
-            optim_state_dict=checkpoint.optimizer,
-            options=WHOLE,
+            self.objective, self.optimizer, model_state_dict=state, optim_state_dict=optimizer, options=options
         )
-        self.step, self.position, self.init = checkpoint.step, checkpoint.position, checkpoint.init
-        self.usual_norm = checkpoint.usual_norm
+        self.step, self.position, self.init = place.step, place.position, place.init
+        self.usual_norm = place.usual_norm
 
     @contextmanager
     def _no_talk_before(self, *, last: bool) -> Iterator[None]:
@@ -367,15 +384,15 @@ def _claim_folder(
 
 def _go_on(trainer: Trainer, path: Path, source: PairSource) -> None:
     """Continue from a checkpoint of this run."""
-    checkpoint = read_checkpoint(path)
-    changes = changed_keys(checkpoint.recipe, to_mapping(trainer.recipe))
-    if changes or checkpoint.shards != source.shards_hash:
+    place = read_place(path)
+    changes = changed_keys(place.recipe, to_mapping(trainer.recipe))
+    if changes or place.shards != source.shards_hash:
         raise TrainingError(
             f"the checkpoint is of another run: {'; '.join(changes) or 'other shards'}",
             where=path,
             hint="give another --out",
         )
-    trainer.restore(checkpoint)
+    trainer.restore(path, place)
     logger.info("going on from step %d: %s", trainer.step, path)
 
 

@@ -1,4 +1,5 @@
 import argparse
+import json
 import os
 import pickle
 from dataclasses import fields, replace
@@ -6,17 +7,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import distributed as dist
 
 from manifests.errors import TrainingError
 from training import checkpoints
 from training.checkpoints import (
+    PLACE,
     Checkpoint,
+    Place,
     architecture_of,
     export_safetensors,
     list_checkpoints,
+    load_shares,
     load_weights,
     read_checkpoint,
+    read_place,
     save_checkpoint,
+    save_shares,
+    shares_of,
     write_atomic,
 )
 from training.model.croco import Architecture, CroCo
@@ -137,6 +145,87 @@ def test_other_files_are_no_checkpoints(tmp_path):
     torch.save({"weights": {}}, tmp_path / "none.pt")
     with pytest.raises(TrainingError, match="no weights under `model`"):
         load_weights(CroCo(SIZE), tmp_path / "none.pt")
+
+
+@pytest.fixture
+def alone():
+    """A group of one process."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def save_example(folder, step, keep=2):
+    """Save an example in shares; returns it and its path."""
+    checkpoint = example(step)
+    names = [f"model.{name}" for name, _ in CroCo(SIZE).named_parameters()]
+    moments = {names[number]: kinds for number, kinds in checkpoint.optimizer["state"].items()}
+    state = {f"model.{name}": value for name, value in checkpoint.model.items()}
+    place = Place(**{field.name: getattr(checkpoint, field.name) for field in fields(Place)})
+    path = save_shares(folder, place, shares_of(state, {"state": moments}), keep=keep)
+    return replace(checkpoint, optimizer={"state": moments}), path
+
+
+def test_shares_are_put_together_again(tmp_path, alone):
+    checkpoint, path = save_example(tmp_path, 7)
+    again = read_checkpoint(path)
+    for field in fields(Checkpoint):
+        assert same(getattr(checkpoint, field.name), getattr(again, field.name)), field.name
+    assert not isinstance(read_place(path), Checkpoint)
+    shares = {"model.mask_token": torch.zeros_like(checkpoint.model["mask_token"])}
+    load_shares(path, shares)
+    assert torch.equal(shares["model.mask_token"], checkpoint.model["mask_token"])
+
+
+def test_shares_and_single_files_take_turns(tmp_path, alone):
+    save_example(tmp_path, 1)
+    save_checkpoint(tmp_path, example(2), keep=2)
+    (tmp_path / ".step-00000003.tmp").mkdir()  # of a killed process
+    (tmp_path / ".step-00000003.tmp/left.safetensors").touch()
+    save_example(tmp_path, 3)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000002.pt", "step-00000003"]
+    save_checkpoint(tmp_path, example(4), keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000004.pt"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "no place", "other place", "garbage"])
+def test_damaged_shares_are_told(tmp_path, alone, damage):
+    _, path = save_example(tmp_path, 7)
+    (share,) = path.glob("*.safetensors")
+    size = share.stat().st_size
+    if damage == "cut":
+        os.truncate(share, size - 1)
+    elif damage == "gone":
+        share.unlink()
+    elif damage == "garbage":
+        share.write_bytes(b"\xff" * size)
+    elif damage == "no place":
+        (path / PLACE).unlink()
+    else:
+        (path / PLACE).write_text(json.dumps({"format": 99, "files": {}}))
+    hint = r"cannot be read(.|\n)*step-00000007(.|\n)*from the one before"
+    for read in (read_checkpoint, lambda path: load_shares(path, {"model.mask_token": torch.zeros(1, 1, 16)})):
+        with pytest.raises(TrainingError, match=hint):
+            read(path)
+
+
+def test_shares_of_another_network_are_told(tmp_path, alone):
+    _, path = save_example(tmp_path, 7)
+    for name, size in (("model.absent", (3,)), ("model.mask_token", (1, 1, 17))):
+        with pytest.raises(TrainingError, match="cannot be read"):
+            load_shares(path, {name: torch.zeros(size)})
+
+
+def test_shares_on_a_full_disk_leave_the_old_state(tmp_path, alone, monkeypatch):
+    save_example(tmp_path, 1, keep=1)
+
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TrainingError, match=r"cannot write(.|\n)*step-00000002(.|\n)*free some space"):
+        save_example(tmp_path, 2, keep=1)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000001"]
 
 
 PUBLIC = {

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,13 @@ import torch
 
 from manifests.errors import TrainingError
 from tests.support.toy_pairs import ToyPairs
-from training.checkpoints import list_checkpoints, read_checkpoint
+from training.checkpoints import export_safetensors, list_checkpoints, load_weights, read_checkpoint, read_place
 from training.machine import Machine, Processes, find_device
 from training.model.croco import Architecture, CroCo, base_base_rope, base_small, large_base_rope
 from training.objective import step_flops
 from training.pretrain import Trainer, build_optimizer, learning_rate, pretrain, zero_loss
 from training.recipes import body, smoke
+from training.reconstruct import load_run
 from training.record import read_metrics
 
 TINY = replace(
@@ -319,28 +321,61 @@ def worker(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("weights", ["whole", pytest.param("shard", marks=pytest.mark.slow)])
-def test_two_processes_learn_exactly_what_one_learns(tmp_path, pairs, worker, weights):
+def test_two_processes_learn_exactly_what_one_learns(tmp_path, pairs, worker):
     """Two groups make a step: two processes pass one each, one passes both and adds up the same two gradients."""
     start = tmp_path / "start.pth"
     torch.save({"model": CroCo(TINY.architecture).state_dict()}, start)
     pretrain(TINY, pairs, tmp_path / "one", init=start)
-    worker(2, tmp_path / "two", weights, start)
-    # Norms of shares are added up in another order than those of weights.
-    close = 0 if weights == "whole" else 1e-6
-    assert_same_state(last(tmp_path / "two"), last(tmp_path / "one"), close=close)
-    lines = [[line for line in read_metrics(tmp_path / run) if line["kind"] == "train"] for run in ("one", "two")]
-    for one, two in zip(*lines, strict=True):
-        assert one["loss"] == two["loss"]
-        assert one["gradient_norm"] == pytest.approx(two["gradient_norm"], rel=close, abs=0)
-    validations = [read_metrics(tmp_path / run)[-1]["loss"] for run in ("one", "two")]
-    assert validations[0] == validations[1]
+    worker(2, tmp_path / "two", "whole", start)
+    assert_same_run(tmp_path / "two", tmp_path / "one")
     # One process goes on from the middle of what two began.
     (tmp_path / "two/finished.json").unlink()
     list_checkpoints(tmp_path / "two/checkpoints")[-1].unlink()
     assert last(tmp_path / "two").step == 3
     pretrain(TINY, pairs, tmp_path / "two", init=start, machine=Machine(shard=True))
-    assert_same_state(last(tmp_path / "two"), last(tmp_path / "one"), close=close)
+    assert_same_state(last(tmp_path / "two"), last(tmp_path / "one"))
+
+
+def assert_same_run(run, other, close=0):
+    assert_same_state(last(run), last(other), close=close)
+    lines = [[line for line in read_metrics(folder) if line["kind"] == "train"] for folder in (run, other)]
+    for one, two in zip(*lines, strict=True):
+        assert one["loss"] == two["loss"]
+        assert one["gradient_norm"] == pytest.approx(two["gradient_norm"], rel=close, abs=0)
+    validations = [read_metrics(folder)[-1]["loss"] for folder in (run, other)]
+    assert validations[0] == validations[1]
+
+
+@pytest.mark.slow
+def test_shared_weights_learn_the_same_and_go_on_in_any_number_of_processes(tmp_path, pairs, worker):
+    close = 1e-6  # norms of shares are added up in another order than those of weights
+    start = tmp_path / "start.pth"
+    torch.save({"model": CroCo(TINY.architecture).state_dict()}, start)
+    pretrain(TINY, pairs, tmp_path / "one", init=start, machine=Machine(checkpoint_every=3))
+    worker(2, tmp_path / "two", "shard", start)
+    assert_same_run(tmp_path / "two", tmp_path / "one", close)
+    written = [path.name for path in list_checkpoints(tmp_path / "two/checkpoints")]
+    assert written == ["step-00000003", "step-00000006"]
+    assert len(list((tmp_path / "two/checkpoints/step-00000003").glob("*.safetensors"))) == 2
+    for began, world in (("two", 1), ("two", 2), ("one", 2)):
+        out = tmp_path / f"{began}-{world}"
+        shutil.copytree(tmp_path / began, out)
+        (out / "finished.json").unlink()
+        name = list_checkpoints(out / "checkpoints")[-1]
+        name.rename(tmp_path / "gone") if name.is_file() else shutil.rmtree(name)
+        assert read_place(list_checkpoints(out / "checkpoints")[-1]).step == 3
+        if world == 1:
+            pretrain(TINY, pairs, out, init=start)
+        else:
+            worker(2, out, "shard", start)
+        assert_same_state(last(out), last(tmp_path / "one"), close=close)
+    objective, step = load_run(tmp_path / "two", torch.device("cpu"))
+    export_safetensors(objective.model, tmp_path / "weights.safetensors")
+    model = CroCo(TINY.architecture)
+    load_weights(model, tmp_path / "weights.safetensors")
+    assert step == 6
+    for name, value in last(tmp_path / "one").model.items():
+        assert torch.equal(model.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize(("world", "message"), [(3, "3 processes cannot share 2 groups of 2 pairs")])
