@@ -15,6 +15,7 @@ from manifests.errors import SyntheticError
 from synthetic.camera import framed_points
 from synthetic.labels import LIMB_M
 from synthetic.looks.scans import TextureWardrobe
+from synthetic.looks.shade import Shade
 from synthetic.looks.wardrobe import Wardrobe
 from synthetic.models.body import EXTRA_JOINTS, BodyModel
 from synthetic.motion.library import Clip, ground_shift
@@ -144,6 +145,7 @@ class BodyFigure:
         self.uvs_U2 = self._wardrobe.uvs_U2
         self.part_F = part_of_faces(body.weights_XJ, body.faces_F3)
         self.template_X3, self.group_F = body.template_X3, body.face_group_F
+        self._shade = Shade(body.template_X3, body.faces_F3, body.face_group_F)
         self._landmarks = [body.extra_vertices[name] for name in EXTRA_JOINTS[:5]]
 
     def dress(self, scene: Scene) -> Dressed:
@@ -160,7 +162,7 @@ class BodyFigure:
             shown_N=np.unique(outfit.faces_F3),
             corners_K2=outfit.corners_K2,
             triangles_T3=outfit.triangles_F3[order],
-            worn=outfit,
+            worn=(outfit, self._shade.weights(outfit.face_ids_F)),
         )
 
     def pose(self, scene: Scene, instant: int, dressed: Dressed) -> Posed:
@@ -171,18 +173,19 @@ class BodyFigure:
             IndexError: there is no such instant.
         """
         body, clip = self._body, self._clip(scene.clip)
+        outfit, patches_PX = dressed.worn
         index = min(int(scene.phases[instant] * clip.num_instants), clip.num_instants - 1)
         pose_J3 = np.asarray(clip.pose_TJ3[index], dtype=np.float64)
         verts_TX3, joints_TJ3 = body.pose(pose_J3[None], scene.betas, np.zeros((1, 3)))
         shift = ground_shift(clip, index, body, verts_TX3[0], joints_TJ3[0])
         naked_X3, joints_J3 = verts_TX3[0] + shift, joints_TJ3[0] + shift
-        verts_X3, normals_X3 = self._wardrobe.clothe(naked_X3, dressed.worn)
+        verts_X3, normals_X3 = self._wardrobe.clothe(naked_X3, outfit)
         shown_N3 = verts_X3[dressed.shown_N]
         whole = scene.framing == "full"
         return Posed(
             verts_X3=verts_X3,
             normals_X3=normals_X3,
-            open_X=np.ones(len(verts_X3)),
+            open_X=self._shade.open(verts_X3, normals_X3, patches_PX, lamp=scene.light.lamp, shadow=scene.light.shadow),
             shown_N3=shown_N3,
             framed_M3=shown_N3 if whole else framed_points(joints_J3, scene.framing, scene.side),
             joints_J3=joints_J3,
