@@ -86,18 +86,19 @@ class BodyMesh(MeshTask):
     ) -> dict[str, Floats]:
         """Errors of images whose mesh is known."""
         truth, scored = self._truth(target, gendered=True), self.scored()
-        true_BV3, true_BX3 = as_numpy(truth.points_BV3), as_numpy(truth.verts_BX3)
+        true_BV3, true_BX3 = self.true_points(truth), as_numpy(truth.verts_BX3)
         root_B3, true_root_B3 = points_BV3[:, self.root_place()], true_BV3[:, self.root_place()]
         joints, true_joints = points_BV3[:, scored], true_BV3[:, scored]
         errors = {
             "mpjpe": mpjpe_mm(joints - root_B3[:, None], true_joints - true_root_B3[:, None], root=()),
             "pa_mpjpe": pa_mpjpe_mm(joints, true_joints),
             "mpvpe": mpvpe_mm(verts_BX3, true_BX3, roots_m=(root_B3, true_root_B3)),
-            "mpvpe_unaligned": mpvpe_mm(verts_BX3, true_BX3, roots_m=None),
         }
+        if self.predictor == "regressor":  # a mesh without a model has no origin but its root
+            errors["mpvpe_unaligned"] = mpvpe_mm(verts_BX3, true_BX3, roots_m=None)
         if self.male or self.female:
             neutral = self._truth(target, gendered=False)
-            roots = root_B3, as_numpy(neutral.points_BV3)[:, self.root_place()]
+            roots = root_B3, self.true_points(neutral)[:, self.root_place()]
             errors["mpvpe_neutral"] = mpvpe_mm(verts_BX3, as_numpy(neutral.verts_BX3), roots_m=roots)
         return errors
 
@@ -111,11 +112,8 @@ class BodyMesh(MeshTask):
                 if len(given) == 2
                 else "gendered labels on the neutral model, none of men and women given"
             )
-        joints = (
-            "14 joints of J_regressor_h36m, root its pelvis"
-            if self.regressor_h36m
-            else "SMPL's 24 joints, root the pelvis"
-        )
+        joints = "14 joints of J_regressor_h36m" if self.regressor_h36m else "SMPL's 24 joints"
+        joints += f"{self.points_from}, root the pelvis"
         models = f"{truth}, neutral prediction" + (", the project's own body" if self.mesh_model().free else "")
         conventions = {
             "mpjpe": f"root-aligned; {joints}; {models}",

@@ -85,7 +85,7 @@ class HandMesh(MeshTask):
             self.mesh_model().to(target["betas"].device)(target["rotations"], target["betas"]),
             self.scored(),
         )
-        joints, true_joints = points_BV3[:, scored], as_numpy(truth.points_BV3)[:, scored]
+        joints, true_joints = points_BV3[:, scored], self.true_points(truth)[:, scored]
         true_BX3, wrist = as_numpy(truth.verts_BX3), HAND21.index(self.root_name)
         aligned_BJ3 = align_similarity(joints, true_joints, mirror=True)
         aligned_BX3 = align_similarity(verts_BX3, true_BX3, mirror=True)
@@ -112,7 +112,7 @@ class HandMesh(MeshTask):
             "similarity of each image that may reflect, as FreiHAND has it",
             "similarity without reflection",
         )
-        joints, verts = "21 joints", f"{len(self.mesh_model().template_X3)} vertices"
+        joints, verts = f"21 joints{self.points_from}", f"{len(self.mesh_model().template_X3)} vertices"
         conventions = {
             "mpjpe": f"wrist-aligned; {joints}; {truth}",
             "pa_mpjpe": f"{official}; {joints}; {truth}",

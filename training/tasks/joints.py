@@ -137,12 +137,11 @@ class Vocabulary:
         points_VC[places[known]], weight_V[places[known]] = points[known], weight[known]
         return points_VC, weight_V
 
-    def root(self, set_name: str) -> Floats:
-        """(V,) shares of the points whose mean is the root of a set: both hips of a body, the wrist of a hand; zeros if none is known."""
-        names = [name for name in SETS[set_name] if name == "wrist" or name.endswith("_hip")]
-        places = self.places(names)
+    def root(self, names: Sequence[str]) -> Floats:
+        """(V,) shares of the points whose mean is the root of some: both hips of a body, the wrist of a hand; zeros if unknown."""
+        places = self.places([name for name in names if name == "wrist" or name.endswith("_hip")])
         share_V = np.zeros(len(self))
-        if len(names) and (places >= 0).all():
+        if len(places) and (places >= 0).all():
             share_V[places] = 1 / len(places)
         return share_V
 

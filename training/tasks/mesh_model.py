@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from manifests.errors import TrainingError
+from training.heads.rotations import matrix_from_axis_angle
 from training.tasks.joints import EXTRA9, H36M17, LANDMARKS, MANO16, SMPL24, TIPS, Vocabulary
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -29,6 +30,7 @@ BODY_FORMAT, HAND_FORMAT = "crosspose-body-1", "crosspose-hand-1"
 NUM_SHAPES = 10
 _HINT = "`make fetch` brings the free ones; `python -m synthetic convert IN OUT` makes one of a published SMPL or MANO"
 _SHOWN_GROUPS = 3  # skin and eyes; skirt and hair of the free body are clothes, the lid of a hand's stump has group 1
+_NEAR, _RIDGE, _SPREAD_RAD = 200, 1e-7, 0.3  # of the fit of joints to vertices
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -57,12 +59,12 @@ class MeshModel(nn.Module):
 
     template_X3: Tensor
     shapes_SX3: Tensor
-    bends_P_X3: Tensor
+    bends_PX3: Tensor
     weights_XR: Tensor
     joints_R3: Tensor
     joint_shapes_SR3: Tensor
-    landmarks: Tensor
-    further: Tensor
+    read: Tensor
+    points_from_read: Tensor
 
     def __init__(self, arrays: Arrays, regressors: tuple[tuple[tuple[str, ...], npt.NDArray[Any]], ...] = ()) -> None:
         super().__init__()
@@ -78,35 +80,52 @@ class MeshModel(nn.Module):
         self.vocabulary = Vocabulary((*names, *(name for rows, _ in regressors for name in rows)))
         shown_F3 = arrays["f"][arrays["face_group"] < _SHOWN_GROUPS].astype(np.int64)
         landmarks = arrays["tip_vertices"] if hand else arrays["extra_vertices"]
-        # A regressor is of all vertices; what is not shown is kept only where one of them reads it.
-        read = np.concatenate(
-            [np.flatnonzero(matrix.any(axis=0)) for _, matrix in regressors] or [np.zeros(0, np.int64)]
+        rows = np.concatenate(
+            [np.eye(len(arrays["v_template"]), dtype=np.float32)[landmarks], *(m for _, m in regressors)]
         )
-        kept = np.unique(np.concatenate([shown_F3.ravel(), landmarks, read.astype(np.int64)]))
+        read = np.flatnonzero(rows.any(axis=0))
+        # What is not shown is kept only where a point is made from it.
+        kept = np.unique(np.concatenate([shown_F3.ravel(), read]))
         place = np.full(len(arrays["v_template"]), -1, dtype=np.int64)
         place[kept] = np.arange(len(kept))
         self.faces_F3 = place[shown_F3]
         template, shapes = arrays["v_template"].astype(np.float64), arrays["shapedirs"][..., :NUM_SHAPES]
         joints = arrays["J_regressor"].astype(np.float64)
-        further = np.concatenate([m[:, kept] for _, m in regressors] or [np.zeros((0, len(kept)))])
         for name, value in (
             ("template_X3", template[kept]),
             ("shapes_SX3", np.moveaxis(shapes[kept], 2, 0)),
-            ("bends_P_X3", np.moveaxis(arrays["posedirs"][kept], 2, 0).reshape(arrays["posedirs"].shape[2], -1)),
+            ("bends_PX3", np.moveaxis(arrays["posedirs"][kept], 2, 0)),
             ("weights_XR", arrays["weights"][kept]),
             ("joints_R3", joints @ template),
             ("joint_shapes_SR3", np.einsum("rx,xcs->src", joints, shapes)),
-            ("further", further),
+            ("points_from_read", rows[:, read]),
         ):
             self.register_buffer(
                 name, torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32)), persistent=False
             )
-        self.register_buffer("landmarks", torch.from_numpy(place[landmarks]), persistent=False)
+        self.register_buffer("read", torch.from_numpy(place[read]), persistent=False)
 
     def forward(self, rotations_BR33: Tensor, shape_BS: Tensor) -> Posed:
         """Pose people or hands, each with its own shape, in float32 whatever the autocast."""
-        with torch.autocast(rotations_BR33.device.type, enabled=False):
-            turns, shape = rotations_BR33.to(self.template_X3.dtype), shape_BS.to(self.template_X3.dtype)
+        joints_BR3, verts_BX3 = self._posed(rotations_BR33, shape_BS, None)
+        return Posed(verts_BX3, self._points(joints_BR3, verts_BX3[:, self.read]))
+
+    def points(self, rotations_BR33: Tensor, shape_BS: Tensor) -> Tensor:
+        """(B, V, 3) the points alone, which needs a few vertices only."""
+        return self._points(*self._posed(rotations_BR33, shape_BS, self.read))
+
+    def _points(self, joints_BR3: Tensor, read_BX3: Tensor) -> Tensor:
+        with torch.autocast(read_BX3.device.type, enabled=False):
+            return torch.cat([joints_BR3, self.points_from_read @ read_BX3], dim=1)
+
+    def _posed(self, rotations_BR33: Tensor, shape_BS: Tensor, wanted: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Joints, and all vertices or those that are wanted."""
+        template_X3, shapes_SX3, bends_PX3, weights_XR = (
+            part if wanted is None else part.index_select(-2, wanted)
+            for part in (self.template_X3, self.shapes_SX3, self.bends_PX3, self.weights_XR)
+        )
+        with torch.autocast(template_X3.device.type, enabled=False):
+            turns, shape = rotations_BR33.to(template_X3.dtype), shape_BS.to(template_X3.dtype)
             joints_BR3 = self.joints_R3 + torch.einsum("bs,src->brc", shape, self.joint_shapes_SR3)
             world, places = [turns[:, 0]], [joints_BR3[:, 0]]
             for joint, parent in enumerate(self.parents[1:], start=1):
@@ -115,13 +134,50 @@ class MeshModel(nn.Module):
                 world.append(world[parent] @ turns[:, joint])
             world_BR33, posed_BR3 = torch.stack(world, dim=1), torch.stack(places, dim=1)
             bent_BP = (turns[:, 1:] - torch.eye(3, dtype=turns.dtype, device=turns.device)).flatten(1)
-            rest_BX3 = self.template_X3 + torch.einsum("bs,sxc->bxc", shape, self.shapes_SX3)
-            rest_BX3 = rest_BX3 + (bent_BP @ self.bends_P_X3).reshape(rest_BX3.shape)
+            rest_BX3 = template_X3 + torch.einsum("bs,sxc->bxc", shape, shapes_SX3)
+            rest_BX3 = rest_BX3 + (bent_BP @ bends_PX3.flatten(1)).reshape(rest_BX3.shape)
             shift_BR3 = posed_BR3 - (world_BR33 @ joints_BR3[..., None])[..., 0]
-            turn_BX33 = (self.weights_XR @ world_BR33.flatten(2)).reshape(*rest_BX3.shape, 3)
-            verts_BX3 = (turn_BX33 @ rest_BX3[..., None])[..., 0] + self.weights_XR @ shift_BR3
-            points = [posed_BR3, verts_BX3[:, self.landmarks], self.further @ verts_BX3]
-        return Posed(verts_BX3, torch.cat(points, dim=1))
+            turn_BX33 = (weights_XR @ world_BR33.flatten(2)).reshape(*rest_BX3.shape, 3)
+            verts_BX3 = (turn_BX33 @ rest_BX3[..., None])[..., 0] + weights_XR @ shift_BR3
+        return posed_BR3, verts_BX3
+
+
+def points_from_verts(model: MeshModel, *, num_poses: int = 96) -> Tensor:
+    """(V, X) which vertices make the points of a posed mesh that came without its parameters.
+
+    Landmarks and regressed points are exact; a joint that turns is fitted to the vertices nearest to it, over random poses and
+    shapes, with rows that sum to one.
+    """
+    generator = torch.Generator().manual_seed(0)
+    num_joints = len(model.parents)
+    with torch.no_grad():
+        model = model.cpu()
+        turns = matrix_from_axis_angle(_SPREAD_RAD * torch.randn(num_poses, num_joints, 3, generator=generator))
+        posed = model(turns, torch.randn(num_poses, NUM_SHAPES, generator=generator))
+        matrix_VX = torch.zeros(posed.points_BV3.shape[1], posed.verts_BX3.shape[1])
+        matrix_VX[num_joints:, model.read] = model.points_from_read
+        for joint in range(num_joints):
+            near = (model.template_X3 - model.joints_R3[joint]).norm(dim=1).argsort(stable=True)[:_NEAR]
+            verts_BM3 = posed.verts_BX3[:, near].double()
+            middle_B13 = verts_BM3.mean(dim=1, keepdim=True)
+            offset_QM = (verts_BM3 - middle_B13).mT.flatten(0, 1)
+            due_Q = (posed.points_BV3[:, joint] - middle_B13[:, 0]).flatten().double()
+            normal_MM = offset_QM.T @ offset_QM
+            normal_MM += _RIDGE * normal_MM.trace() * torch.eye(_NEAR)
+            share_M = torch.linalg.solve(normal_MM, offset_QM.T @ due_Q)
+            matrix_VX[joint, near] = (share_M + (1 - share_M.sum()) / _NEAR).float()
+    return matrix_VX
+
+
+def farthest_points(points_X3: npt.NDArray[np.floating], num: int) -> npt.NDArray[np.int64]:
+    """Indices of points that cover a mesh evenly, each as far as can be from those before; the first is the outermost."""
+    points = np.asarray(points_X3, np.float64)
+    chosen = [int(np.square(points - points.mean(axis=0)).sum(axis=1).argmax())]
+    away = np.full(len(points), np.inf)
+    for _ in range(num - 1):
+        away = np.minimum(away, np.square(points - points[chosen[-1]]).sum(axis=1))
+        chosen.append(int(away.argmax()))
+    return np.array(chosen)
 
 
 @lru_cache(maxsize=8)

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,15 @@ from torch import Tensor, nn
 
 from manifests.errors import TrainingError
 from training.examples.base import About, Example
+from training.heads.model_free import FreeMesh
 from training.heads.regressor import IterativeRegressor, Mesh
 from training.heads.rotations import matrix_from_axis_angle, matrix_from_sixd
 from training.metrics.points import mpjpe_mm, pa_mpjpe_mm
 from training.tasks.base import Arrays, Cut, Score, Tensors
-from training.tasks.mesh_model import NUM_SHAPES, MeshModel
+from training.tasks.free_mesh import FreeMeshHead, free_loss, levels_of
+from training.tasks.joints import SETS
+from training.tasks.mesh_losses import joints_loss, keypoints_loss, mean_of_known
+from training.tasks.mesh_model import NUM_SHAPES, MeshModel, Posed
 from training.tasks.overlay import draw_mesh, from_the_side, write_glb
 from training.tasks.placing import shares_in_image
 
@@ -50,21 +54,18 @@ class PooledRegressor(nn.Module):
         return mesh
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Predicted:
+class Predicted(NamedTuple):
     """A predicted mesh, float32.
 
     Args:
         verts_BX3: metres, from the model's origin, in the camera's axes.
         points_BV3: points of the vocabulary, likewise.
-        projected_BV2: these in the crop, from -1 at its left or upper edge to 1 at the other.
-        camera_from_mesh_B3: where the mesh stands before the camera that is assumed, metres.
+        place_B3: where the mesh stands before the camera that is assumed, metres.
     """
 
     verts_BX3: Tensor
     points_BV3: Tensor
-    projected_BV2: Tensor
-    camera_from_mesh_B3: Tensor
+    place_B3: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +77,13 @@ class MeshTask:
         mean: npz with pose (six numbers of each rotation), shape and cam, where the regressor starts, as SPIN's
             smpl_mean_params.npz; a standing person, or the hand's own mean pose, if none is named.
         rotation: what is predicted of a rotation, see `IterativeRegressor`.
+        predictor: the iterative regressor of the model's parameters, or the transformer that needs no model but its mesh.
     """
 
     model: str | None = None
     mean: str | None = None
     rotation: Literal["sixd", "procrustes"] = "sixd"
+    predictor: Literal["regressor", "model_free"] = "regressor"
 
     reads: ClassVar[Literal["pooled", "dense", "two"]] = "pooled"
     side: ClassVar[Literal["right"] | None] = None
@@ -131,8 +134,20 @@ class MeshTask:
 
     # ------------------------------------------------------------------------------------------------------------- head
 
-    def head(self, widths: Sequence[int], num_patches: int) -> nn.Module:  # noqa: ARG002
-        """The iterative regressor."""
+    def head(self, widths: Sequence[int], num_patches: int) -> nn.Module:
+        """The iterative regressor, or the model-free transformer."""
+        if self.predictor == "model_free":
+            model = self.mesh_model()
+            rest_R33 = torch.eye(3).repeat(len(model.parents), 1, 1)
+            rest_R33[0] = torch.from_numpy(_UPRIGHT)
+            return FreeMeshHead(
+                widths[-1],
+                num_patches,
+                model=model,
+                rotations_R33=rest_R33,
+                places=self.scored(),
+                root=self.root_place(),
+            )
         return PooledRegressor(widths[-1], self.mean_mesh(), self.rotation)
 
     def mean_mesh(self) -> Mesh:
@@ -192,7 +207,7 @@ class MeshTask:
         points_V3, weight_V = np.zeros((len(vocabulary), 3)), np.zeros(len(vocabulary))
         if (joints := labels.get("joints_m")) is not None and about.joint_set is not None:
             points_V3, weight_V = vocabulary.spread(joints, np.full(len(joints), 1 / len(joints)), about.joint_set)
-            root_V = vocabulary.root(about.joint_set)
+            root_V = vocabulary.root(SETS[about.joint_set])
             if not weight_V[root_V > 0].all() or not root_V.any():
                 weight_V[:] = 0  # what is measured from an unknown root is unknown
         out["points_m"], out["points_weight"], out["root"] = (
@@ -220,36 +235,40 @@ class MeshTask:
 
     # ------------------------------------------------------------------------------------------------------------- loss
 
-    def predict(self, outputs: Mesh) -> Predicted:
-        """The mesh, its points and where they are seen."""
-        model = self.mesh_model().to(outputs.rotations_BR33.device)
+    def predict(self, outputs: Mesh | FreeMesh) -> Predicted:
+        """The mesh, its points and where it stands."""
         camera_B3 = outputs.camera_B3.float()
-        verts, points = model(outputs.rotations_BR33.float(), outputs.shape_BS.float())
-        away_B = 2 * FOCAL_PX / (CROP_PX * camera_B3[:, 0] + 1e-9)
-        place_B3 = torch.stack([camera_B3[:, 1], camera_B3[:, 2], away_B], dim=1)
-        seen_BV3 = points + place_B3[:, None]
-        projected = FOCAL_PX / (CROP_PX / 2) * seen_BV3[..., :2] / seen_BV3[..., 2:]
-        return Predicted(verts_BX3=verts, points_BV3=points, projected_BV2=projected, camera_from_mesh_B3=place_B3)
+        model = self.mesh_model().to(camera_B3.device)
+        if isinstance(outputs, Mesh):
+            posed = model(outputs.rotations_BR33, outputs.shape_BS)
+        else:
+            verts_BX3 = outputs.vertices[-1].float()
+            posed = Posed(verts_BX3, levels_of(model).points_VX.to(verts_BX3.device) @ verts_BX3)
+        return Predicted(posed.verts_BX3, posed.points_BV3, camera_from_mesh(camera_B3))
 
-    def loss(self, outputs: Mesh, target: Tensors) -> Mapping[str, Tensor]:
-        """Weighted terms: keypoints, joints from their root, rotations, shape, and a scale that must stay positive."""
-        predicted = self.predict(outputs)
+    def loss(self, outputs: Mesh | FreeMesh, target: Tensors) -> Mapping[str, Tensor]:
+        """Weighted terms: of SPIN for the regressor, of METRO for the model-free head."""
+        model = self.mesh_model().to(outputs.camera_B3.device)
+        if isinstance(outputs, FreeMesh):
+            root_V = torch.from_numpy(model.vocabulary.root(self.scored_names)).to(outputs.camera_B3)
+            return free_loss(outputs, target, model=model, places=self.scored(), root=self.root_place(), root_V=root_V)
+        points_BV3 = model.points(outputs.rotations_BR33, outputs.shape_BS)
         known_B, shape_known_B = target["rotations_known"], target["betas_known"]
         apart = (outputs.rotations_BR33.float() - target["rotations"]).square().mean(dim=(1, 2, 3))
         betas = target["betas"]
         betas = betas * (betas.abs() <= LARGEST_SHAPE).all(dim=1, keepdim=True)
         terms = {
-            "keypoints": KEYPOINTS * keypoints_loss(predicted.projected_BV2, target),
-            "joints": JOINTS * joints_loss(predicted.points_BV3, target),
-            "rotations": ROTATIONS * _mean(apart, known_B),
-            "shape": SHAPE * _mean((outputs.shape_BS.float() - betas).square().mean(dim=1), shape_known_B),
+            "keypoints": KEYPOINTS * keypoints_loss(projected(points_BV3, outputs.camera_B3.float()), target),
+            "joints": JOINTS * joints_loss(points_BV3, target),
+            "rotations": ROTATIONS * mean_of_known(apart, known_B),
+            "shape": SHAPE * mean_of_known((outputs.shape_BS.float() - betas).square().mean(dim=1), shape_known_B),
             "camera": torch.exp(-10 * outputs.camera_B3[:, 0].float()).square().mean(),
         }
         return {name: WEIGHT * term for name, term in terms.items()}
 
     # ----------------------------------------------------------------------------------------------------------- scores
 
-    def measure(self, outputs: Mesh, target: Tensors) -> Arrays:
+    def measure(self, outputs: Mesh | FreeMesh, target: Tensors) -> Arrays:
         """Errors of each image, NaN where an image has no such label. `gendered`: its model is a man or woman."""
         predicted = self.predict(outputs)
         points, verts = as_numpy(predicted.points_BV3), as_numpy(predicted.verts_BX3)
@@ -265,6 +284,17 @@ class MeshTask:
             for name, value in self._joint_errors(points[image], *truth, weight_BV[image] > 0).items():
                 errors[name][image] = value
         return {**errors, "gendered": as_numpy(target["gender"]) > 0}
+
+    def true_points(self, truth: Posed) -> npt.NDArray[Any]:
+        """(B, V, 3) points of annotated meshes, by the rule that makes those of predicted ones."""
+        if self.predictor == "regressor":
+            return as_numpy(truth.points_BV3)
+        return as_numpy(levels_of(self.mesh_model()).points_VX.to(truth.verts_BX3.device) @ truth.verts_BX3)
+
+    @property
+    def points_from(self) -> str:
+        """That rule, for conventions."""
+        return "" if self.predictor == "regressor" else " regressed from either mesh"
 
     def scored(self) -> list[int]:
         """Places of the joints that are scored."""
@@ -309,16 +339,16 @@ class MeshTask:
 
     # --------------------------------------------------------------------------------------------------------- pictures
 
-    def draw(self, image_HW3: npt.NDArray[np.uint8], outputs: Mesh, index: int) -> npt.NDArray[np.uint8]:
+    def draw(self, image_HW3: npt.NDArray[np.uint8], outputs: Mesh | FreeMesh, index: int) -> npt.NDArray[np.uint8]:
         """The mesh over its image, and beside it the mesh from the side."""
         predicted = self.predict(outputs)
-        verts_X3 = as_numpy(predicted.verts_BX3[index] + predicted.camera_from_mesh_B3[index]).astype(np.float64)
+        verts_X3 = as_numpy(predicted.verts_BX3[index] + predicted.place_B3[index]).astype(np.float64)
         focal_px, faces_F3 = FOCAL_PX * image_HW3.shape[0] / CROP_PX, self.mesh_model().faces_F3
         over = draw_mesh(image_HW3, verts_X3, faces_F3, focal_px=focal_px)
         beside = draw_mesh(np.full_like(image_HW3, 255), from_the_side(verts_X3), faces_F3, focal_px=focal_px)
         return np.concatenate([over, beside], axis=1)
 
-    def write(self, out: Path, image_HW3: npt.NDArray[np.uint8], outputs: Mesh) -> list[Path]:  # noqa: ARG002
+    def write(self, out: Path, image_HW3: npt.NDArray[np.uint8], outputs: Mesh | FreeMesh) -> list[Path]:  # noqa: ARG002
         """The first mesh as glb, from the model's own origin."""
         path = out.with_suffix(".glb")
         write_glb(path, as_numpy(self.predict(outputs).verts_BX3[0]).astype(np.float64), self.mesh_model().faces_F3)
@@ -352,31 +382,23 @@ def means_of(measured: Arrays, conventions: Mapping[str, str], *, shares: Sequen
     return told
 
 
+def camera_from_mesh(camera_B3: Tensor) -> Tensor:
+    """(B, 3) metres: where a weak-perspective camera's scale, x and y put a mesh before the camera that is assumed."""
+    away_B = 2 * FOCAL_PX / (CROP_PX * camera_B3[:, 0] + 1e-9)
+    return torch.stack([camera_B3[:, 1], camera_B3[:, 2], away_B], dim=1)
+
+
+def projected(points_BV3: Tensor, camera_B3: Tensor) -> Tensor:
+    """(B, V, 2) where points are seen in the crop, from -1 at its left or upper edge to 1 at the other."""
+    seen_BV3 = points_BV3 + camera_from_mesh(camera_B3)[:, None]
+    return FOCAL_PX / (CROP_PX / 2) * seen_BV3[..., :2] / seen_BV3[..., 2:]
+
+
 def frame_of(cut: Cut) -> Floats:
     """(3, 3) what a cut does to the camera's axes: a turn around the gaze, then perhaps a mirror."""
     cos, sin = np.cos(cut.turn_rad), np.sin(cut.turn_rad)
     turn = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
     return np.diag([-1.0, 1.0, 1.0]) @ turn if cut.flipped else turn
-
-
-def keypoints_loss(projected_BV2: Tensor, target: Tensors) -> Tensor:
-    """Mean over images, points of their sets, x and y of the squared distance by confidence."""
-    squared_BV = (projected_BV2 - target["keypoints"]).square().mean(dim=2)
-    return (squared_BV * target["keypoints_weight"]).sum(dim=1).mean()
-
-
-def joints_loss(points_BV3: Tensor, target: Tensors) -> Tensor:
-    """The same in three dimensions, both from their root, over the images whose joints are known."""
-    weight_BV, root_B1V = target["points_weight"], target["root"][:, None]
-    predicted, true = (points - root_B1V @ points for points in (points_BV3, target["points_m"]))
-    each_B = ((predicted - true).square().mean(dim=2) * weight_BV).sum(dim=1)
-    return _mean(each_B, weight_BV.any(dim=1))
-
-
-def _mean(each_B: Tensor, known_B: Tensor) -> Tensor:
-    """Mean over the images of which something is known; 0 if there is none."""
-    known_B = known_B.to(each_B.dtype)
-    return (each_B * known_B).sum() / known_B.sum().clamp(min=1)
 
 
 def _read_mean(path: Path, num_rotations: int) -> Mesh:
