@@ -166,7 +166,7 @@ class Trainer:
         sums = processes.sum(loss, (~torch.isfinite(loss + norm)).float())
         if sums[1] > 0:
             raise _not_finite(self.step, groups, torch.cat(losses).detach())
-        is_spike = self._is_spike(float(norm))
+        is_spike = self._is_spike(float(norm), processes)
         if not is_spike:
             self.optimizer.step()
         self.step, self.position = self.step + 1, self.position + self.recipe.batch_size
@@ -259,13 +259,13 @@ class Trainer:
         else:
             yield
 
-    def _is_spike(self, norm: float) -> bool:
+    def _is_spike(self, norm: float, processes: Processes) -> bool:
         """Whether the gradient is far longer than usual; what is usual follows it slowly, so that no run is stuck."""
         limit = self.recipe.spike * self.usual_norm
         is_spike = self.step >= self.recipe.warmup_steps and 0 < limit < norm
         change = (min(norm, limit) if limit else norm) - self.usual_norm
         self.usual_norm += change * (USUAL_SHARE if self.usual_norm else 1)
-        if is_spike:
+        if is_spike and processes.is_first:
             logger.warning("step %d is left out: the gradient's norm is %.3g, %.3g at most", self.step + 1, norm, limit)
         return is_spike
 
@@ -474,6 +474,7 @@ def _report(
     rate = trainer.recipe.batch_size / seconds
     tflops = rate * step_flops(trainer.recipe, num_visible) / 1e12 / world
     peak, numbers = peak_tflops(trainer.machine), {}
+    left_out = record.left_out + int(step.left_out)
     if peak is not None:
         numbers["mfu"] = tflops / peak
     if trainer.machine.device.type == "cuda":
@@ -488,13 +489,16 @@ def _report(
         position=trainer.position,
         gradient_norm=step.gradient_norm,
         left_out=int(step.left_out),
+        left_out_so_far=left_out,
         tflops=tflops,
         **numbers,
     )
     logger.info(
         "step %d/%d  loss %.4f  lr %.2e  %.1f pairs/s  data %.1f %%  position %d  %s",
         *(trainer.step, trainer.recipe.num_steps, step.loss, step.lr, rate, 100 * wait, trainer.position),
-        f"{tflops:.3g} TFLOP/s a device" + (f"  MFU {100 * tflops / peak:.1f} %" if peak else ""),
+        f"{tflops:.3g} TFLOP/s a device"
+        + (f"  MFU {100 * tflops / peak:.1f} %" if peak else "")
+        + (f"  left out {left_out}" if left_out else ""),
     )
 
 

@@ -34,6 +34,7 @@ from training.inputs import validation_groups
 from training.losses import completed_patches, pair_losses, patchify, unpatchify
 from training.objective import Inputs, Objective
 from training.reconstruct import check_shards, draw_tiles, hide, load_run
+from training.record import read_metrics, steps_left_out
 from training.source import PairSource
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,8 @@ def probe(
         "format": FORMAT,
         "recipe": loaded[0][0].recipe.name,
         "runs": [
-            {"run": str(run), "seed": o.recipe.seed, "step": step} for run, (o, step) in zip(runs, loaded, strict=True)
+            {"run": str(run), "seed": o.recipe.seed, "step": step, "left_out": len(steps_left_out(read_metrics(run)))}
+            for run, (o, step) in zip(runs, loaded, strict=True)
         ],
         "strata": strata(scores),
     }
@@ -359,7 +361,10 @@ def _page(report: Mapping[str, Any], pictures: Sequence[bytes]) -> str:
         if uses_reference(report)
         else "It is not shown that the runs use their references"
     )
-    runs = ", ".join(f"{run['run']} (seed {run['seed']}, step {run['step']})" for run in report["runs"])
+    runs = ", ".join(
+        f"{run['run']} (seed {run['seed']}, step {run['step']}, {run['left_out']} left out for a spike)"
+        for run in report["runs"]
+    )
     tables = "".join(
         f"<h2>{title}</h2><table><tr><th>pairs by<th>class<th>pairs<th>subjects"
         + "".join(f"<th>{name} reference" for name in names)

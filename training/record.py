@@ -5,6 +5,7 @@ Every number is written by step; a run that goes on from a checkpoint first drop
 
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,9 @@ class Record:
         folder: the run's folder.
         step: steps already done; lines of later ones are dropped.
 
+    Attributes:
+        left_out: steps of the run whose gradient was a spike, so far.
+
     Raises:
         TrainingError: the folder cannot be written.
     """
@@ -35,6 +39,7 @@ class Record:
         self._path = folder / METRICS
         kept = [line for line in read_metrics(folder) if line["step"] <= step]
         write_atomic(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self.left_out = len(steps_left_out(kept))
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -53,6 +58,8 @@ class Record:
         Raises:
             TrainingError: the disk is full.
         """
+        if numbers.get("left_out"):
+            self.left_out += 1
         try:
             self._file.write(json.dumps({"kind": kind, "step": step, **numbers}) + "\n")
             self._file.flush()
@@ -76,8 +83,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def steps_left_out(lines: Iterable[dict[str, Any]]) -> list[int]:
+    """Steps whose gradient was a spike, of a run's lines."""
+    return [line["step"] for line in lines if line.get("left_out")]
+
+
 def draw_loss_curve(folder: Path, path: Path, *, zero_loss: float) -> None:
-    """Draw training and validation loss over the steps, with the score of a zero prediction as a line.
+    """Draw training and validation loss over the steps, the score of a zero prediction, and where steps were left out.
 
     Args:
         folder: the run's folder.
@@ -104,6 +116,10 @@ def draw_loss_curve(folder: Path, path: Path, *, zero_loss: float) -> None:
     ):
         axes.plot([v["step"] for v in validation], [v[name] for v in validation], "o-", color=colour, label=label)
     axes.axhline(zero_loss, color="black", linestyle=":", linewidth=1, label=f"zero prediction, {zero_loss:.4f}")
+    for number, spike in enumerate(spikes := steps_left_out(train)):
+        axes.axvline(
+            spike, ymax=0.04, color="tab:red", label=None if number else f"left out for a spike: {len(spikes)}"
+        )
     axes.set_xlabel("step")
     axes.set_ylabel("loss on masked patches")
     axes.legend()

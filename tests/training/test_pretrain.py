@@ -434,10 +434,14 @@ def test_a_spike_is_left_out_and_what_is_usual_follows(tmp_path, pairs, monkeypa
 
     monkeypatch.setattr(Trainer, "train_step", watched)
     monkeypatch.setattr(Trainer, "losses", spoiled)
+    caplog.set_level("INFO")
     pretrain(TINY, pairs, tmp_path)
     lines = [line for line in read_metrics(tmp_path) if line["kind"] == "train"]
     assert [line["left_out"] for line in lines] == [0, 0, 0, 1, 0, 0]
+    assert [line["left_out_so_far"] for line in lines] == [0, 0, 0, 1, 1, 1]
     assert "step 4 is left out" in caplog.text
+    told = [r.getMessage() for r in caplog.records if "pairs/s" in r.getMessage()]
+    assert [line.endswith("left out 1") for line in told] == [False, False, False, True, True, True]
     same = [all(torch.equal(before[name], after[name]) for name in before) for before, after in pairwise(states)]
     assert same == [False, False, False, True, False]
     usual = lines[0]["gradient_norm"]

@@ -43,7 +43,7 @@ def runs(tmp_path_factory, pairs):
 def test_a_probe_leaves_numbers_page_and_picture(runs, pairs, tmp_path):
     report = probe(runs, pairs, tmp_path / "probe", device=CPU)
     assert report == json.loads((tmp_path / "probe/probe.json").read_text())
-    assert [(run["seed"], run["step"]) for run in report["runs"]] == [(0, 6), (1, 6)]
+    assert [(run["seed"], run["step"], run["left_out"]) for run in report["runs"]] == [(0, 6, 0), (1, 6, 0)]
     every = report["strata"][0]
     assert (every["by"], every["pairs"], every["subjects"]) == ("all", 9, 3)
     assert every["gain"]["true"]["mean"] == 0

@@ -2,9 +2,10 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from manifests.errors import TrainingError
-from training.record import METRICS, Record, _smooth, draw_loss_curve, read_metrics
+from training.record import METRICS, Record, _smooth, draw_loss_curve, read_metrics, steps_left_out
 
 
 def test_lines_beyond_the_step_that_a_run_goes_on_from_are_dropped(tmp_path):
@@ -27,6 +28,22 @@ def test_numbers_reach_tensorboard(tmp_path):
         record.write("validation", 5, loss=0.75)
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("validation/loss")] == [(5, 0.75)]
+
+
+def test_steps_left_out_are_counted_drawn_and_counted_anew_where_a_run_goes_on(tmp_path):
+    with Record(tmp_path, step=0) as record:
+        for step in range(1, 7):
+            record.write("train", step, loss=1.0, left_out=int(step in (2, 5)))
+        assert record.left_out == 2
+    assert steps_left_out(read_metrics(tmp_path)) == [2, 5]
+    draw_loss_curve(tmp_path, tmp_path / "with.png", zero_loss=0.9987)
+    with Record(tmp_path, step=4) as record:
+        assert record.left_out == 1
+    plain = (tmp_path / METRICS).read_text().replace('"left_out": 1', '"left_out": 0')
+    (tmp_path / METRICS).write_text(plain)
+    draw_loss_curve(tmp_path, tmp_path / "without.png", zero_loss=0.9987)
+    red = [np.isin(np.asarray(Image.open(tmp_path / name))[..., 0], 214).sum() for name in ("with.png", "without.png")]
+    assert red[0] > red[1]
 
 
 @pytest.mark.parametrize("num", [0, 1, 19, 200])
