@@ -142,7 +142,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     doctor = verbs.add_parser("doctor", help="say what lies in a data folder, and what a build would make of it")
     doctor.add_argument("root", type=Path, nargs="+", help="a dataset, or a folder that holds several")
     doctor.add_argument("--all", action="store_true", help="list the frames of every recording, not of some")
-    return parser.parse_args(argv)
+    arguments, odd = parser.parse_known_args(argv)
+    if odd:
+        spaces = (
+            "" if odd[0].startswith("-") else "; make splits names at spaces: give others, or call this with quotes"
+        )
+        parser.error(f"unrecognized arguments: {' '.join(odd)}{spaces}")
+    return arguments
 
 
 def _add_assets(parser: argparse.ArgumentParser) -> None:

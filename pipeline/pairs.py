@@ -207,11 +207,11 @@ def told_strata(folder: Path, recipe: PairRecipe) -> list[str]:
         recipe: that its pairs were drawn by.
     """
     ways = (
-        ("view_angle_deg", recipe.view_angle_deg, PairKind.CROSS_VIEW, "view_angle_rad", np.degrees),
-        ("time_gap_s", recipe.time_gap_s, PairKind.CROSS_POSE, "dt_s", np.abs),
+        ("view_angle_deg", recipe.view_angle_deg, PairKind.CROSS_VIEW, "view_angle_rad", np.degrees, "calibration"),
+        ("time_gap_s", recipe.time_gap_s, PairKind.CROSS_POSE, "dt_s", np.abs, "clock"),
     )
     lines = []
-    for name, strata, kind, column, measure in ways:
+    for name, strata, kind, column, measure, lack in ways:
         if strata is None:
             continue
         units, unknown, got = 0, 0, np.zeros(len(strata.shares), np.int64)
@@ -226,9 +226,8 @@ def told_strata(folder: Path, recipe: PairRecipe) -> list[str]:
             f"{low:g} to {high:g}: {count:,} ({count / max(got.sum(), 1):.0%} of {share:.0%}{', too few candidates' if few else ''})"
             for (low, high), count, share, few in zip(pairwise(strata.edges), got, asked, got < enough, strict=True)
         ]
-        lines.append(
-            f"{name} got (of what was asked) {'; '.join(told)}" + (f"; unknown: {unknown:,}" if unknown else "")
-        )
+        others = f"; {unknown:,} without a {lack}, drawn by chance" if unknown else ""
+        lines.append(f"{name} got (of what was asked) {'; '.join(told)}{others}")
     return lines
 
 

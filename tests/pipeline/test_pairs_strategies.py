@@ -193,7 +193,7 @@ def test_what_strata_got_is_told(tmp_path) -> None:
     share = [f"{count / (300 + middle):.0%}" for count in (100, middle, 200)]
     assert told_strata(tmp_path, recipe) == [
         f"view_angle_deg got (of what was asked) 0 to 45: 100 ({share[0]} of 25%); 45 to 90: 0 (0% of 0%); "
-        f"90 to 91: {middle} ({share[1]} of 25%, too few candidates); 91 to 180: 200 ({share[2]} of 50%); unknown: 400",
+        f"90 to 91: {middle} ({share[1]} of 25%, too few candidates); 91 to 180: 200 ({share[2]} of 50%); 400 without a calibration, drawn by chance",
         "time_gap_s got (of what was asked) 0.1 to 0.2: 60 (33% of 33%); 0.2 to 0.4: 120 (67% of 67%)",
     ]
     assert told_strata(tmp_path, replace(recipe, view_angle_deg=None, time_gap_s=None)) == []
