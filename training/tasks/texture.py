@@ -1,0 +1,215 @@
+"""The texture of a person's whole surface from one picture.
+
+The setting is Texformer's (Xu and Loy, 3D human texture estimation from a single image with transformers, ICCV 2021), as the paper took
+it: the decoder is asked with a picture of the texture's atlas, each texel coloured by its place on the body at rest; that picture and the
+photo pass through two copies of the pre-trained encoder, trained apart; a linear map of the decoder's tokens and a tanh give the colours of
+each patch of the texture; the picture that was seen and a second one of the same person are compared with what the texture looks
+like in them, the second with weight 1; scores are SSIM, and LPIPS where its package is installed, of the person alone on black.
+
+What is replaced, because it takes networks and data that nobody can ship:
+
+- The losses of a person re-identification network (features, weight 5000, and the style of seven parts, 0.4) become the mean absolute error of
+  colours at the pixels of the person. They were needed for photos, of which nobody knows the place of each pixel on the surface; renders tell it.
+  There is no path to them in a recipe. CosSim and CosSim-R, scores of such networks, are left out.
+- The loss on the structure of face and hands (0.01) compares with a mean texture of Texformer's, and is left out.
+- The photo comes as RGB without a map of parts as a fourth channel: the pre-trained encoder reads three.
+- Images are squares of the network's own size, not 128 x 64, and the texture has 16 x 16 texels for each of its patches, not 128 x 128 in all.
+
+Shape letters: `B` examples, `C H W` image, `T` side of a texture, `N` patches, `E` width of a token.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from manifests.errors import TrainingError
+from manifests.files import write_bytes
+from training.examples.base import About, Example
+from training.examples.free_surface import body_file
+from training.losses import unpatchify
+from training.metrics.images import ssim
+from training.surface import places_at_rest
+from training.tasks.base import Arrays, Cut, Score, Tensors
+from training.tasks.placing import map_in_image
+from training.views import cut_square, take
+
+SECOND_WEIGHT = 1.0
+PATCH_TEXELS = 16  # texels along a side of a patch of the atlas
+OFF = -1.0  # texture coordinates off the person
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texture:
+    """A square of colours in the layout of the body's atlas. Convention: the first row is the top of the atlas, v = 1.
+
+    Args:
+        body: file of the body that was rendered; the free one by default.
+        lpips: also score LPIPS of AlexNet, by the package `lpips`.
+    """
+
+    body: str | None = None
+    lpips: bool = False
+
+    name: ClassVar = "texture"
+    reads: ClassVar[Literal["query"]] = "query"
+    main: ClassVar = "ssim"
+    flips: ClassVar = False  # a mirrored person wears another texture
+    turns: ClassVar = True
+
+    def check(self, train: Sequence[About], test: About) -> None:
+        """Refuse datasets without texture coordinates of two pictures, and LPIPS without its package.
+
+        Raises:
+            TrainingError: what is missing.
+        """
+        for about in (*train, test):
+            if missing := {"uv", "second_uv"} - set(about.labels):
+                raise TrainingError(
+                    f"examples have no labels of {' or '.join(sorted(missing))}",
+                    where=f"{about.name}, {about.split}",
+                    hint="render people from several sides with uv among the labels: make render RECIPE=free_body",
+                )
+        if self.lpips:
+            _lpips()
+
+    def query(self, image_px: int) -> npt.NDArray[np.uint8]:
+        """The atlas, coloured by places on the body at rest."""
+        return places_at_rest(body_file(self.body), image_px)
+
+    def head(self, widths: Sequence[int], num_patches: int) -> nn.Module:  # noqa: ARG002
+        """A linear map to the colours of a patch."""
+        return _Colours(widths[-1])
+
+    def target(self, example: Example, cut: Cut, about: About) -> Arrays:  # noqa: ARG002
+        """Make "own" and "second" (H, W, 3) uint8 colours, "own_uv" and "second_uv" (H, W, 2), -1 off the person.
+
+        The second picture is cut as it stands, without variation.
+        """
+        px = cut.image_px
+        target: dict[str, npt.NDArray[Any]] = _seen("own", example.rgb_HW3, example.labels.get("uv"), cut)
+        square = example.second_square_xyxy_px
+        if example.second_HW3 is None or square is None or "second_uv" not in example.labels:
+            blank: dict[str, npt.NDArray[Any]] = {
+                "second": np.zeros((px, px, 3), np.uint8),
+                "second_uv": np.full((px, px, 2), OFF, np.float32),
+            }
+            return target | blank
+        return target | _seen(
+            "second", example.second_HW3, example.labels["second_uv"], cut_square(square, image_px=px)
+        )
+
+    def loss(self, outputs: Tensor, target: Tensors) -> Mapping[str, Tensor]:
+        """Absolute error of colours at the person's pixels, each picture's own mean, then the batch's."""
+        terms = {}
+        for name, weight in (("own", 1.0), ("second", SECOND_WEIGHT)):
+            colours_BCHW, on_B1HW = _truth(target, name)
+            error_BCHW = (rendered(outputs, target[f"{name}_uv"]) - colours_BCHW).abs() * on_B1HW
+            count_B = on_B1HW.sum(dim=(1, 2, 3))
+            terms[name] = weight * (error_BCHW.sum(dim=(1, 2, 3)) / (3 * count_B).clamp(min=1)).mean()
+        return terms
+
+    def measure(self, outputs: Tensor, target: Tensors) -> Arrays:
+        """How alike the second picture is to the texture as it looks there; NaN where there is none, or nobody in it."""
+        colours_BCHW, on_B1HW = _truth(target, "second")
+        shown_BCHW = (rendered(outputs, target["second_uv"]) * on_B1HW).clamp(0, 1)
+        true_BCHW = colours_BCHW * on_B1HW
+        known_B = on_B1HW.flatten(1).any(dim=1).cpu().numpy()
+        square_B = (shown_BCHW - true_BCHW).square().sum(dim=(1, 2, 3)) / (3 * on_B1HW.sum(dim=(1, 2, 3))).clamp(min=1)
+        shown, true = shown_BCHW.cpu().numpy(), true_BCHW.cpu().numpy()
+        alike_B = np.array([ssim(a, b) for a, b in zip(shown, true, strict=True)])
+        measured = {"ssim": alike_B, "psnr": -10 * np.log10(square_B.double().cpu().numpy() + 1e-12)}
+        if self.lpips:
+            with torch.no_grad():
+                apart = _lpips()(2 * shown_BCHW.cpu() - 1, 2 * true_BCHW.cpu() - 1)
+            measured["lpips"] = apart.flatten().double().numpy()
+        return {name: np.where(known_B, values, np.nan) for name, values in measured.items()}
+
+    def scores(self, measured: Arrays) -> Mapping[str, Score]:
+        """Means over the pictures that have a second one.
+
+        Raises:
+            ValueError: none has.
+        """
+        known = np.isfinite(measured["ssim"])
+        if not known.any():
+            raise ValueError("no example has a second picture, so that nothing can be scored")
+        means = {name: float(values[known].mean()) for name, values in measured.items()}
+        seen = f"in another picture of the same moment, through its true texture coordinates; {known.sum()} pictures"
+        black = f"whole squares, black off the person, {seen}"
+        scores = {
+            "ssim": Score(value=means["ssim"], unit="none", better="higher", convention=f"window of 11 px, {black}"),
+            "psnr": Score(value=means["psnr"], unit="dB", better="higher", convention=f"pixels of the person, {seen}"),
+        }
+        if "lpips" in means:
+            scores["lpips"] = Score(value=means["lpips"], unit="none", better="lower", convention=f"AlexNet, {black}")
+        return scores
+
+    def draw(self, image_HW3: npt.NDArray[np.uint8], outputs: Tensor, index: int) -> npt.NDArray[np.uint8]:
+        """The photo, and the texture beside it."""
+        height = image_HW3.shape[0]
+        texture = cv2.resize(_picture(outputs[index]), (height, height), interpolation=cv2.INTER_AREA)
+        return np.concatenate([image_HW3, texture.astype(np.uint8)], axis=1)
+
+    def write(self, out: Path, image_HW3: npt.NDArray[np.uint8], outputs: Tensor) -> list[Path]:  # noqa: ARG002
+        """The texture as PNG."""
+        done, data = cv2.imencode(".png", _picture(outputs[0])[..., ::-1])
+        assert done, "a texture is encoded"
+        path = out.with_name(f"{out.stem}_texture.png")
+        write_bytes(path, data.tobytes())
+        return [path]
+
+
+def rendered(textures_BCTT: Tensor, uv_BHW2: Tensor) -> Tensor:
+    """What textures look like (B, C, H, W) through maps of texture coordinates, interpolated between texels; edges go on outside."""
+    grid_BHW2 = torch.stack([2 * uv_BHW2[..., 0] - 1, 1 - 2 * uv_BHW2[..., 1]], dim=-1)
+    return functional.grid_sample(textures_BCTT.float(), grid_BHW2, padding_mode="border", align_corners=False)
+
+
+class _Colours(nn.Module):
+    """Colours in [0, 1] of the texels of each patch, from its token."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 3 * PATCH_TEXELS**2)
+        nn.init.xavier_uniform_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, maps_BNE: Sequence[Tensor]) -> Tensor:
+        """(B, C, T, T)."""
+        return (1 + unpatchify(self.linear(maps_BNE[-1]).tanh(), PATCH_TEXELS)) / 2
+
+
+def _seen(name: str, picture_HW3: npt.NDArray[np.uint8], uv_HW2: Any, cut: Cut) -> dict[str, npt.NDArray[Any]]:
+    uv = map_in_image(np.ascontiguousarray(uv_HW2, dtype=np.float32), cut, outside=OFF)
+    return {name: take(picture_HW3, cut), f"{name}_uv": uv}
+
+
+def _truth(target: Tensors, name: str) -> tuple[Tensor, Tensor]:
+    """Colours (B, C, H, W) in [0, 1], and which pixels are the person's, (B, 1, H, W)."""
+    return target[name].permute(0, 3, 1, 2).float() / 255, (target[f"{name}_uv"][..., 0] >= 0)[:, None]
+
+
+def _picture(texture_CTT: Tensor) -> npt.NDArray[np.uint8]:
+    scaled = (texture_CTT.detach().float().clamp(0, 1) * 255).round()
+    return np.ascontiguousarray(scaled.permute(1, 2, 0).to(torch.uint8).cpu().numpy())
+
+
+@lru_cache(maxsize=1)
+def _lpips() -> Any:
+    try:
+        lpips = import_module("lpips")
+    except ImportError as error:
+        raise TrainingError(
+            "LPIPS needs the package `lpips`", where="lpips", hint="pip install lpips, or leave lpips out"
+        ) from error
+    return lpips.LPIPS(net="alex", verbose=False).eval()
