@@ -99,7 +99,7 @@ def test_the_true_texture_costs_nothing_and_scores_all(turn_rad):
     assert scores["ssim"].value > 0.99
     assert scores["psnr"].value > 40
     worse = TASK.scores(TASK.measure(truth.flip(2), target))
-    assert worse["ssim"].value < scores["ssim"].value - 0.1
+    assert worse["ssim"].value < scores["ssim"].value - 0.05
     assert worse["psnr"].value < 25
 
 
