@@ -226,8 +226,8 @@ def told_strata(folder: Path, recipe: PairRecipe) -> list[str]:
             f"{low:g} to {high:g}: {count:,} ({count / max(got.sum(), 1):.0%} of {share:.0%}{', too few candidates' if few else ''})"
             for (low, high), count, share, few in zip(pairwise(strata.edges), got, asked, got < enough, strict=True)
         ]
-        others = f"; {unknown:,} without a {lack}, drawn by chance" if unknown else ""
-        lines.append(f"{name} got (of what was asked) {'; '.join(told)}{others}")
+        others = [f"{unknown:,} without a {lack}, drawn by chance"] if unknown else []
+        lines.append(f"{name} got (of what was asked) {'; '.join([*(told if got.any() else ['no pair']), *others])}")
     return lines
 
 

@@ -197,7 +197,7 @@ class Crop(Stage):
             raise StageError(
                 f"{frames.num_rows - used} of {frames.num_rows} frames of {unit.id} were left out ({reasons})",
                 where=path,
-                hint="remove the recording, or raise max_reject_share in the recipe if this is what you expect",
+                hint="mend or remove the recording; or raise max_reject_share in the recipe, and build to another OUT",
             )
         out.table("crops", crops)
         out.reject(rejects)

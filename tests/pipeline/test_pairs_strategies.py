@@ -197,6 +197,10 @@ def test_what_strata_got_is_told(tmp_path) -> None:
         "time_gap_s got (of what was asked) 0.1 to 0.2: 60 (33% of 33%); 0.2 to 0.4: 120 (67% of 67%)",
     ]
     assert told_strata(tmp_path, replace(recipe, view_angle_deg=None, time_gap_s=None)) == []
+    (tmp_path / "a.json").unlink()
+    assert told_strata(tmp_path, replace(recipe, time_gap_s=None)) == [
+        "view_angle_deg got (of what was asked) no pair; 400 without a calibration, drawn by chance"
+    ]
 
 
 def test_angles_are_drawn_as_asked_and_others_are_left_out() -> None:
