@@ -194,13 +194,22 @@ def run_cluster() -> None:
 
     node = {"num_cpus": 1, "object_store_memory": 100 << 20}
     nodes = Nodes(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    second = nodes.add_node(**node)
+
+    def another() -> Any:
+        for _ in range(9):  # Ray gives up on a node that a busy machine starts slowly
+            try:
+                return nodes.add_node(**node)
+            except Exception as error:  # noqa: BLE001 - it has no type of its own
+                logger.warning("no node came up: %s", error)
+        raise TimeoutError("no node comes up")
+
+    second = another()
     try:
         print(nodes.address, flush=True)  # noqa: T201
         for _ in sys.stdin:
             nodes.remove_node(second, allow_graceful=False)
             print("killed", flush=True)  # noqa: T201
-            second = nodes.add_node(**node)
+            second = another()
     finally:
         nodes.shutdown()
 
