@@ -61,6 +61,12 @@ class BodyMesh(MeshTask):
             TrainingError: which dataset or file.
         """
         super().check(train, test)
+        if (self.male is None) != (self.female is None):
+            raise TrainingError(
+                "one of the models of men and women is given, and not the other",
+                where="options male and female of the task",
+                hint="give both, or none: the neutral model then stands for them",
+            )
         for gender in GENDERS[1:]:
             if len(self._model(gender).template_X3) != len(self.mesh_model().template_X3):
                 raise TrainingError(
@@ -104,23 +110,19 @@ class BodyMesh(MeshTask):
 
     def scores(self, measured: Arrays) -> Mapping[str, Score]:
         """Means over the images that have the label; those without are counted in the convention."""
-        given = [gender for gender in GENDERS[1:] if getattr(self, gender) is not None]
         truth = "neutral ground truth"
         if measured["gendered"].any():
-            truth = (
-                "gendered ground truth"
-                if len(given) == 2
-                else "gendered labels on the neutral model, none of men and women given"
-            )
+            own = self.male and self.female
+            truth = "gendered ground truth" if own else "labels of men and women on the neutral model, theirs not given"
         joints = "14 joints of J_regressor_h36m" if self.regressor_h36m else "SMPL's 24 joints"
-        joints += f"{self.points_from}, root the pelvis"
+        joints = self.told_joints(measured, joints)
         models = f"{truth}, neutral prediction" + (", the project's own body" if self.mesh_model().free else "")
         conventions = {
             "mpjpe": f"root-aligned; {joints}; {models}",
             "pa_mpjpe": f"similarity without reflection of each image; {joints}; {models}",
-            "mpvpe": f"pelvis-aligned, by the root of the joints; {models}",
+            "mpvpe": f"root-aligned, root the {self.root_name}; {models}",
             "mpvpe_unaligned": f"nothing aligned, both meshes from the model's origin; {models}",
-            "mpvpe_neutral": "pelvis-aligned; ground truth of all genders by the neutral model, neutral prediction",
+            "mpvpe_neutral": "root-aligned; ground truth of all genders by the neutral model, neutral prediction",
         }
         return means_of(measured, conventions)
 

@@ -112,9 +112,9 @@ class HandMesh(MeshTask):
             "similarity of each image that may reflect, as FreiHAND has it",
             "similarity without reflection",
         )
-        joints, verts = f"21 joints{self.points_from}", f"{len(self.mesh_model().template_X3)} vertices"
+        joints, verts = self.told_joints(measured, "21 joints"), f"{len(self.mesh_model().template_X3)} vertices"
         conventions = {
-            "mpjpe": f"wrist-aligned; {joints}; {truth}",
+            "mpjpe": f"root-aligned; {joints}; {truth}",
             "pa_mpjpe": f"{official}; {joints}; {truth}",
             "pa_mpjpe_strict": f"{strict}; {joints}; {truth}",
             "mpvpe": f"wrist-aligned; {verts}; {truth}",

@@ -202,7 +202,8 @@ class MeshTask:
         gender = GENDERS.index(labels.get("gender", "neutral"))
         out["rotations"], out["rotations_known"] = rotations_R33, pose is not None
         out["betas"] = np.zeros(NUM_SHAPES) if betas is None else np.asarray(betas)[:NUM_SHAPES]
-        out["betas_known"] = betas is not None and pose is not None
+        # The same values make another shape of a man's or woman's model.
+        out["betas_known"] = betas is not None and pose is not None and gender == 0
         root_V = np.zeros(len(vocabulary))
         points_V3, weight_V = np.zeros((len(vocabulary), 3)), np.zeros(len(vocabulary))
         if (joints := labels.get("joints_m")) is not None and about.joint_set is not None:
@@ -269,21 +270,27 @@ class MeshTask:
     # ----------------------------------------------------------------------------------------------------------- scores
 
     def measure(self, outputs: Mesh | FreeMesh, target: Tensors) -> Arrays:
-        """Errors of each image, NaN where an image has no such label. `gendered`: its model is a man or woman."""
+        """What is known of each image.
+
+        Returns:
+            Errors, NaN where an image has no such label; gendered, whether its model is a man's or woman's; num_joints, how many
+            are scored.
+        """
         predicted = self.predict(outputs)
         points, verts = as_numpy(predicted.points_BV3), as_numpy(predicted.verts_BX3)
         known_B = as_numpy(target["rotations_known"]) > 0
         errors = {name: np.full(len(points), np.nan) for name in self.score_names}
+        weight_BV = as_numpy(target["points_weight"])
+        num_joints = np.where(known_B, len(self.scored()), (weight_BV[:, self.scored()] > 0).sum(axis=1))
         if known_B.any():
             known = {name: value[torch.from_numpy(known_B).to(value.device)] for name, value in target.items()}
             for name, values in self.mesh_errors(points[known_B], verts[known_B], known).items():
                 errors[name][known_B] = values
-        weight_BV = as_numpy(target["points_weight"])
-        for image in np.flatnonzero(~known_B & weight_BV[:, self.scored()].any(axis=1)):
+        for image in np.flatnonzero(~known_B & (num_joints > 0)):
             truth = as_numpy(target["points_m"][image]), as_numpy(target["root"][image])
             for name, value in self._joint_errors(points[image], *truth, weight_BV[image] > 0).items():
                 errors[name][image] = value
-        return {**errors, "gendered": as_numpy(target["gender"]) > 0}
+        return {**errors, "gendered": as_numpy(target["gender"]) > 0, "num_joints": num_joints}
 
     def true_points(self, truth: Posed) -> npt.NDArray[Any]:
         """(B, V, 3) points of annotated meshes, by the rule that makes those of predicted ones."""
@@ -291,10 +298,15 @@ class MeshTask:
             return as_numpy(truth.points_BV3)
         return as_numpy(levels_of(self.mesh_model()).points_VX.to(truth.verts_BX3.device) @ truth.verts_BX3)
 
-    @property
-    def points_from(self) -> str:
-        """That rule, for conventions."""
-        return "" if self.predictor == "regressor" else " regressed from either mesh"
+    def told_joints(self, measured: Arrays, joints: str) -> str:
+        """Which joints are scored, and from where, in words."""
+        told = joints if self.predictor == "regressor" else f"{joints}, regressed from either mesh"
+        known = measured["num_joints"][measured["num_joints"] > 0]
+        if len(known) and known.min() < len(self.scored_names):
+            return (
+                f"{known.min()} to {known.max()} of {told}, root the {self.root_name}, or both hips where it is unknown"
+            )
+        return f"{told}, root the {self.root_name}"
 
     def scored(self) -> list[int]:
         """Places of the joints that are scored."""
