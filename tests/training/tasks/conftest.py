@@ -1,5 +1,4 @@
 import os
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -47,26 +46,36 @@ def rendered(assets):
 
     Each is an example, its dataset, and where the model stands in the camera's axes, (3,) metres.
     """
-    return {domain: _rendered(assets, domain) for domain in ("body", "hand")}
+    return {domain: _rendered(*_stage(assets, domain), domain) for domain in ("body", "hand")}
 
 
-def _rendered(assets, domain):
+@pytest.fixture(scope="session")
+def hand_stage(assets):
+    """The renderer of hands, and a scene."""
+    renderer, recipe = _stage(assets, "hand")
+    return renderer, sample_scene(recipe, 0, 0)
+
+
+def _stage(assets, domain):
     hands = SceneRecipe(
-        domain="hand", num_identities=3, scenes_per_identity=2, instants_per_scene=1, num_views=2, image_px=128,
+        domain="hand", num_identities=3, scenes_per_identity=1, instants_per_scene=1, num_views=2, image_px=128,
         distance_min_m=0.4, distance_max_m=0.9,
     )  # fmt: skip
-    people = SceneRecipe(num_identities=2, scenes_per_identity=1, instants_per_scene=2, num_views=2, image_px=128)
-    recipe = hands if domain == "hand" else replace(people, clips=("waving",))
+    people = SceneRecipe(
+        num_identities=1, scenes_per_identity=1, instants_per_scene=2, num_views=2, image_px=128, clips=("waving",)
+    )
     try:
         if domain == "hand":
             models = {side: load_hand(assets / f"hand_{side}.npz") for side in ("right", "left")}
-            renderer = Renderer(HandFigure(**models))
-        else:
-            with TemporaryDirectory() as folder:
-                clip = load_clip(write_clip(Path(folder), "waving", waving()))
-            renderer = Renderer.of_body(load_body(assets / "body.npz"), {"waving": clip})
+            return Renderer(HandFigure(**models)), hands
+        with TemporaryDirectory() as folder:
+            clip = load_clip(write_clip(Path(folder), "waving", waving()))
+        return Renderer.of_body(load_body(assets / "body.npz"), {"waving": clip}), people
     except SyntheticError as error:
         pytest.skip(str(error))
+
+
+def _rendered(renderer, recipe, domain):
     about = About(
         name=f"free_{domain}",
         domain=Domain(domain),
