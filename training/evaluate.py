@@ -33,7 +33,7 @@ from training.network import BEST, TaskNetwork, build_network
 from training.run_folder import RECIPE, make_folder, read_json, write_json
 from training.sheet import Tile, draw_sheet
 from training.tasks.base import Arrays, Score, Task
-from training.tasks.recipes import FinetuneRecipe, build_task
+from training.tasks.recipes import Data, FinetuneRecipe, build_task, open_examples, placed
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +95,8 @@ def load_finetuned(run: Path, device: torch.device) -> Run:
     Raises:
         TrainingError: the folder holds no fine-tuning, or nothing is trained yet.
     """
-    said = read_json(run / RECIPE).get("recipe", {})
-    if "task" not in said:
-        hint = "give the folder of a fine-tuning: `make finetune TASK=...` makes one"
-        raise TrainingError("this is no fine-tuning", where=run, hint=hint)
-    recipe = from_mapping(FinetuneRecipe, said, where=str(run / RECIPE))
+    task_of(run)
+    recipe = from_mapping(FinetuneRecipe, read_json(run / RECIPE)["recipe"], where=str(run / RECIPE))
     best, found = run / BEST, list_checkpoints(run / "checkpoints")
     if not best.exists() and not found:
         raise TrainingError("nothing is trained yet", where=run, hint="run `make finetune` first")
@@ -108,6 +105,67 @@ def load_finetuned(run: Path, device: torch.device) -> Run:
     checkpoint = read_checkpoint(best if best.exists() else found[-1])
     restore(network, checkpoint.model, checkpoint.head)
     return Run(recipe, task, network.to(device).eval(), checkpoint.step)
+
+
+def task_of(run: Path) -> str:
+    """Name of the task of a run.
+
+    Raises:
+        TrainingError: the folder holds no fine-tuning.
+    """
+    name = read_json(run / RECIPE).get("recipe", {}).get("task")
+    if not isinstance(name, str):
+        hint = "give the folder of a fine-tuning: `make finetune TASK=...` makes one"
+        raise TrainingError("this is no fine-tuning", where=run, hint=hint)
+    return name
+
+
+def evaluate_run(
+    folder: Path, out: Path, *, given: Sequence[str], test: str | None, device: torch.device, console: Console | None
+) -> tuple[Evaluation, ...]:
+    """Score a run on its recipe's test sets, or on another dataset, see `score`.
+
+    Args:
+        folder: of the run.
+        out: folder to write to.
+        given: where datasets lie, as `with_roots` reads it; what the run was told where they say nothing.
+        test: `kind` or `kind/split` of a dataset; the test sets when None.
+        device: where the network computes.
+        console: where a progress bar is drawn.
+
+    Raises:
+        RecipeError: the dataset is not known.
+        TrainingError: nothing is trained yet, or the dataset is missing or lacks what the task needs.
+    """
+    run = load_finetuned(folder, device)
+    datasets = run.recipe.test if test is None else (_dataset(run.recipe, test),)
+    noted = dict(text.split("=", 1) for text in read_json(folder / RECIPE)["roots"])
+    placing = [placed(replace(data, root=noted.get(data.kind)), given) for data in datasets]
+    parts = [whole(open_examples(data)) for data in placing]
+    for part in parts:
+        run.task.check([], part.examples.about)
+    return score(run, parts, out, device=device, console=console)
+
+
+def score(
+    run: Run, parts: Sequence[Part], out: Path, *, device: torch.device, console: Console | None
+) -> tuple[Evaluation, ...]:
+    """Evaluate a network on datasets; write `scores.json`, and the examples' scores and a picture of predictions for each dataset.
+
+    Raises:
+        TrainingError: an example is damaged, or the folder cannot be written.
+    """
+    evaluations = tuple(evaluate(run, part, device=device, console=console) for part in parts)
+    write_evaluation(out, evaluations)
+    for part, found in zip(parts, evaluations, strict=True):
+        draw_predictions(out / f"predictions-{name_of(found.about)}.png", run, part, found, device=device)
+    return evaluations
+
+
+def _dataset(recipe: FinetuneRecipe, test: str) -> Data:
+    kind, _, split = test.partition("/")
+    known = (data.options for data in (*recipe.test, *recipe.train) if data.kind == kind)
+    return Data(kind=kind, split=split or "test", options=next(known, {}))
 
 
 def restore(network: TaskNetwork, features: Mapping[str, Any], head: Mapping[str, Any]) -> None:
@@ -250,13 +308,13 @@ def write_evaluation(out: Path, evaluations: Sequence[Evaluation]) -> None:
         table = pa.table(columns | {name: pa.array(values) for name, values in evaluation.values_n.items()})
         buffer = pa.BufferOutputStream()
         pq.write_table(table, buffer)
-        write_atomic(out / examples_file(evaluation.about), buffer.getvalue().to_pybytes())
+        write_atomic(out / f"examples-{name_of(evaluation.about)}.parquet", buffer.getvalue().to_pybytes())
     write_json(out / "scores.json", {"level": LEVEL, "datasets": [evaluation.as_json() for evaluation in evaluations]})
 
 
-def examples_file(about: About) -> str:
-    """Name of the file with the scores of each example of a dataset."""
-    return f"examples-{about.name}-{about.split}.parquet"
+def name_of(about: About) -> str:
+    """A dataset and its split, in names of files."""
+    return f"{about.name}-{about.split}"
 
 
 def scores_table(evaluation: Evaluation) -> Table:

@@ -25,19 +25,7 @@ from manifests.errors import TrainingError
 from manifests.recipes import fingerprint, to_mapping
 from manifests.seeds import seed_for
 from training.checkpoints import Checkpoint, list_checkpoints, read_checkpoint, save_checkpoint, write_checkpoint
-from training.evaluate import (
-    Evaluation,
-    Run,
-    draw_predictions,
-    evaluate,
-    load_finetuned,
-    measure,
-    precision_of,
-    restore,
-    spoken,
-    whole,
-    write_evaluation,
-)
+from training.evaluate import Evaluation, Run, load_finetuned, measure, precision_of, restore, score, spoken, whole
 from training.machine import Machine, StopSignal
 from training.mixture import Batch, Mixture, Part, ahead, divide, stamp_of, thin
 from training.network import BEST, TaskNetwork, build_network, find_start, settle
@@ -214,8 +202,8 @@ class Tuner:
         self.network.eval()
         found = [measure(self.ready(), part, device=self.machine.device).scores for part in parts]
         return {
-            name: replace(score, value=float(np.mean([scores[name].value for scores in found])))
-            for name, score in found[0].items()
+            name: replace(one, value=float(np.mean([scores[name].value for scores in found])))
+            for name, one in found[0].items()
         }
 
     def ready(self) -> Run:
@@ -311,8 +299,8 @@ def _validate(tuner: Tuner, parts: Sequence[Part], out: Path, record: Record) ->
         sign * main.value > sign * value for value in earlier if not math.isnan(value)
     ):
         write_checkpoint(out / BEST, tuner.checkpoint(goes_on=False))
-    record.write("validation", tuner.step, **{name: score.value for name, score in scores.items()})
-    told = "  ".join(f"{name} {spoken(score.value, score.unit)} {score.unit}" for name, score in scores.items())
+    record.write("validation", tuner.step, **{name: one.value for name, one in scores.items()})
+    told = "  ".join(f"{name} {spoken(one.value, one.unit)} {one.unit}" for name, one in scores.items())
     logger.info("step %d  validation  %s", tuner.step, told)
 
 
@@ -329,9 +317,7 @@ def _finish(out: Path, tuner: Tuner, sets: Sets) -> tuple[Evaluation, ...]:
     """Score the best weights on the test sets, draw, then leave the mark that the run is done."""
     device, console = tuner.machine.device, tuner.machine.console
     run = load_finetuned(out, device)
-    evaluations = tuple(evaluate(run, part, device=device, console=console) for part in sets.test)
-    write_evaluation(out, evaluations)
-    draw_predictions(out / "predictions.png", run, sets.test[0], evaluations[0], device=device)
+    evaluations = score(run, sets.test, out, device=device, console=console)
     main = tuner.task.main
     draw_curves(out, out / "loss.png", main=main, unit=evaluations[0].scores[main].unit)
     write_json(out / FINISHED, {"step": tuner.step, "best_step": run.step})

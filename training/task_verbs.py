@@ -7,10 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from training.evaluate import scores_table
+from manifests.errors import TrainingError
+from training.evaluate import evaluate_run, scores_table, task_of
 from training.finetune import finetune
 from training.machine import Machine, find_device
-from training.tasks.recipes import RECIPES, TASKS, read_finetune, with_roots
+from training.predict import predict
+from training.tasks.recipes import RECIPES, TASKS, check_task, read_finetune, with_roots
 
 Verb = Callable[[argparse.Namespace, Console], int]
 
@@ -43,7 +45,19 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", comm
     score.add_argument("--run", type=Path, required=True, help="the run's folder")
     score.add_argument("--task", help="the run's task, to be sure of it")
     score.add_argument("--test", help="dataset to score, KIND or KIND/SPLIT (default: the test sets of the recipe)")
-    score.add_argument("--out", type=Path, help="folder for the scores (default: the run's)")
+    score.add_argument("--out", type=Path, help="folder for the scores (default: the run's; with --test one in it)")
+
+    ask = verbs.add_parser("predict", parents=[common, on_device], help="ask a fine-tuned run about a photograph")
+    ask.add_argument("--run", type=Path, required=True, help="the run's folder")
+    ask.add_argument("--task", help="the run's task, to be sure of it")
+    ask.add_argument("--image", type=Path, nargs="+", required=True, help="photograph; two for tasks on two pictures")
+    ask.add_argument(
+        "--box", type=_box, nargs="+", default=[], metavar="X0,Y0,X1,Y1", help="of the person, of each photograph"
+    )
+    ask.add_argument("--side", choices=("left", "right"), help="which hand it is")
+    ask.add_argument(
+        "--out", type=Path, required=True, help="file to write: mesh.glb, answer.json; a picture lies beside it"
+    )
 
 
 def _finetune(options: argparse.Namespace, console: Console) -> int:
@@ -62,9 +76,53 @@ def _finetune(options: argparse.Namespace, console: Console) -> int:
     out = Console()
     for evaluation in outcome.evaluations:
         out.print(scores_table(evaluation))
-    out.print(f"predictions: {options.out / 'predictions.png'}\ncurves: {options.out / 'loss.png'}", soft_wrap=True)
+    out.print(f"scores and pictures: {options.out}", soft_wrap=True)
     return 0
 
 
-VERBS: Mapping[str, Verb] = {"finetune": _finetune}
+def _evaluate(options: argparse.Namespace, console: Console) -> int:
+    _check_task(options)
+    out = options.out or (options.run / options.test.replace("/", "-") if options.test else options.run)
+    evaluations = evaluate_run(
+        options.run,
+        out,
+        given=options.data,
+        test=options.test,
+        device=find_device(options.device),
+        console=console if console.is_terminal else None,
+    )
+    for evaluation in evaluations:
+        Console().print(scores_table(evaluation))
+    Console().print(f"scores: {out / 'scores.json'}", soft_wrap=True)
+    return 0
+
+
+def _predict(options: argparse.Namespace, _console: Console) -> int:
+    _check_task(options)
+    device = find_device(options.device)
+    written = predict(options.run, options.image, options.out, boxes=options.box, side=options.side, device=device)
+    Console().print("\n".join(str(path) for path in written), soft_wrap=True)
+    return 0
+
+
+def _check_task(options: argparse.Namespace) -> None:
+    if options.task is not None:
+        check_task(options.task)
+        found = task_of(options.run)
+        if found != options.task:
+            hint = f"give --task {found}, or another --run"
+            raise TrainingError(f"the run is of the task {found}", where=options.run, hint=hint)
+
+
+def _box(text: str) -> tuple[float, ...]:
+    try:
+        edges = tuple(float(edge) for edge in text.split(","))
+    except ValueError:
+        edges = ()
+    if len(edges) != 4:
+        raise argparse.ArgumentTypeError(f"{text} is not x0,y0,x1,y1")
+    return edges
+
+
+VERBS: Mapping[str, Verb] = {"finetune": _finetune, "evaluate": _evaluate, "predict": _predict}
 """What each verb does."""

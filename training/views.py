@@ -72,10 +72,8 @@ def sample_draws(variation: Variation, position_B: npt.NDArray[np.int64], *, see
 def look(example: Example, task: Task, draw: Draw, *, image_px: int) -> View:
     """Cut an example out as the task reads it.
 
-    A task on hands of one side sees the other side's mirrored, and only those.
-
-    Raises:
-        ValueError: the task reads two pictures and the example has one.
+    A task on hands of one side sees the other side's mirrored, and only those. Where a task reads two pictures and an example has one,
+    that one is seen twice, its colours varied anew.
     """
     side = getattr(task, "side", None)
     flip = draw.flip and task.flips if side is None else example.labels["side"] != side
@@ -89,9 +87,10 @@ def look(example: Example, task: Task, draw: Draw, *, image_px: int) -> View:
     image, cut = seen(example.rgb_HW3, example.square_xyxy_px, draw.colour_23[0])
     if task.reads != "two":
         return View(images=(image,), cut=cut)
-    if example.second_HW3 is None or example.second_square_xyxy_px is None:
-        raise ValueError(f"{task.name} reads two pictures, and {example.key} has one")
-    return View(images=(image, seen(example.second_HW3, example.second_square_xyxy_px, draw.colour_23[1])[0]), cut=cut)
+    second, square = example.second_HW3, example.second_square_xyxy_px
+    if second is None or square is None:
+        second, square = example.rgb_HW3, example.square_xyxy_px
+    return View(images=(image, seen(second, square, draw.colour_23[1])[0]), cut=cut)
 
 
 def cut_square(

@@ -1,0 +1,271 @@
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from manifests.errors import RecipeError, TrainingError
+from tests.support.toy_task import register
+from training.checkpoints import list_checkpoints, read_checkpoint
+from training.evaluate import evaluate, load_finetuned, whole
+from training.finetune import Tuner, finetune, layer_of, learning_rate, prepare
+from training.machine import Machine
+from training.model.croco import Architecture
+from training.network import BEST, TaskNetwork, build_network, dense_hooks
+from training.record import read_metrics
+from training.tasks.recipes import Data, FinetuneRecipe, open_examples, with_roots
+
+SMALL = Architecture(
+    image_px=56, patch_px=8, enc_dim=32, enc_depth=2, enc_heads=2, dec_dim=32, dec_depth=1, dec_heads=2
+)
+EVERY_STEP = Machine(checkpoint_every=1, keep_checkpoints=99)
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch):
+    register(monkeypatch)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    data = {split: Data(kind="toy", split=split, root=str(tmp_path)) for split in ("train", "val", "test")}
+    return FinetuneRecipe(
+        name="toy",
+        task="toy",
+        train=(data["train"],),
+        validation=data["val"],
+        test=(data["test"],),
+        architecture=SMALL,
+        batch_size=8,
+        num_steps=6,
+        base_lr=3e-2,
+        precision="float32",
+        validate_every=2,
+    )
+
+
+def last(out):
+    return read_checkpoint(list_checkpoints(out / "checkpoints")[-1])
+
+
+def assert_same_state(one, other):
+    assert (one.step, one.position) == (other.step, other.position)
+    for part in ("model", "head"):
+        for name, value in getattr(one, part).items():
+            assert torch.equal(value, getattr(other, part)[name]), name
+    for number, moments in one.optimizer["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, other.optimizer["state"][number][name]), (number, name)
+
+
+def during_step(monkeypatch, step, action):
+    """Do something when a step begins, counted from 1."""
+    train_step = Tuner.train_step
+
+    def watched(self, batch):
+        if self.step + 1 == step:
+            action(self, batch)
+        return train_step(self, batch)
+
+    monkeypatch.setattr(Tuner, "train_step", watched)
+
+
+def test_a_run_leaves_what_it_promises(tmp_path, recipe):
+    out = tmp_path / "run"
+    outcome = finetune(recipe, out)
+    assert outcome.finished
+    assert outcome.step == 6
+    assert {path.name for path in out.iterdir()} == {
+        "recipe.json", "checkpoints", "best.pt", "metrics.jsonl", "tensorboard", "loss.png", "scores.json", "finished.json",
+        "predictions-toy-test.png", "examples-toy-test.parquet",
+    }  # fmt: skip
+    lines = read_metrics(out)
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    validations = {line["step"]: line["distance"] for line in lines if line["kind"] == "validation"}
+    assert list(validations) == [2, 4, 6]
+    best = min(validations, key=validations.get)
+    assert read_checkpoint(out / BEST).step == best
+    assert json.loads((out / "finished.json").read_text()) == {"step": 6, "best_step": best}
+    (told,) = json.loads((out / "scores.json").read_text())["datasets"]
+    assert told["scores"]["distance"]["value"] == outcome.evaluations[0].scores["distance"].value
+    assert told["scores"]["distance"]["convention"] == "of the image's side"
+
+
+def test_a_finished_run_is_found_finished_and_left_alone(tmp_path, recipe):
+    finetune(recipe, tmp_path / "run")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    again = finetune(recipe, tmp_path / "run")
+    assert again.finished
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()} == times
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 5])
+def test_a_run_stopped_at_any_step_ends_as_if_it_had_never_stopped(tmp_path, recipe, stop_after, monkeypatch):
+    finetune(recipe, tmp_path / "whole", machine=EVERY_STEP)
+    with monkeypatch.context() as patch:
+        number = signal.SIGTERM if stop_after % 2 else signal.SIGUSR1
+        during_step(patch, stop_after, lambda *_: os.kill(os.getpid(), number))
+        # Checkpoints are rare: the one that the signal asks for is the only one.
+        stopped = finetune(recipe, tmp_path / "run", machine=Machine(checkpoint_every=999))
+    assert (stopped.finished, stopped.step, stopped.signal) == (False, stop_after, number)
+    resumed = finetune(recipe, tmp_path / "run", machine=EVERY_STEP)
+    assert resumed.finished
+    assert_same_state(last(tmp_path / "run"), last(tmp_path / "whole"))
+    assert (tmp_path / "run/scores.json").read_bytes() == (tmp_path / "whole/scores.json").read_bytes()
+    best = [read_checkpoint(tmp_path / name / BEST) for name in ("run", "whole")]
+    assert best[0].step == best[1].step
+    lost = ("seconds", "data_wait")
+    for one, other in zip(read_metrics(tmp_path / "run"), read_metrics(tmp_path / "whole"), strict=True):
+        assert {n: v for n, v in one.items() if n not in lost} == {n: v for n, v in other.items() if n not in lost}
+
+
+def test_seeds_differ_and_one_seed_is_one_run(tmp_path, recipe):
+    short = replace(recipe, num_steps=2)
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        finetune(replace(short, seed=seed), tmp_path / name)
+    assert_same_state(last(tmp_path / "a"), last(tmp_path / "b"))
+    assert not torch.equal(last(tmp_path / "a").head["map.weight"], last(tmp_path / "c").head["map.weight"])
+
+
+def test_another_recipe_may_not_go_on_in_the_folder(tmp_path, recipe):
+    finetune(replace(recipe, num_steps=2), tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"base_lr: 0\.03 -> 0\.1"):
+        finetune(replace(recipe, num_steps=2, base_lr=0.1), tmp_path / "run")
+
+
+def test_a_dataset_that_moved_is_still_the_same_run(tmp_path, recipe):
+    finetune(replace(recipe, num_steps=2), tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    moved = with_roots(replace(recipe, num_steps=2), [f"toy={tmp_path / 'elsewhere'}"])
+    assert finetune(moved, tmp_path / "run").finished
+
+
+def test_datasets_are_checked_before_anything_is_trained(tmp_path, recipe):
+    test = Data(kind="toy", split="test", root=str(tmp_path), options={"labels": False})
+    with pytest.raises(TrainingError, match="toy has no points"):
+        finetune(replace(recipe, test=(test,)), tmp_path / "run")
+    with pytest.raises(TrainingError, match="there is no such folder"):
+        finetune(with_roots(recipe, ["/no/such/folder"]), tmp_path / "run")
+    with pytest.raises(RecipeError, match="unknown recipe key `wieght`"):
+        finetune(replace(recipe, options={"wieght": 2.0}), tmp_path / "run")
+    with pytest.raises(TrainingError, match="there is no such file"):
+        finetune(recipe, tmp_path / "run", init=str(tmp_path / "missing.pth"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_picture_is_named(tmp_path, recipe):
+    (tmp_path / "damaged").write_text("train/5")
+    with pytest.raises(TrainingError, match="train/5"):
+        finetune(recipe, tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(tmp_path, recipe, monkeypatch):
+    def spoil(tuner, batch):
+        batch.target["point"][0] = float("nan")
+
+    during_step(monkeypatch, 4, spoil)
+    with pytest.raises(TrainingError, match=r"the loss \(point\) is not finite[\s\S]*step 4, examples train/"):
+        finetune(recipe, tmp_path / "run", machine=EVERY_STEP)
+    assert last(tmp_path / "run").step == 3
+
+
+def test_a_share_of_the_examples_lies_in_a_larger_one_and_people_kept_apart_are_not_learned_from(recipe):
+    def learned(share, seed=0):
+        _, _, sets = prepare(replace(recipe, share=share, seed=seed, validation=None))
+        return {*sets.train[0].index.tolist()}, sets
+
+    tenth, quarter, whole_ = learned(0.1)[0], learned(0.25)[0], learned(1.0)[0]
+    assert len(whole_) == 48 - len(learned(1.0)[1].validation[0].index)
+    assert len(tenth) == round(0.1 * len(whole_))
+    assert tenth < quarter < whole_
+    assert learned(0.1, seed=1)[0] != tenth
+    _, sets = learned(1.0)
+    people = sets.train[0].examples.subjects()
+    kept = {people[i] for i in sets.validation[0].index}
+    assert kept
+    assert not kept & {people[i] for i in whole_}
+
+
+def test_every_example_comes_once_before_any_comes_again(recipe, tmp_path):
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        for step in range(1, 7):
+            during_step(patch, step, lambda _, batch: seen.extend(batch.keys))
+        finetune(recipe, tmp_path / "run")
+    assert len(seen) == 48
+    assert len({*seen}) == 48
+
+
+def test_rates_fall_from_block_to_block_towards_the_image(recipe):
+    names = {
+        "features.network.patch_embed.proj.weight": 0,
+        "features.network.enc_blocks.0.attn.qkv.weight": 1,
+        "features.network.blocks.1.attn.qkv.weight": 2,
+        "features.network.enc_norm.weight": 3,
+        "features.network.dec_blocks.0.attn.qkv.weight": 3,
+        "features.network.cls_token": 0,
+        "head.map.weight": 3,
+    }
+    assert {name: layer_of(name, 2) for name in names} == names
+    _, task, _ = prepare(recipe)
+    tuner = Tuner(recipe, task, build_network(replace(recipe, mae=False), task), Machine())
+    groups = {(round(g["scale"], 6), g["weight_decay"]) for g in tuner.optimizer.param_groups}
+    assert groups == {(round(0.75**k, 6), decay) for k in range(4) for decay in (0.0, 0.05)}
+    assert sum(len(g["params"]) for g in tuner.optimizer.param_groups) == len([*tuner.network.parameters()])
+
+
+def test_the_rate_rises_for_a_twentieth_and_falls_to_nothing(recipe):
+    long = replace(recipe, num_steps=200)
+    rates = [learning_rate(step, long) for step in range(200)]
+    assert rates[9] == max(rates) == long.peak_lr
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 1e-3 * long.peak_lr
+
+
+def test_dense_heads_read_four_blocks_at_even_distances():
+    assert dense_hooks(12) == (2, 5, 8, 11)
+    assert dense_hooks(24) == (5, 11, 17, 23)
+    assert dense_hooks(4) == (0, 1, 2, 3)
+    assert dense_hooks(2) == (0, 0, 1, 1)
+
+
+def test_classes_of_the_training_set_are_the_task_s_and_stay_with_the_run(tmp_path, recipe):
+    finetune(replace(recipe, num_steps=2), tmp_path / "run")
+    assert load_finetuned(tmp_path / "run", torch.device("cpu")).task.classes == ("left", "right")
+
+
+def test_a_task_on_two_pictures_reads_both(tmp_path, recipe):
+    two = replace(recipe, options={"reads": "two"}, num_steps=2)
+    assert finetune(two, tmp_path / "run").finished
+    run = load_finetuned(tmp_path / "run", torch.device("cpu"))
+    images = torch.randn(2, 1, 3, 56, 56)
+    with torch.no_grad():
+        one, other = run.network((images[0], images[1])), run.network((images[0], images[0]))
+    assert not torch.allclose(one, other)
+
+
+def test_a_dense_task_reads_four_maps(recipe):
+    whole_ = build_network(replace(recipe, options={"reads": "dense"}, mae=False), _task("dense"))
+    assert isinstance(whole_, TaskNetwork)
+    assert whole_.features.hooks == (0, 0, 1, 1)
+
+
+def _task(reads):
+    from tests.support.toy_task import ToyTask
+
+    return ToyTask(reads=reads)
+
+
+def test_validation_scores_are_those_of_an_evaluation(tmp_path, recipe):
+    finetune(recipe, tmp_path / "run")
+    run = load_finetuned(tmp_path / "run", torch.device("cpu"))
+    found = evaluate(run, whole(open_examples(recipe.validation)), device=torch.device("cpu"))
+    lines = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "validation"]
+    assert found.scores["distance"].value == min(line["distance"] for line in lines)

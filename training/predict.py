@@ -1,0 +1,100 @@
+"""What a fine-tuned network says of a photograph."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from manifests.errors import TrainingError
+from training.checkpoints import write_atomic
+from training.evaluate import load_finetuned, precision_of
+from training.examples.pictures import read_picture
+from training.mixture import normalised
+from training.run_folder import make_folder
+from training.sheet import png
+from training.views import cut_square, take
+
+logger = logging.getLogger(__name__)
+
+MARGIN = 1.2  # of the square around a box, as in the protocols of people in photographs
+Floats = npt.NDArray[np.float64]
+
+
+@torch.no_grad()
+def predict(
+    run: Path,
+    images: Sequence[Path],
+    out: Path,
+    *,
+    boxes: Sequence[Sequence[float]] = (),
+    side: str | None = None,
+    device: torch.device,
+) -> list[Path]:
+    """Ask a network for one photograph, or for one with the help of a second.
+
+    Args:
+        run: folder of the fine-tuning.
+        images: the photographs; a task on two pictures that is given one sees it twice.
+        out: where the answer goes (a mesh as `.glb`, classes as `.json`); its picture lies beside it as `.png`.
+        boxes: x0, y0, x1, y1 of the person or hand in each photograph, pixels; the whole photograph where there are none.
+        side: which hand is shown, for tasks on hands of one side: the other one is mirrored, and so is the answer.
+        device: where the network computes.
+
+    Returns:
+        The files written.
+
+    Raises:
+        SourceError: a photograph is missing or damaged.
+        TrainingError: nothing is trained yet, there are too many photographs, a box is empty, or the files cannot be written.
+    """
+    asked = load_finetuned(run, device)
+    num = 2 if asked.task.reads == "two" else 1
+    if not 1 <= len(images) <= num:
+        hint = f"{asked.task.name} reads {num}"
+        raise TrainingError(f"{len(images)} photographs are given", where="--image", hint=hint)
+    if boxes and len(boxes) != len(images):
+        raise TrainingError(
+            f"{len(boxes)} boxes for {len(images)} photographs", where="--box", hint="give one for each"
+        )
+    wanted = getattr(asked.task, "side", None)
+    if wanted is not None and side is None:
+        logger.info("taken for a %s hand; say --side if it is the other one", wanted)
+    flip = wanted is not None and side not in (None, wanted)
+    image_px, pixels = asked.network.architecture.image_px, []
+    for place, path in enumerate(images):
+        picture = read_picture(path, where=path)
+        square = square_of(boxes[place]) if boxes else _middle(picture)
+        pixels.append(take(picture, cut_square(square, image_px=image_px, flip=flip)))
+        logger.info("%s: square %s", path, ", ".join(f"{edge:.1f}" for edge in square))
+    views = (pixels * num)[:num]
+    with precision_of(asked.recipe, device):
+        outputs = asked.network(tuple(normalised(view[None], device) for view in views))
+    make_folder(out.parent)
+    written = asked.task.write(out, views[0], outputs)
+    drawn = out.with_suffix(".png")
+    write_atomic(drawn, png(Image.fromarray(asked.task.draw(views[0], outputs, 0))))
+    return [*written, drawn]
+
+
+def square_of(box: Sequence[float]) -> Floats:
+    """(4,) edges of the square around a box, with the margin.
+
+    Raises:
+        TrainingError: the box has no size.
+    """
+    low, high = np.array(box, np.float64).reshape(2, 2)
+    if (high <= low).any():
+        raise TrainingError(f"the box {tuple(box)} is empty", where="--box", hint="give x0,y0,x1,y1 in pixels")
+    half = MARGIN * (high - low).max() / 2
+    return np.concatenate([(low + high) / 2 - half, (low + high) / 2 + half])
+
+
+def _middle(picture_HW3: npt.NDArray[np.uint8]) -> Floats:
+    """The square around the whole photograph."""
+    height, width = picture_HW3.shape[:2]
+    middle, half = np.array([width, height]) / 2 - 0.5, max(width, height) / 2
+    return np.concatenate([middle - half, middle + half])
