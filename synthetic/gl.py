@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import SyntheticError
-from synthetic.pixels import Drawing
+from synthetic.drawn import root_light
+from synthetic.pixels import FAR_M, NEAR_M, Drawing
 from synthetic.places.room import Surface
 
 logger = logging.getLogger(__name__)
@@ -26,52 +27,41 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-_NEAR_M, _FAR_M = 0.05, 60.0
-LIT, UNLIT = 0.0, 1.0  # what a material's metallic factor means to our shader
-_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL looks along -z with y up
 _EGL_HINT = (
     "apt-get install -y libegl1 libgl1 libgl1-mesa-dri, and start Python anew with PYOPENGL_PLATFORM=egl or unset"
 )
 
 
 class Stage:
-    """Meshes that stand together, drawn from any number of cameras; uploaded once."""
+    """Meshes that stand together, drawn from any number of cameras; uploaded once.
+
+    The latest stage is the one that OpenGL holds.
+    """
 
     def __init__(self, gl: "GL", person: Sequence[Any], surroundings: Sequence[Any]) -> None:
-        self._gl = gl
-        pr = gl.pyrender
-        self._scene = pr.Scene(bg_color=np.zeros(4))
-        first = 1
-        for place, mesh in enumerate((*person, *surroundings)):  # the person first: what it hides need not be shaded
-            node = self._scene.add(mesh)
-            node.place, node.first_triangle = place, first if place < len(person) else 0
-            first += mesh.primitives[0].indices.size // 3
-        self._camera = self._scene.add(pr.IntrinsicsCamera(1.0, 1.0, 0.0, 0.0, znear=_NEAR_M, zfar=_FAR_M))
+        self._gl, self._person, self._surroundings = gl, tuple(person), tuple(surroundings)
+        scene = gl.pyrender.Scene()
+        for mesh in (*self._person, *self._surroundings):
+            scene.add(mesh)
+        gl.upload(scene)
 
-    def draw(
-        self,
-        sh: tuple[tuple[float, ...], ...],
-        intrinsics: Floats,
-        camera_from_world: Floats,
-        image_px: int,
-        *,
-        supersampling: int,
-    ) -> Drawing:
+    def draw(self, intrinsics: Floats, camera_from_world: Floats, image_px: int, *, supersampling: int) -> Drawing:
         """Draw one view.
 
         Args:
-            sh: nine spherical-harmonic coefficients of incoming light for each of R, G, B.
             intrinsics: (3, 3) K of the final image, before supersampling.
             camera_from_world: (4, 4).
             image_px: side of the final image.
             supersampling: how many times larger it is drawn.
         """
-        zoom, camera = float(supersampling), self._camera.camera
-        camera.fx, camera.fy = intrinsics[0, 0] * zoom, intrinsics[1, 1] * zoom
-        # pyrender counts pixels from the corner, K from the centre of the first pixel.
-        camera.cx, camera.cy = (intrinsics[0, 2] + 0.5) * zoom, (intrinsics[1, 2] + 0.5) * zoom
-        self._scene.set_pose(self._camera, np.linalg.inv(_FLIP @ camera_from_world))
-        return self._gl.draw(self._scene, sh, image_px * supersampling)
+        # OpenGL counts from the corner of the image, K from the centre of the first pixel.
+        (fx, _, cx), (_, fy, cy) = 2.0 / image_px * (intrinsics[:2] + np.array([0.0, 0.0, 0.5]))
+        far, near = FAR_M / (FAR_M - NEAR_M), FAR_M * NEAR_M / (FAR_M - NEAR_M)
+        clip_from_camera = np.array(
+            [[fx, 0, cx - 1, 0], [0, fy, cy - 1, 0], [0, 0, 2 * far - 1, -2 * near], [0, 0, 1, 0]]
+        )
+        camera = (clip_from_camera @ camera_from_world).astype(np.float32)
+        return self._gl.draw(self._person, self._surroundings, camera, image_px * supersampling)
 
 
 class GL:
@@ -97,7 +87,7 @@ class GL:
                 hint=_EGL_HINT,
             ) from error
         self._offscreen._platform.make_current()  # and never another
-        self._renderer = importlib.import_module("synthetic.label_pass").LabelRenderer()
+        self._pass = importlib.import_module("synthetic.label_pass").LabelPass()
         # Rows of textures of any width: the default of 4 shears those of odd width and reads past their end.
         self._api.glPixelStorei(self._api.GL_UNPACK_ALIGNMENT, 1)
         self.device = " | ".join(
@@ -124,70 +114,74 @@ class GL:
     def mesh(
         self,
         verts_K3: npt.ArrayLike,
-        normals_K3: npt.ArrayLike,
+        light_K3: npt.ArrayLike,
+        numbers_K: npt.ArrayLike,
         uvs_K2: npt.ArrayLike,
         triangles_F3: Ints,
         texture: Any,
         *,
-        double_sided: bool = False,
-        lit: bool = True,
         shadow: Any = None,
     ) -> Any:
-        """A mesh to put on a stage.
+        """A mesh to put on a stage, seen from its front.
 
         Args:
             verts_K3: (K, 3) metres.
-            normals_K3: (K, 3) unit.
+            light_K3: (K, 3) the root of the light that arrives, `drawn.root_light`.
+            numbers_K: (K,) the number of the triangle that begins there, see `Drawn`; 0 for what is not the person.
             uvs_K2: (K, 2) texture coordinates, v upwards.
             triangles_F3: (F, 3) indices into them.
             texture: what `texture` gave.
-            double_sided: whether backs are drawn.
-            lit: whether light falls on it; scans hold theirs.
-            shadow: texture of the light that arrives on the floor, or none.
+            shadow: texture of the root of the light that arrives on the floor, or none.
         """
         pr = self.pyrender
-        material = pr.MetallicRoughnessMaterial(
-            baseColorTexture=texture,
-            emissiveTexture=shadow,
-            alphaMode="OPAQUE",
-            doubleSided=double_sided,
-            metallicFactor=LIT if lit else UNLIT,
-        )
         primitive = pr.Primitive(
             positions=np.asarray(verts_K3, dtype=np.float32),
-            normals=np.asarray(normals_K3, dtype=np.float32),
             texcoord_0=np.asarray(uvs_K2, dtype=np.float32),
+            color_0=np.column_stack([light_K3, numbers_K]),
             indices=triangles_F3.astype(np.uint32),
-            material=material,
+            material=pr.MetallicRoughnessMaterial(baseColorTexture=texture, emissiveTexture=shadow),
             mode=4,
         )
         return pr.Mesh(primitives=[primitive])
 
-    def surface(self, surface: Surface, *, texture: Any = None, shadow: Any = None, double_sided: bool = False) -> Any:
+    def surface(
+        self,
+        surface: Surface,
+        sh: tuple[tuple[float, ...], ...],
+        *,
+        texture: Any = None,
+        shadow: Any = None,
+        double_sided: bool = False,
+    ) -> Any:
         """A piece of the surroundings as a mesh; `texture` if it was uploaded before."""
         length = np.linalg.norm(surface.normals_X3, axis=1, keepdims=True)  # a stranger's mesh may have any
+        light = root_light(surface.normals_X3 / np.maximum(length, 1e-9), sh)
+        if not surface.lit:
+            light[:] = 1.0
+        faces, sides = surface.faces_F3, 1 + double_sided
         return self.mesh(
-            surface.verts_X3,
-            surface.normals_X3 / np.maximum(length, 1e-9),
-            surface.uvs_X2,
-            surface.faces_F3,
+            np.tile(surface.verts_X3, (sides, 1)),
+            light[:sides].reshape(-1, 3),
+            np.zeros(sides * len(length)),
+            np.tile(surface.uvs_X2, (sides, 1)),
+            np.concatenate([faces, faces[:, ::-1] + len(length)]) if double_sided else faces,
             self.texture(surface.texture_HWC, tiles=True) if texture is None else texture,
-            double_sided=double_sided,
-            lit=surface.lit,
             shadow=shadow,
         )
 
     def stage(self, person: Sequence[Any], surroundings: Sequence[Any]) -> Stage:
-        """Put meshes together; the person's triangles are numbered on from mesh to mesh."""
+        """Put meshes together; the person's triangles are numbered."""
         return Stage(self, person, surroundings)
 
-    def draw(self, scene: Any, sh: tuple[tuple[float, ...], ...], side_px: int) -> Drawing:
-        """Draw a pyrender scene at its full size."""
-        renderer = self._renderer
-        renderer.viewport_width = renderer.viewport_height = side_px
-        renderer.sh_93 = np.ascontiguousarray(np.array(sh, dtype=np.float32).T)
-        flags = self.pyrender.RenderFlags
-        drawing: Drawing = renderer.render(scene, flags.RGBA | flags.OFFSCREEN)
+    def upload(self, scene: Any) -> None:
+        """Hold the meshes and textures of a pyrender scene, and none of the one before."""
+        self._pass.upload(scene)
+
+    def draw(
+        self, person: Sequence[Any], surroundings: Sequence[Any], camera: npt.NDArray[np.float32], side: int
+    ) -> Drawing:
+        """Draw what was uploaded."""
+        drawing: Drawing = self._pass.draw(person, surroundings, camera, side)
         return drawing
 
 

@@ -1,127 +1,153 @@
-"""The pass that draws: pyrender's scenes, meshes and textures, our framebuffer, state and shader.
+"""The pass that draws: pyrender's meshes and textures, our framebuffers, state and shader.
 
 Import it when PYOPENGL_PLATFORM is set: pyrender and OpenGL choose their platform as they are imported (`gl.GL` sees to it).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from OpenGL import GL as api  # noqa: N811
-from OpenGL.raw.GL.VERSION.GL_1_0 import glReadPixels  # the other knows no GL_RG
-from pyrender.renderer import ProgramFlags, Renderer
+from OpenGL.raw.GL.VERSION.GL_1_0 import glReadPixels  # it fills our arrays
+from pyrender.constants import RenderFlags
+from pyrender.renderer import Renderer
 from pyrender.shader_program import ShaderProgramCache
 
 from manifests.errors import SyntheticError
-from synthetic.gl import LIT
 from synthetic.pixels import Drawing
 from synthetic.places.room import SHADOW_SIZE_M
 
+Floats32 = npt.NDArray[np.float32]
 
-class LabelRenderer(Renderer):  # type: ignore[misc]
-    """Draws into two targets without multisampling: RGBA8 colour, and (triangle, depth) as floats."""
+_COLOUR = (api.GL_COLOR_ATTACHMENT0, api.GL_RGBA8)
+_NUMBER = (api.GL_COLOR_ATTACHMENT1, api.GL_R32F)
+_DEPTH = (api.GL_DEPTH_ATTACHMENT, api.GL_DEPTH_COMPONENT32F)
 
-    sh_93: npt.NDArray[np.float32]
-    _main_fb: Any = None
-    _main_fb_dims: Any = None
+
+class LabelPass:
+    """Draws without multisampling: colour and depth of all, and the numbers of the person's triangles.
+
+    The person is drawn into a framebuffer of all three, the rest into one that shares colour and depth with it: so it costs
+    nothing to say of walls that they are no triangle of the person.
+    """
 
     def __init__(self) -> None:
-        super().__init__(64, 64)
-        self._program_cache = ShaderProgramCache(shader_dir=str(Path(__file__).with_name("shaders")))
+        self._uploads = Renderer(1, 1)
+        programs = ShaderProgramCache(shader_dir=str(Path(__file__).with_name("shaders")))
+        self._plain, self._shadowed = (_Program(programs, defines) for defines in ({}, {"SHADOWED": 1}))
+        self._side = 0
+        self._buffers: Any = None
+        self._framebuffers: Any = None
 
-    def _sorted_mesh_nodes(self, scene: Any) -> list[Any]:
-        # Theirs falls back on the order of a set, by address in memory; surfaces in one plane then win by chance.
-        return sorted(scene.mesh_nodes, key=lambda node: int(node.place))
+    def upload(self, scene: Any) -> None:
+        """Give OpenGL the meshes and textures of a pyrender scene, and take back those of the one before."""
+        self._uploads._update_context(scene, RenderFlags.NONE)
 
-    def _forward_pass(self, scene: Any, flags: int, seg_node_map: Any = None) -> Drawing:  # noqa: ARG002
-        """One program's state is set once, and only what our shader reads: theirs asks OpenGL for names at every mesh."""
-        self._configure_forward_pass_viewport(flags)
+    def draw(self, person: Sequence[Any], surroundings: Sequence[Any], camera: Floats32, side: int) -> Drawing:
+        """Draw meshes that were uploaded.
+
+        Args:
+            person: meshes whose triangles are numbered; what they hide need not be shaded.
+            surroundings: all others.
+            camera: (4, 4) clip space from the world, with the image's upper row at the bottom.
+            side: of the drawing.
+        """
+        self._open(side)
         api.glDisable(api.GL_BLEND)
-        api.glCullFace(api.GL_BACK)
+        api.glDisable(api.GL_MULTISAMPLE)
+        api.glEnable(api.GL_DEPTH_TEST)
+        api.glDepthMask(api.GL_TRUE)
+        api.glDepthFunc(api.GL_LESS)
+        api.glEnable(api.GL_CULL_FACE)
+        api.glCullFace(api.GL_FRONT)  # of the world's fronts we see the backs, since the image is upside down
+        api.glProvokingVertex(api.GL_FIRST_VERTEX_CONVENTION)
+        api.glViewport(0, 0, side, side)
+        for program in (self._plain, self._shadowed):
+            program.aim(camera)
+        api.glBindFramebuffer(api.GL_FRAMEBUFFER, self._framebuffers[0])
         api.glClearColor(0.0, 0.0, 0.0, 0.0)
         api.glClear(api.GL_COLOR_BUFFER_BIT | api.GL_DEPTH_BUFFER_BIT)
-        view, projection = self._get_camera_matrices(scene)
-        camera = (projection @ view).astype(np.float32)
-        bound = None
-        for node in self._sorted_mesh_nodes(scene):
-            for primitive in node.mesh.primitives:
-                material = primitive.material
-                program = self._get_primitive_program(primitive, flags, ProgramFlags.USE_MATERIAL)
-                if program is not bound:
-                    program._bind()
-                    at, bound = _places(program), program
-                    api.glUniformMatrix4fv(at["camera"], 1, api.GL_TRUE, camera)
-                    api.glUniform3fv(at["sh"], 9, self.sh_93)
-                    api.glUniform1i(at["picture"], 0)
-                    if at["shadow"] >= 0:
-                        api.glUniform1i(at["shadow"], 1)
-                        api.glUniform1f(at["shadow_size_m"], SHADOW_SIZE_M)
-                api.glUniform1i(at["first_triangle"], node.first_triangle)
-                api.glUniform1f(at["lit"], float(material.metallicFactor == LIT))
-                for unit, texture in enumerate((material.baseColorTexture, material.emissiveTexture)):
-                    if texture is not None:
-                        api.glActiveTexture(api.GL_TEXTURE0 + unit)
-                        texture._bind()
-                (api.glDisable if material.doubleSided else api.glEnable)(api.GL_CULL_FACE)
-                primitive._bind()
-                api.glDrawElementsInstanced(primitive.mode, primitive.indices.size, api.GL_UNSIGNED_INT, None, 1)
-                primitive._unbind()
-        return self._read_main_framebuffer(scene, flags)
+        self._draw(person)
+        api.glBindFramebuffer(api.GL_FRAMEBUFFER, self._framebuffers[1])
+        self._draw(surroundings)
+        api.glBindVertexArray(0)
+        return self._read(side)
 
-    def _configure_main_framebuffer(self) -> None:
-        size = (self.viewport_width, self.viewport_height)
-        if self._main_fb is not None and self._main_fb_dims == size:
+    def _draw(self, meshes: Sequence[Any]) -> None:
+        for mesh in meshes:
+            (primitive,) = mesh.primitives
+            picture, shadow = primitive.material.baseColorTexture, primitive.material.emissiveTexture
+            (self._plain if shadow is None else self._shadowed).use()
+            for unit, texture in enumerate([picture] if shadow is None else [picture, shadow]):
+                api.glActiveTexture(api.GL_TEXTURE0 + unit)
+                texture._bind()
+            primitive._bind()
+            api.glDrawElements(api.GL_TRIANGLES, primitive.indices.size, api.GL_UNSIGNED_INT, None)
+
+    def _open(self, side: int) -> None:
+        """Have framebuffers of a side."""
+        if side == self._side:
             return
-        self._delete_main_framebuffer()
-        self._main_fb = self._main_fb_ms = api.glGenFramebuffers(1)
-        api.glBindFramebuffer(api.GL_FRAMEBUFFER, self._main_fb)
-        self._buffers = api.glGenRenderbuffers(3)
-        kinds = (
-            (api.GL_RGBA8, api.GL_COLOR_ATTACHMENT0),
-            (api.GL_RG32F, api.GL_COLOR_ATTACHMENT1),
-            (api.GL_DEPTH_COMPONENT24, api.GL_DEPTH_ATTACHMENT),
-        )
-        for buffer, (kind, place) in zip(self._buffers, kinds, strict=True):
-            api.glBindRenderbuffer(api.GL_RENDERBUFFER, buffer)
-            api.glRenderbufferStorage(api.GL_RENDERBUFFER, kind, *size)
-            api.glFramebufferRenderbuffer(api.GL_FRAMEBUFFER, place, api.GL_RENDERBUFFER, buffer)
-        api.glDrawBuffers(2, [api.GL_COLOR_ATTACHMENT0, api.GL_COLOR_ATTACHMENT1])
-        self._main_fb_dims = size
-
-    def _delete_main_framebuffer(self) -> None:
-        if self._main_fb is not None:
-            api.glDeleteFramebuffers(1, [self._main_fb])
+        if self._side:
+            api.glDeleteFramebuffers(2, self._framebuffers)
             api.glDeleteRenderbuffers(3, self._buffers)
-        self._main_fb = self._main_fb_ms = None
+        self._side, self._framebuffers, self._buffers = side, api.glGenFramebuffers(2), api.glGenRenderbuffers(3)
+        for framebuffer, targets in zip(
+            self._framebuffers, ((_COLOUR, _DEPTH, _NUMBER), (_COLOUR, _DEPTH)), strict=True
+        ):
+            api.glBindFramebuffer(api.GL_FRAMEBUFFER, framebuffer)
+            for buffer, (place, kind) in zip(self._buffers, targets, strict=False):
+                api.glBindRenderbuffer(api.GL_RENDERBUFFER, buffer)
+                if framebuffer == self._framebuffers[0]:
+                    api.glRenderbufferStorage(api.GL_RENDERBUFFER, kind, side, side)
+                api.glFramebufferRenderbuffer(api.GL_FRAMEBUFFER, place, api.GL_RENDERBUFFER, buffer)
+            api.glDrawBuffers(len(targets) - 1, [_COLOUR[0], _NUMBER[0]])
 
-    def _read_main_framebuffer(self, scene: Any, flags: int) -> Drawing:  # noqa: ARG002
-        width, height = self._main_fb_dims
-        api.glBindFramebuffer(api.GL_READ_FRAMEBUFFER, self._main_fb)
-
-        rgba = np.empty((height, width, 4), dtype=np.uint8)
-        labels = np.empty((height, width, 2), dtype=np.float32)
+    def _read(self, side: int) -> Drawing:
+        rgba = np.empty((side, side, 4), dtype=np.uint8)
+        number, depth = np.empty((2, side, side), dtype=np.float32)
+        api.glBindFramebuffer(api.GL_READ_FRAMEBUFFER, self._framebuffers[0])
         for place, channels, kind, into in (
-            (api.GL_COLOR_ATTACHMENT0, api.GL_RGBA, api.GL_UNSIGNED_BYTE, rgba),
-            (api.GL_COLOR_ATTACHMENT1, api.GL_RG, api.GL_FLOAT, labels),
+            (_COLOUR[0], api.GL_RGBA, api.GL_UNSIGNED_BYTE, rgba),
+            (_NUMBER[0], api.GL_RED, api.GL_FLOAT, number),
+            (_COLOUR[0], api.GL_DEPTH_COMPONENT, api.GL_FLOAT, depth),
         ):
             api.glReadBuffer(place)
-            glReadPixels(0, 0, width, height, channels, kind, into)
+            glReadPixels(0, 0, side, side, channels, kind, into)
         if error := api.glGetError():  # looked at once a picture, not after every call
             raise SyntheticError(
                 f"OpenGL failed with error {error}",
                 where="drawing",
                 hint="start Python anew; render fewer pixels at once",
             )
-        return Drawing(rgba, labels)
+        return Drawing(rgba, number, depth)
 
 
-def _places(program: Any) -> dict[str, int]:
-    """Where a program keeps what the shader reads; asked for once."""
-    known: dict[str, int] = program.__dict__.setdefault("places", {})
-    if not known:
-        names = {"picture": "material.base_color_texture", "shadow": "material.emissive_texture"}
-        for name in ("camera", "lit", "sh", "first_triangle", "shadow_size_m", "picture", "shadow"):
-            known[name] = api.glGetUniformLocation(program._program_id, names.get(name, name))
-        assert min(known[name] for name in ("camera", "lit", "sh", "first_triangle", "picture")) >= 0
-    return known
+class _Program:
+    """A shader program, and where it keeps its uniforms; asked for once."""
+
+    def __init__(self, programs: ShaderProgramCache, defines: dict[str, int]) -> None:
+        self._program = programs.get_program("mesh.vert", "mesh.frag", defines=defines)
+        self._program._add_to_context()
+        self.use()
+        self._camera = self._place("camera")
+        api.glUniform1i(self._place("picture"), 0)
+        if defines:
+            api.glUniform1i(self._place("shadow"), 1)
+            api.glUniform1f(self._place("shadow_size_m"), SHADOW_SIZE_M)
+
+    def use(self) -> None:
+        """Draw with it from now on."""
+        self._program._bind()
+
+    def aim(self, camera: Floats32) -> None:
+        """Draw from a camera, (4, 4) clip space from the world."""
+        self.use()
+        api.glUniformMatrix4fv(self._camera, 1, api.GL_TRUE, camera)
+
+    def _place(self, name: str) -> int:
+        place = int(api.glGetUniformLocation(self._program._program_id, name))
+        assert place >= 0, name
+        return place

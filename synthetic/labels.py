@@ -5,6 +5,7 @@ Shape letters: H W image, P pixels of the silhouette, T triangles shown, X verti
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,29 +33,22 @@ class Seen:
         columns: (P,).
         triangles: (P,) index of the triangle shown.
         weights_P3: (P, 3) barycentric coordinates on it.
+        depth_P: (P,) along the gaze, metres.
     """
 
     rows: Ints
     columns: Ints
     triangles: Ints
-    weights_P3: Floats
+    weights_P3: Floats32
+    depth_P: Floats32
 
-    def carry(self, values: npt.NDArray[np.floating], index_T3: Ints) -> Floats:
+    def carry(self, values: npt.NDArray[Any], index_T3: Ints) -> npt.NDArray[Any]:
         """Interpolate values of corners, (n, C) with triangles (T, 3), to the pixels, (P, C)."""
-        at = values[index_T3[self.triangles]]
-        return np.asarray(
-            self.weights_P3[:, 0, None] * at[:, 0]
-            + self.weights_P3[:, 1, None] * at[:, 1]
-            + self.weights_P3[:, 2, None] * at[:, 2]
-        )
+        corners_P3C = values.take(index_T3.take(self.triangles, axis=0), axis=0)
+        return np.asarray(np.einsum("pk,pkc->pc", self.weights_P3, corners_P3C))
 
 
-def seen_surface(
-    pixels: Pixels,
-    verts_X3: Floats,
-    verts_T3: Ints,
-    camera: Floats,
-) -> Seen:
+def seen_surface(pixels: Pixels, verts_X3: npt.ArrayLike, verts_T3: Ints, camera: Floats) -> Seen:
     """Find the point that each pixel sees.
 
     Args:
@@ -63,28 +57,37 @@ def seen_surface(
         verts_T3: (T, 3) vertices of the triangles.
         camera: (3, 4) K times camera_from_world.
     """
-    rows, columns = np.nonzero(pixels.triangle >= 0)
-    triangles = pixels.triangle[rows, columns].astype(np.int64)
-    flat_X3 = verts_X3 @ camera[:, :3].T + camera[:, 3]
-    flat_X3[:, :2] /= flat_X3[:, 2:]
-    corners_P33 = flat_X3[verts_T3[triangles]]
-    weights = _weights(corners_P33, columns.astype(np.float64), rows.astype(np.float64))
-    beside = np.flatnonzero((weights < 0).any(axis=1))
-    right, down = SAMPLES[pixels.sample[rows[beside], columns[beside]]].T
-    hit = _weights(corners_P33[beside], columns[beside] + right, rows[beside] + down)
-    weights[beside] = np.maximum(hit, 0.0)  # what is below 0 is rounding
-    weights /= corners_P33[:, :, 2]
-    total = weights.sum(axis=1, keepdims=True)
-    weights = np.where(total > 0, weights / np.where(total > 0, total, 1.0), 1.0 / 3.0)
-    return Seen(rows=rows, columns=columns, triangles=triangles, weights_P3=weights)
+    columns, rows = pixels.columns.astype(np.float32), pixels.rows.astype(np.float32)
+    flat_3X = camera[:, :3].astype(np.float32) @ np.asarray(verts_X3, dtype=np.float32).T
+    flat_3X += camera[:, 3:].astype(np.float32)
+    flat_3X[:2] /= flat_3X[2]
+    corners_3P = np.ascontiguousarray(verts_T3.take(pixels.triangles, axis=0).T)
+    x_3P, y_3P, depth_3P = (row.take(corners_3P) for row in flat_3X)
+    x_3P -= columns
+    y_3P -= rows
+    weights_3P = _weights(x_3P, y_3P)
+    beside = np.flatnonzero(weights_3P.min(axis=0) < 0)
+    right, down = SAMPLES.take(pixels.samples[beside], axis=0).T
+    hit_3P = _weights(x_3P[:, beside] - right, y_3P[:, beside] - down)
+    weights_3P[:, beside] = np.maximum(hit_3P, 0.0)  # what is below 0 is rounding
+    total_P = weights_3P.sum(axis=0)
+    weights_3P = np.where(total_P > 0, weights_3P / np.where(total_P > 0, total_P, 1.0), 1.0 / 3.0) / depth_3P
+    depth_P = 1.0 / weights_3P.sum(axis=0)
+    weights_3P *= depth_P
+    return Seen(
+        rows=pixels.rows,
+        columns=pixels.columns,
+        triangles=pixels.triangles,
+        weights_P3=np.ascontiguousarray(weights_3P.T),
+        depth_P=depth_P,
+    )
 
 
-def _weights(corners_P33: Floats, x: Floats, y: Floats) -> Floats:
-    """Barycentric coordinates in the image, up to a positive factor: negative where (x, y) lies outside."""
-    (ax, bx, cx), (ay, by, cy) = (corners_P33[:, :, axis].T for axis in (0, 1))
-    ax, bx, cx, ay, by, cy = ax - x, bx - x, cx - x, ay - y, by - y, cy - y
-    weights = np.stack([bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx], axis=1)
-    return np.asarray(weights * np.sign(weights.sum(axis=1, keepdims=True)))  # seen from the front or the back
+def _weights(x_3P: Floats32, y_3P: Floats32) -> Floats32:
+    """Barycentric coordinates of the origin among corners, up to a positive factor: negative where it lies outside."""
+    (ax, bx, cx), (ay, by, cy) = x_3P, y_3P
+    weights = np.stack([bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx])
+    return np.asarray(weights * np.sign(weights.sum(axis=0)))  # seen from the front or the back
 
 
 def joints_in_image(joints_m: npt.ArrayLike, intrinsics: Floats, camera_from_world: Floats) -> tuple[Floats, Floats]:

@@ -7,7 +7,7 @@ Shape letters: H W image, X vertices, T triangles shown, J joints, P pixels of t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from manifests.errors import SyntheticError
 from manifests.geometry import project
 from manifests.seeds import rng_for
 from synthetic.camera import crop_intrinsics
+from synthetic.drawn import Drawn, root_light
 from synthetic.figure import BodyFigure, Dressed, Figure, Posed
 from synthetic.gl import Stage, shared_gl
 from synthetic.labels import Seen, in_camera, joint_visibility, joints_in_image, seen_surface, silhouette_box
@@ -32,6 +33,8 @@ Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
+
+_ROOT = np.rint(255.0 * np.sqrt(np.arange(256) / 255.0)).astype(np.uint8)  # a gamma of 2, as the shader has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +92,8 @@ class _Now:
 
     look: object = None
     dressed: Dressed | None = None
+    uvs_K2: Floats32 = field(default_factory=lambda: np.zeros((0, 2), dtype=np.float32))
+    drawn: tuple[Drawn, ...] = ()
     person_texture: Any = None
     place: object = None
     walls: list[Any] | None = None
@@ -96,6 +101,7 @@ class _Now:
     shadow: Bytes | None = None
     moment: object = None
     posed: Posed | None = None
+    normals_X3: Floats32 = field(default_factory=lambda: np.zeros((0, 3), dtype=np.float32))
     stage: Stage | None = None
 
 
@@ -147,33 +153,31 @@ class Renderer:
         camera = scene.cameras[view]
         dressed, posed, stage = self._set(scene, instant)
         intrinsics, pose = crop_intrinsics(camera, posed.framed_M3, scene.image_px), camera.camera_from_world
-        drawing = stage.draw(scene.light.sh, intrinsics, pose, scene.image_px, supersampling=scene.supersampling)
-        drawing = self._before_backdrop(drawing, scene, view, intrinsics)
-        pixels = pixels_of(drawing, scene.image_px)
-        rgb, depth_m, silhouette = pixels.rgb, pixels.depth_m, pixels.triangle >= 0
+        drawing = stage.draw(intrinsics, pose, scene.image_px, supersampling=scene.supersampling)
+        pixels = pixels_of(self._before_backdrop(drawing, scene, view, intrinsics), scene.image_px)
+        rgb, depth_m, silhouette = pixels.rgb, pixels.depth_m, pixels.alpha > 127
         if scene.sensor is not None:
             rgb = expose(rgb, scene.sensor, rng_for(scene.sensor.seed, "sensor", instant, view))
         seen = seen_surface(pixels, posed.verts_X3, dressed.verts_T3, intrinsics @ pose[:3])
-        at = (seen.rows, seen.columns)
-        turn, move = pose[:3, :3], pose[:3, 3]
-        depth_X1 = (posed.verts_X3 @ turn[2] + move[2])[:, None]
-        carried_P4 = seen.carry(np.concatenate([posed.normals_X3 @ turn.T, depth_X1], axis=1), dressed.verts_T3)
-        depth_m[at] = carried_P4[:, 3]
-        inside = (seen.triangles >= dressed.num_closed) & (carried_P4[:, 2] > 0)  # of a skirt, or the back of hair
-        carried_P4[inside, :3] *= -1.0
-        normals_P3 = carried_P4[:, :3] / np.maximum(np.linalg.norm(carried_P4[:, :3], axis=1, keepdims=True), 1e-9)
-        faces_P = dressed.faces_T[seen.triangles]
-        uv_P2 = seen.carry(self.figure.uvs_U2[dressed.corners_K2[:, 1]], dressed.triangles_T3)
+        at = seen.rows * scene.image_px + seen.columns
+        depth_m.ravel()[at] = seen.depth_P
+        normals_P3 = seen.carry(self._now.normals_X3, dressed.verts_T3) @ pose[:3, :3].T.astype(np.float32)
+        inside = (seen.triangles >= dressed.num_closed) & (normals_P3[:, 2] > 0)  # of a skirt, or the back of hair
+        length_P = np.sqrt(np.einsum("pc,pc->p", normals_P3, normals_P3))
+        normals_P3 /= (np.where(inside, -1.0, 1.0) * np.maximum(length_P, 1e-9))[:, None]
+        uv_P2 = seen.carry(self._now.uvs_K2, dressed.triangles_T3)
+        texture = dressed.texture_SS4
+        column, row = np.clip(uv_P2.T * len(texture), 0, len(texture) - 1).astype(np.int64)
         joints_xy_px, joint_depth_m = joints_in_image(posed.joints_J3, intrinsics, pose)
         return View(
             rgb=rgb,
             alpha=pixels.alpha,
             silhouette=silhouette,
-            garments=pixels.garments,
-            parts=_spread(at, silhouette, self.figure.part_F[faces_P], 0),
+            garments=_spread(at, silhouette, texture[row, column, 3], 0),
+            parts=_spread(at, silhouette, self.figure.part_F[dressed.faces_T[seen.triangles]], 0),
             depth_m=depth_m,
-            normals=_spread(at, silhouette, normals_P3.astype(np.float32), 0),
-            uv=_spread(at, silhouette, uv_P2.astype(np.float32), -1),
+            normals=_spread(at, silhouette, normals_P3, 0),
+            uv=_spread(at, silhouette, uv_P2, -1),
             seen=seen,
             intrinsics=intrinsics,
             camera_from_world=pose,
@@ -199,23 +203,27 @@ class Renderer:
         look = scene.look if scene.hand is None else (scene.hand.look, scene.side, scene.betas)
         if now.dressed is None or now.look != look:
             now.dressed, now.look, now.moment = self.figure.dress(scene), look, None
-            now.person_texture = self._gl.texture(now.dressed.texture_SS4[::-1], tiles=False)
-        place = (scene.room, scene.backdrop, scene.occluders)
+            now.uvs_K2 = self.figure.uvs_U2[now.dressed.corners_K2[:, 1]]
+            now.drawn = Drawn.of(now.dressed)
+            now.person_texture = self._gl.texture(now.dressed.texture_SS4[::-1, :, :3], tiles=False)
+        place = (scene.room, scene.backdrop, scene.occluders, scene.light)
+        strange = scene.backdrop is not None  # which way the faces of a stranger's mesh look is not known
         if now.walls is None or now.place != place:
             surfaces = self._surroundings(scene)
-            strange = scene.backdrop is not None  # which way the faces of a stranger's mesh look is not known
-            now.walls = [self._gl.surface(s, double_sided=strange) for s in surfaces if not s.is_floor]
+            now.walls = [self._gl.surface(s, scene.light.sh, double_sided=strange) for s in surfaces if not s.is_floor]
             now.floors = [(s, self._gl.texture(s.texture_HWC, tiles=True)) for s in surfaces if s.is_floor]
             now.place = place
         if now.posed is None or now.stage is None or now.moment != (scene, instant):
             posed = self.figure.pose(scene, instant, now.dressed)
             now.shadow = floor_shadow(posed.shown_N3, scene.light, scene.room, scene.occluders)
-            shadow = self._gl.texture(now.shadow, tiles=False)
+            shadow = self._gl.texture(_ROOT[now.shadow], tiles=False)
             floors = [
-                self._gl.surface(floor, texture=texture, shadow=shadow, double_sided=scene.backdrop is not None)
+                self._gl.surface(floor, scene.light.sh, texture=texture, shadow=shadow, double_sided=strange)
                 for floor, texture in now.floors
             ]
-            person, worn = self._person(posed, now.dressed)
+            now.normals_X3 = posed.normals_X3.astype(np.float32)
+            light_2X3 = root_light(now.normals_X3, scene.light.sh, posed.open_X)
+            person, worn = (self._mesh(drawn, now.dressed, posed, light_2X3) for drawn in now.drawn)
             stage = self._gl.stage(person, [*worn, *now.walls, *floors])
             now.posed, now.stage, now.moment = posed, stage, (scene, instant)
         return now.dressed, now.posed, now.stage
@@ -228,7 +236,7 @@ class Renderer:
 
     def _before_backdrop(self, drawing: Drawing, scene: Scene, view: int, intrinsics: Floats) -> Drawing:
         """Fill with a photo what the drawing left open."""
-        empty = drawing.labels[..., 1] == 0
+        empty = drawing.depth == 1
         if scene.backdrop is None or not empty.any():
             return drawing
         picture = self._files().picture(
@@ -241,8 +249,8 @@ class Renderer:
             shadow_SSC=self._now.shadow,
         )
         rgba = drawing.rgba.copy()
-        rgba[empty, :3] = picture[::-1][empty]
-        return Drawing(rgba, drawing.labels)
+        rgba[empty, :3] = picture[empty]
+        return replace(drawing, rgba=rgba)
 
     def _files(self) -> Backdrops:
         if self._backdrops is None:
@@ -253,29 +261,23 @@ class Renderer:
             )
         return self._backdrops
 
-    def _person(self, posed: Posed, dressed: Dressed) -> tuple[list[Any], list[Any]]:
-        """The person: closed surfaces, whose backs are not drawn, and open ones, whose are. And what is not the person's own."""
-        corners, closed, own = dressed.corners_K2, dressed.num_closed, dressed.num_own
-        verts, normals = posed.verts_X3[corners[:, 0]], (posed.normals_X3 * posed.open_X[:, None])[corners[:, 0]]
-        uvs = self.figure.uvs_U2[corners[:, 1]]
-
-        def meshes(first: int, last: int, *, double_sided: bool) -> list[Any]:
-            triangles, texture = dressed.triangles_T3[first:last], self._now.person_texture
-            if not len(triangles):
-                return []
-            return [self._gl.mesh(verts, normals, uvs, triangles, texture, double_sided=double_sided)]
-
-        person = meshes(0, closed, double_sided=False) + meshes(closed, own, double_sided=True)
-        return person, meshes(own, len(dressed.triangles_T3), double_sided=True)
+    def _mesh(self, drawn: Drawn, dressed: Dressed, posed: Posed, light_2X3: Floats32) -> list[Any]:
+        """The person, or what is not the person's own; none if it has no triangles."""
+        if not len(drawn.triangles_D3):
+            return []
+        verts = dressed.corners_K2[drawn.corner_C, 0]
+        light, uvs = light_2X3[drawn.back_C.astype(np.int64), verts], self._now.uvs_K2[drawn.corner_C]
+        mesh = self._gl.mesh(
+            posed.verts_X3[verts], light, drawn.number_C, uvs, drawn.triangles_D3, self._now.person_texture
+        )
+        return [mesh]
 
 
-def _spread(
-    at: tuple[npt.NDArray[np.int64], ...], like: Bools, values: npt.NDArray[Any], outside: int
-) -> npt.NDArray[Any]:
-    """Values of the silhouette's pixels as an image, `outside` elsewhere."""
-    image = np.full((*like.shape, *values.shape[1:]), outside, dtype=values.dtype)
-    image[at] = values
-    return image
+def _spread(at: npt.NDArray[np.int64], like: Bools, values: npt.NDArray[Any], outside: int) -> npt.NDArray[Any]:
+    """Values of the silhouette's pixels, counted row after row, as an image; `outside` elsewhere."""
+    pixels = np.full((like.size, *values.shape[1:]), outside, dtype=values.dtype)
+    pixels[at] = values
+    return pixels.reshape(*like.shape, *values.shape[1:])
 
 
 def _keypoints(

@@ -131,10 +131,10 @@ def test_against_the_plain_loop(studio: Studio) -> None:
     scene = scenes[0]
     dressed, posed, stage = renderer._set(scene, 0)
     k, pose = view.intrinsics, view.camera_from_world
-    drawing = stage.draw(scene.light.sh, k, pose, scene.image_px, supersampling=2)
+    drawing = stage.draw(k, pose, scene.image_px, supersampling=2)
     pixels = pixels_of(drawing, scene.image_px)
     parts = {
-        "drawing and reading back": (lambda: stage.draw(scene.light.sh, k, pose, scene.image_px, supersampling=2), 1),
+        "drawing and reading back": (lambda: stage.draw(k, pose, scene.image_px, supersampling=2), 1),
         "samples to pixels": (lambda: pixels_of(drawing, scene.image_px), 1),
         "surface of each pixel": (
             lambda: seen_surface(pixels, posed.verts_X3, dressed.verts_T3, k @ pose[:3]),
