@@ -164,6 +164,17 @@ def test_a_plan_that_built_nothing_gives_way_to_another(tmp_path: Path) -> None:
     assert finished(tmp_path, "toys")
 
 
+def test_whatever_ray_says_when_it_does_not_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def too_slow(**_: object) -> None:
+        raise Exception("the node timed out during startup")  # as it does
+
+    monkeypatch.setattr(ray, "init", too_slow)
+    with pytest.raises(StageError, match=r"(?s)the node timed out during startup.*EXECUTOR=local"):
+        run_stage(Toy(), tmp_path, RayExecutor(), SilentWatcher())
+
+
 def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"(?s)no Ray cluster answers.*RAY_ADDRESS=127\.0\.0\.1:9"):
         run_stage(Toy(), tmp_path, RayExecutor(address="127.0.0.1:9"), SilentWatcher())

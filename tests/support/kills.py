@@ -119,7 +119,8 @@ def run_slowly(out: Path, executor: Executor, *, extend: bool) -> None:
 
 # --- what can be killed ---
 
-GIVEN_UP = 3  # a driver's status when it gave a unit up, because its worker died too often
+# Statuses of drivers that ended for good reason, and said so: a unit's worker died too often; Ray did not answer.
+GIVEN_UP, NOT_REACHED = 3, 4
 
 
 class Driver:
@@ -135,7 +136,8 @@ class Driver:
                 status = 0
             except Exception as error:  # noqa: BLE001 - nothing above would see it
                 traceback.print_exception(error)
-                status = GIVEN_UP if f"the worker died {MAX_TRIES} times" in str(error) else 1
+                given_up = f"the worker died {MAX_TRIES} times" in str(error)
+                status = GIVEN_UP if given_up else NOT_REACHED if "no Ray cluster could" in str(error) else 1
             finally:
                 os._exit(status)
 
@@ -159,6 +161,7 @@ class Cluster:
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.address = self._answer()
+        assert self.address, "the cluster did not start"
 
     def _answer(self) -> str:
         assert self.process.stdout is not None
@@ -193,23 +196,23 @@ def run_cluster() -> None:
     from ray.cluster_utils import Cluster as Nodes
 
     node = {"num_cpus": 1, "object_store_memory": 100 << 20}
-    nodes = Nodes(initialize_head=True, head_node_args={**node, "include_dashboard": False})
 
-    def another() -> Any:
+    def patient(start: Callable[..., Any], **how: Any) -> Any:
         for _ in range(9):  # Ray gives up on a node that a busy machine starts slowly
             try:
-                return nodes.add_node(**node)
+                return start(**how)
             except Exception as error:  # noqa: BLE001 - it has no type of its own
                 logger.warning("no node came up: %s", error)
         raise TimeoutError("no node comes up")
 
-    second = another()
+    nodes = patient(Nodes, initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    second = patient(nodes.add_node, **node)
     try:
         print(nodes.address, flush=True)  # noqa: T201
         for _ in sys.stdin:
             nodes.remove_node(second, allow_graceful=False)
             print("killed", flush=True)  # noqa: T201
-            second = another()
+            second = patient(nodes.add_node, **node)
     finally:
         nodes.shutdown()
 
@@ -290,8 +293,9 @@ def disturb(driver: Driver, cluster: Cluster | None, chance: random.Random, coun
         count["kills in the middle of a unit"] += any((out / stage / "_tmp").exists() for stage in STAGES)
         if whom == "driver":
             return False
-    assert ended == 0 or (ended == GIVEN_UP and workers >= MAX_TRIES), f"a driver failed: {ended}"
-    count["units given up"] += ended == GIVEN_UP
+    assert ended in (0, NOT_REACHED) or (ended == GIVEN_UP and workers >= MAX_TRIES), f"a driver failed: {ended}"
+    count["drivers that gave a unit up"] += ended == GIVEN_UP
+    count["drivers that Ray did not answer"] += ended == NOT_REACHED
     return ended == 0
 
 
