@@ -356,6 +356,30 @@ def synthetic_hand() -> BuildRecipe:
     return BuildRecipe(name="synthetic_hand", render=hands, split=SplitRecipe(val_share=0.2))
 
 
+def _for_tasks(base: BuildRecipe, name: str) -> BuildRecipe:
+    """Many of whom few pictures are taken, with the labels that tasks need; the seed's people are none that pre-training sees."""
+    assert base.render is not None
+    render = replace(
+        base.render,
+        num_identities=128,
+        scenes_per_identity=1,
+        instants_per_scene=3,
+        num_views=3,
+        labels=("parts", "uv"),
+    )
+    return replace(base, name=name, seed=1, render=render)
+
+
+def free_body() -> BuildRecipe:
+    """Rendered people to fine-tune and evaluate on."""
+    return _for_tasks(synthetic(), "free_body")
+
+
+def free_hand() -> BuildRecipe:
+    """Rendered hands to fine-tune and evaluate on."""
+    return _for_tasks(synthetic_hand(), "free_hand")
+
+
 def demo() -> BuildRecipe:
     """The road in a quarter of an hour: a real recording of four cameras, a real clip, and rendered people.
 
@@ -422,7 +446,7 @@ def hand_plus() -> BuildRecipe:
 
 
 RECIPES: dict[str, Callable[[], BuildRecipe]] = {
-    **{recipe.__name__: recipe for recipe in (cameras, videos, synthetic, synthetic_hand, demo)},
+    **{recipe.__name__: recipe for recipe in (cameras, videos, synthetic, synthetic_hand, free_body, free_hand, demo)},
     **{kind: partial(dataset, kind) for kind in DATASETS},
     **{recipe.__name__: recipe for recipe in (humbi_hand, body, hand, hand_plus)},
 }

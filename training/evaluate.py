@@ -31,7 +31,7 @@ from training.examples.base import About, Examples
 from training.mixture import Batch, Part, still_batches
 from training.network import BEST, TaskNetwork, build_network
 from training.run_folder import RECIPE, make_folder, read_json, write_json
-from training.sheet import Tile, draw_sheet
+from training.sheet import Tile, png, sheet_of
 from training.tasks.base import Arrays, Score, Task
 from training.tasks.recipes import Data, FinetuneRecipe, build_task, open_examples, placed
 
@@ -281,19 +281,21 @@ def draw_predictions(path: Path, run: Run, part: Part, evaluation: Evaluation, *
     order = order[~np.isnan(values_n[order])]
     middle = max(0, len(order) // 2 - NUM_SHOWN // 2)
     chosen = {"best": order[:NUM_SHOWN], "middling": order[middle:][:NUM_SHOWN], "worst": order[-NUM_SHOWN:]}
-    rows = [
-        (name, [_tile(run, part, int(place), values_n, score, device) for place in places])
-        for name, places in chosen.items()
-    ]
+    rows = []
+    for name, places in chosen.items():
+        captions = [f"{main} {spoken(values_n[place], score.unit)} {score.unit}" for place in places]
+        drawn = [draw_example(run, part, int(place), device=device) for place in places]
+        rows.append((name, [Tile(pixels, caption) for pixels, caption in zip(drawn, captions, strict=True)]))
     about = evaluation.about
-    draw_sheet(path, rows, title=f"{run.task.name} on {about.name} {about.split}, step {run.step}: by {main}")
+    title = f"{run.task.name} on {about.name} {about.split}, step {run.step}: by {main}"
+    write_atomic(path, png(sheet_of(rows, title=title)))
 
 
 @torch.no_grad()
-def _tile(run: Run, part: Part, place: int, values_n: Floats, score: Score, device: torch.device) -> Tile:
+def draw_example(run: Run, part: Part, place: int, *, device: torch.device) -> npt.NDArray[np.uint8]:
+    """What a network says of the example at a place of the part, over its image."""
     batch = next(iter(_batches(run, replace(part, index=part.index[place : place + 1]), device)))
-    drawn = run.task.draw(batch.shown[0], _ask(run, batch), 0)
-    return Tile(drawn, f"{run.task.main} {spoken(values_n[place], score.unit)} {score.unit}")
+    return run.task.draw(batch.shown[0], _ask(run, batch), 0)
 
 
 def write_evaluation(out: Path, evaluations: Sequence[Evaluation]) -> None:

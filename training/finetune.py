@@ -249,9 +249,9 @@ def build_optimizer(network: TaskNetwork, recipe: FinetuneRecipe) -> torch.optim
 
 def layer_of(name: str, depth: int) -> int:
     """How far from the image a weight is: 0 the patches, then the encoder's blocks, and `depth` + 1 for all that follows."""
-    if block := re.match(r"features\.network\.(?:enc_)?blocks\.(\d+)\.", name):
+    if block := re.match(r"features\.network\.(?:query\.)?(?:enc_)?blocks\.(\d+)\.", name):
         return int(block[1]) + 1
-    return 0 if re.match(r"features\.network\.(patch_embed|cls_token)", name) else depth + 1
+    return 0 if re.match(r"features\.network\.(?:query\.)?(?:patch_embed|cls_token)", name) else depth + 1
 
 
 def learning_rate(step: int, recipe: FinetuneRecipe) -> float:

@@ -97,11 +97,14 @@ def find_start(init: str) -> Start | None:
         return None
     path = Path(init)
     if path.is_dir():
-        found = list_checkpoints(path / "checkpoints")
-        path = path / BEST if (path / BEST).exists() else found[-1] if found else path / "checkpoints"
-        if path.is_dir() or not path.exists():
+        found = [path / BEST] if (path / BEST).exists() else list_checkpoints(path / "checkpoints")
+        if not found:
             hint = "give the folder of a run, a file of weights, or random"
             raise TrainingError("the folder holds no checkpoint", where=path, hint=hint)
+        if found[-1].is_dir():
+            hint = "`python -m training export` makes one file of them"
+            raise TrainingError("the run's weights are shared among files", where=found[-1], hint=hint)
+        path = found[-1]
     payload = read_payload(path)
     state, recipe = payload["model"], payload.get("recipe")
     mae = "cls_token" in state

@@ -24,12 +24,8 @@ class Tile:
     caption: str
 
 
-def draw_sheet(path: Path, rows: Sequence[tuple[str, Sequence[Tile]]], *, title: str) -> None:
-    """Lay out rows of pictures of one height, each row under its name.
-
-    Raises:
-        TrainingError: the picture cannot be written.
-    """
+def sheet_of(rows: Sequence[tuple[str, Sequence[Tile]]], *, title: str) -> Image.Image:
+    """Lay out rows of pictures of one height, each row under its name."""
     pictures = [(name, [(_scaled(tile.pixels), tile.caption) for tile in tiles]) for name, tiles in rows if tiles]
     step_y = _TITLE_PX + _HEIGHT_PX + _CAPTION_PX
     width = max([480, *(sum(p.width + _GAP_PX for p, _ in tiles) + _GAP_PX for _, tiles in pictures)])
@@ -43,7 +39,7 @@ def draw_sheet(path: Path, rows: Sequence[tuple[str, Sequence[Tile]]], *, title:
             sheet.paste(picture, (x, y + _TITLE_PX))
             draw.text((x, y + _TITLE_PX + _HEIGHT_PX + 2), caption, _INK, font)
             x += picture.width + _GAP_PX
-    write_atomic(path, png(sheet))
+    return sheet
 
 
 def draw_curves(run: Path, path: Path, *, main: str, unit: str) -> None:

@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from manifests.errors import TrainingError
+from training.compare import SHARES, compare, rows_of
 from training.evaluate import evaluate_run, scores_table, task_of
 from training.finetune import finetune
 from training.machine import Machine, find_device
@@ -36,10 +38,30 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", comm
         "--init", default="random", help="a run's folder, a file of weights, or random (default: %(default)s)"
     )
     train.add_argument("--seed", type=int, help="another seed than the recipe's")
-    train.add_argument("--share", type=float, help="of the training examples; another than the recipe's")
+    train.add_argument("--share", type=_share, help="of the training examples; another than the recipe's")
     train.add_argument("--steps", type=int, help="another number of steps than the recipe's")
     train.add_argument("--checkpoint-every", type=int, default=200, metavar="STEPS")
     train.add_argument("--log-every", type=int, default=20, metavar="STEPS")
+
+    many = verbs.add_parser(
+        "compare",
+        parents=[common, on_device, data],
+        help="fine-tune from several starts, with seeds and shares of the data",
+    )
+    many.add_argument("--task", required=True, help=", ".join(TASKS))
+    many.add_argument("--recipe", default="free", help="as of finetune (default: %(default)s)")
+    many.add_argument(
+        "--init",
+        type=_start,
+        nargs="+",
+        required=True,
+        metavar="NAME=WEIGHTS",
+        help="as of finetune, ours first; or random",
+    )
+    many.add_argument("--share", type=_share, nargs="+", default=SHARES, help="(default: %(default)s)")
+    many.add_argument("--seed", type=int, nargs="+", default=(0, 1, 2), help="(default: %(default)s)")
+    many.add_argument("--steps", type=int, help="another number of steps than the recipe's")
+    many.add_argument("--out", type=Path, required=True, help="folder of the runs and of compare.html")
 
     score = verbs.add_parser("evaluate", parents=[common, on_device, data], help="score a fine-tuned run on a dataset")
     score.add_argument("--run", type=Path, required=True, help="the run's folder")
@@ -80,6 +102,37 @@ def _finetune(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _compare(options: argparse.Namespace, console: Console) -> int:
+    recipe = read_finetune(options.recipe, options.task)
+    if options.steps is not None:
+        recipe = replace(recipe, num_steps=options.steps)
+    machine = Machine(
+        device=find_device(options.device),
+        keep_checkpoints=1,
+        log_every=100,
+        console=console if console.is_terminal else None,
+    )
+    report = compare(
+        with_roots(recipe, options.data),
+        dict(options.init),
+        options.out,
+        shares=sorted({*options.share}, reverse=True),
+        seeds=sorted({*options.seed}),
+        machine=machine,
+    )
+    if report is None:
+        return 130
+    out, main = Console(), report["main"]
+    score = report["scores"][main]
+    title = f"{options.task}: {main} ({score['unit']}, {score['better']} is better; {score['convention']})"
+    table = Table("data", "start", "mean over seeds", f"above {options.init[0][0]}", title=title, title_justify="left")
+    for row in rows_of(report, main):
+        table.add_row(*row)
+    out.print(table)
+    out.print(f"tables and pictures: {options.out / 'compare.html'}", soft_wrap=True)
+    return 0
+
+
 def _evaluate(options: argparse.Namespace, console: Console) -> int:
     _check_task(options)
     out = options.out or (options.run / options.test.replace("/", "-") if options.test else options.run)
@@ -114,6 +167,20 @@ def _check_task(options: argparse.Namespace) -> None:
             raise TrainingError(f"the run is of the task {found}", where=options.run, hint=hint)
 
 
+def _share(text: str) -> float:
+    share = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share, in (0, 1]")
+    return share
+
+
+def _start(text: str) -> tuple[str, str]:
+    name, _, init = text.partition("=")
+    if not name or not (init or name == "random"):
+        raise argparse.ArgumentTypeError(f"{text} is not NAME=WEIGHTS")
+    return name, init or name
+
+
 def _box(text: str) -> tuple[float, ...]:
     try:
         edges = tuple(float(edge) for edge in text.split(","))
@@ -124,5 +191,5 @@ def _box(text: str) -> tuple[float, ...]:
     return edges
 
 
-VERBS: Mapping[str, Verb] = {"finetune": _finetune, "evaluate": _evaluate, "predict": _predict}
+VERBS: Mapping[str, Verb] = {"finetune": _finetune, "compare": _compare, "evaluate": _evaluate, "predict": _predict}
 """What each verb does."""

@@ -192,6 +192,7 @@ def free(task: str) -> FinetuneRecipe:
         train=(data["train"],),
         validation=data["val"],
         test=(data["test"],),
+        variation=Variation(noise=0.0) if task == "texture" else Variation(),  # colours are what is asked for
         batch_size=32,
         num_steps=400,
         base_lr=8e-3,

@@ -1,0 +1,259 @@
+"""Which weights are the better start? The same task from several, with the same head, data, order and steps; seeds and shares of the data.
+
+Each cell is a run folder of its own, `cells/<start>-<share>-<seed>`, that is found finished the next time. Means are over seeds;
+intervals come from drawing seeds and people anew, where a score is a mean over examples, and else from the spread of the seeds.
+Differences are taken example by example between cells of one seed, which show the same examples in the same order.
+Shape letters: `R` seeds, `n` examples.
+"""
+
+import base64
+import html
+import io
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+
+from manifests.errors import TrainingError
+from training.checkpoints import write_atomic
+from training.evaluate import LEVEL, draw_example, load_finetuned, spoken, whole
+from training.finetune import finetune
+from training.machine import Machine
+from training.network import find_start
+from training.probe import interval
+from training.run_folder import read_json, write_json
+from training.sheet import Tile, png, sheet_of
+from training.tasks.recipes import FinetuneRecipe, open_examples
+
+logger = logging.getLogger(__name__)
+
+SHARES = (1.0, 0.5, 0.25, 0.1)
+NUM_PICTURES = 6
+_T975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # Student's, of 1 degree of freedom and more
+_COLOURS = ("tab:blue", "tab:orange", "tab:gray", "tab:green", "tab:red", "tab:purple")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One run of a comparison."""
+
+    start: str
+    share: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.start}-{100 * self.share:g}-{self.seed}"
+
+
+def compare(
+    recipe: FinetuneRecipe,
+    starts: Mapping[str, str],
+    out: Path,
+    *,
+    shares: Sequence[float],
+    seeds: Sequence[int],
+    machine: Machine,
+) -> dict[str, Any] | None:
+    """Run every cell that is not finished, then write `compare.json`, `compare.html` and their pictures.
+
+    Args:
+        recipe: of every cell, but for its share and seed; each dataset has its root.
+        starts: by name, what `--init` takes; differences are to the first.
+        out: folder to write to.
+        shares: of the training examples.
+        seeds: of each cell.
+        machine: where it runs.
+
+    Returns:
+        What `compare.json` holds; None where a signal stopped a run.
+
+    Raises:
+        TrainingError: weights are of other architectures, or what `finetune` raises.
+    """
+    recipe = _one_architecture(recipe, starts)
+    cells = [Cell(start=start, share=share, seed=seed) for seed in seeds for share in shares for start in starts]
+    for number, cell in enumerate(cells, start=1):
+        logger.info("run %d of %d: %s", number, len(cells), cell.name)
+        own = replace(recipe, share=cell.share, seed=cell.seed)
+        outcome = finetune(own, out / "cells" / cell.name, init=starts[cell.start], machine=machine)
+        if not outcome.finished:
+            return None
+    report = _report(recipe, out, cells, starts)
+    curves, pictures = _curves(report), _pictures(recipe, out, cells, machine.device)
+    write_json(out / "compare.json", report)
+    write_atomic(out / "efficiency.png", curves)
+    write_atomic(out / "predictions.png", pictures)
+    write_atomic(out / "compare.html", _page(report, [curves, pictures]).encode())
+    return report
+
+
+def _one_architecture(recipe: FinetuneRecipe, starts: Mapping[str, str]) -> FinetuneRecipe:
+    """The recipe with the architecture of the weights, so that random ones are of it, too."""
+    if recipe.architecture is not None:
+        return recipe
+    found = {name: start.architecture for name, init in starts.items() if (start := find_start(init)) is not None}
+    if len({*found.values()}) > 1:
+        hint = "pre-train them with one architecture, or name it in the recipe"
+        raise TrainingError("the weights are of different architectures", where=", ".join(found), hint=hint)
+    return replace(recipe, architecture=next(iter(found.values()), None))
+
+
+def _report(recipe: FinetuneRecipe, out: Path, cells: Sequence[Cell], starts: Mapping[str, str]) -> dict[str, Any]:
+    folders = {cell: out / "cells" / cell.name for cell in cells}
+    said = {cell: read_json(folder / "scores.json")["datasets"][0] for cell, folder in folders.items()}
+    task = load_finetuned(folders[cells[0]], torch.device("cpu")).task
+    first = said[cells[0]]
+    file = f"examples-{first['dataset']}-{first['split']}.parquet"
+    tables = {cell: pq.read_table(folder / file) for cell, folder in folders.items()}
+    subjects = np.array(tables[cells[0]]["subject"].to_pylist())
+    subject_n = np.unique(subjects, return_inverse=True)[1]
+    groups: dict[tuple[float, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.share, cell.start), []).append(cell)
+    rows = []
+    for (share, start), own in groups.items():
+        against = groups[share, next(iter(starts))]
+        scores = {}
+        for name in first["scores"]:
+            value_R = np.array([said[cell]["scores"][name]["value"] for cell in own], np.float64)
+            values_Rn = np.stack([tables[cell][name].to_numpy() for cell in own])
+            other_R = np.array([said[cell]["scores"][name]["value"] for cell in against], np.float64)
+            other_Rn = np.stack([tables[cell][name].to_numpy() for cell in against])
+            is_mean = np.allclose(np.nanmean(values_Rn, axis=1), value_R, rtol=1e-4)
+            scores[name] = _spread(value_R, values_Rn if is_mean else None, subject_n) | {
+                "difference": None
+                if own == against
+                else _spread(value_R - other_R, values_Rn - other_Rn if is_mean else None, subject_n)
+            }
+        rows.append({"share": share, "start": start, "scores": scores})
+    return {
+        "task": recipe.task,
+        "recipe": recipe.name,
+        "main": task.main,
+        "starts": dict(starts),
+        "seeds": sorted({cell.seed for cell in cells}),
+        "steps": recipe.num_steps,
+        "dataset": {name: first[name] for name in ("dataset", "split", "protocol", "examples", "subjects")},
+        "scores": {
+            name: {key: score[key] for key in ("unit", "better", "convention")}
+            for name, score in first["scores"].items()
+        },
+        "level": LEVEL,
+        "rows": rows,
+    }
+
+
+def _spread(
+    value_R: npt.NDArray[np.float64], values_Rn: npt.NDArray[np.float64] | None, subject_n: npt.NDArray[np.int64]
+) -> dict[str, Any]:
+    """Mean over seeds with an interval: of seeds and people drawn anew, or of the seeds' spread where there are no values by example."""
+    out: dict[str, Any] = {"mean": float(value_R.mean()), "low": None, "high": None, "seeds": value_R.tolist()}
+    if values_Rn is not None:
+        found = interval(values_Rn, subject_n)
+        return out | {"low": found["low"], "high": found["high"]} if found is not None else out
+    if len(value_R) > 1:
+        half = _T975[min(len(value_R), len(_T975) + 1) - 2] * float(value_R.std(ddof=1)) / math.sqrt(len(value_R))
+        out |= {"low": out["mean"] - half, "high": out["mean"] + half}
+    return out
+
+
+def _pictures(recipe: FinetuneRecipe, out: Path, cells: Sequence[Cell], device: torch.device) -> bytes:
+    """What each start makes of the same test examples, a row each: of the first share and seed."""
+    shown = [cell for cell in cells if (cell.share, cell.seed) == (cells[0].share, cells[0].seed)]
+    part = whole(open_examples(recipe.test[0])).spread(NUM_PICTURES)
+    rows = []
+    for cell in shown:
+        run = load_finetuned(out / "cells" / cell.name, device)
+        tiles = [Tile(draw_example(run, part, place, device=device), "") for place in range(len(part.index))]
+        rows.append((cell.start, tiles))
+    title = f"{recipe.task} on the same test examples: {100 * shown[0].share:g} % of the data, seed {shown[0].seed}"
+    return png(sheet_of(rows, title=title))
+
+
+def _curves(report: Mapping[str, Any]) -> bytes:
+    """The main score over the share of the data, a line for each start, with its intervals."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    main, shares = report["main"], sorted({row["share"] for row in report["rows"]})
+    for number, start in enumerate(report["starts"]):
+        own = {row["share"]: row["scores"][main] for row in report["rows"] if row["start"] == start}
+        x = [100 * share * 1.02 ** (number - 1) for share in shares]  # beside each other
+        colour = _COLOURS[number % len(_COLOURS)]
+        axes.plot(x, [own[share]["mean"] for share in shares], "o-", color=colour, label=start)
+        for place, share in zip(x, shares, strict=True):
+            if own[share]["low"] is not None:
+                axes.plot([place, place], [own[share]["low"], own[share]["high"]], color=colour, linewidth=1.5)
+    score = report["scores"][main]
+    axes.set_xscale("log")
+    axes.set_xticks([100 * share for share in shares], [f"{100 * share:g}" for share in shares], minor=False)
+    axes.minorticks_off()
+    axes.set_xlabel("share of the training examples, %")
+    axes.set_ylabel(f"{main}{'' if score['unit'] == 'none' else ', ' + score['unit']}; {score['better']} is better")
+    axes.legend()
+    axes.grid(visible=True, alpha=0.3)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
+    return buffer.getvalue()
+
+
+def rows_of(report: Mapping[str, Any], name: str) -> list[tuple[str, str, str, str]]:
+    """Share, start, value and difference to the first start of a score, as text, by share."""
+    unit = report["scores"][name]["unit"]
+
+    def told(value: Mapping[str, Any]) -> str:
+        text = spoken(value["mean"], unit)
+        return text if value["low"] is None else f"{text} [{spoken(value['low'], unit)}, {spoken(value['high'], unit)}]"
+
+    rows = sorted(report["rows"], key=lambda row: -row["share"])
+    return [
+        (
+            f"{100 * row['share']:g} %",
+            row["start"],
+            told(own),
+            "" if own["difference"] is None else told(own["difference"]),
+        )
+        for row in rows
+        for own in [row["scores"][name]]
+    ]
+
+
+def _page(report: Mapping[str, Any], pictures: Sequence[bytes]) -> str:
+    """One file without scripts: a table for each score, the curves, and predictions."""
+    data, first = report["dataset"], html.escape(next(iter(report["starts"])))
+    names = [report["main"], *(name for name in report["scores"] if name != report["main"])]
+    tables = ""
+    for name in names:
+        score = report["scores"][name]
+        unit = "" if score["unit"] == "none" else f", {score['unit']}"
+        tables += (
+            f"<h2>{html.escape(name)}{html.escape(unit)}</h2><p>{score['better']} is better; {html.escape(score['convention'])}."
+            f"<table><tr><th>data<th>start<th>mean over seeds<th>above {first}"
+            + "".join("<tr>" + "".join(f"<td>{html.escape(text)}" for text in row) for row in rows_of(report, name))
+            + "</table>"
+        )
+    images = "".join(
+        f'<p><img alt="" src="data:image/png;base64,{base64.b64encode(picture).decode()}">' for picture in pictures
+    )
+    starts = "; ".join(f"{html.escape(name)}: {html.escape(init)}" for name, init in report["starts"].items())
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Starts compared</title><style>'
+        "body{font:15px/1.45 system-ui,sans-serif;margin:2em;color-scheme:light dark}table{border-collapse:collapse}"
+        "td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #8884}img{max-width:100%}</style>"
+        f"<h1>{html.escape(report['task'])} from {len(report['starts'])} starts</h1>"
+        f"<p>Recipe {html.escape(report['recipe'])}: the same head, data, order and {report['steps']} steps; seeds"
+        f" {', '.join(map(str, report['seeds']))}. Scored on {html.escape(data['dataset'])} {data['split']}, {data['examples']} examples of"
+        f" {data['subjects']}: {html.escape(data['protocol'])}. {starts}.<p>Brackets: {100 * LEVEL:.0f} % intervals from drawing seeds and"
+        f" people anew where a score is a mean over examples, else from the spread of the seeds.{images}{tables}</html>\n"
+    )
