@@ -88,8 +88,8 @@ train-parser: fetch ## train a small human parser on rendered people and measure
 publish: install ## copy the shards to an object store: TO=s3://bucket/folder, ALL=1 for every stage, VERIFY=1
 	@$(PYTHON) -m pipeline publish $(OUT) $(TO) $(if $(ALL),--all) $(if $(VERIFY),--verify)
 
-audit: install ## prove the build and write OUT/audit/report.html; TABLES=1 without images and tars
-	@$(PYTHON) -m manifests audit $(OUT) $(if $(TABLES),--tables)
+audit: install ## prove the build and write OUT/audit/report.html; TABLES=1 without images and tars, ALL=1 with every rendered label
+	@$(PYTHON) -m manifests audit $(OUT) $(if $(TABLES),--tables) $(if $(ALL),--all)
 
 pretrain: install ## train MODEL on OUT/shards; goes on from its last checkpoint; INIT=weights, PRETRAIN="--compile ..."
 	@$(PYTHON) -m training pretrain --recipe $(MODEL) --shards $(OUT)/shards --out $(OUT)/pretrain/$(MODEL) \

@@ -52,6 +52,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     audit_verb = verbs.add_parser("audit", help="hold a build against every rule; writes OUT/audit/report.{json,html}")
     audit_verb.add_argument("out", type=Path, metavar="OUT", help="the build's folder")
     audit_verb.add_argument("--tables", action="store_true", help="look at tables alone: no image, no tar; far quicker")
+    audit_verb.add_argument(
+        "--all", action="store_true", help="decode all maps of rendered people, not a few of each scene"
+    )
     audit_verb.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
     show = verbs.add_parser("show", help="print what a build holds, a row by its key, or draw a contact sheet of pairs")
     show.add_argument("out", type=Path, metavar="OUT", help="the build's folder")
@@ -66,6 +69,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     compare.add_argument("out_a", type=Path, metavar="OUT_A")
     compare.add_argument("out_b", type=Path, metavar="OUT_B")
     arguments = parser.parse_args(argv)
+    if arguments.verb == "audit" and arguments.tables and arguments.all:
+        parser.error("--all decodes maps, and --tables looks at no pixels: ask for one of them")
     if arguments.verb == "show":
         if arguments.num < 1:
             parser.error("--num must be at least 1")
@@ -77,7 +82,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _audit(arguments: argparse.Namespace, console: Console) -> int:
-    result = _with_progress(arguments.out, tables_only=arguments.tables)
+    result = _with_progress(arguments.out, tables_only=arguments.tables, every_label=arguments.all)
     paths = write_report(arguments.out, result, shown_root=str(arguments.out))
     if arguments.json:
         print_json(console, result)
@@ -87,14 +92,14 @@ def _audit(arguments: argparse.Namespace, console: Console) -> int:
     return 0 if result.passed else 1
 
 
-def _with_progress(out: Path, *, tables_only: bool) -> Audit:
+def _with_progress(out: Path, *, tables_only: bool, every_label: bool) -> Audit:
     """Audit with a bar for each part on stderr; only a terminal sees it, and stdout stays clean for `--json`."""
     columns = TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks = {what: progress.add_task(what, total=None) for what in ("files", "rows", "images", "shards")}
         tell = lambda what, done, total: progress.update(tasks[what], completed=done, total=total)  # noqa: E731
-        return audit(out, progress=tell, tables_only=tables_only)
+        return audit(out, progress=tell, tables_only=tables_only, every_label=every_label)
 
 
 def _show(arguments: argparse.Namespace, console: Console) -> int:

@@ -27,6 +27,8 @@ FONT_PX = 12
 PAPER, INK, FAINT = (250, 249, 246), (32, 32, 36), (110, 108, 104)
 WAY = ("source", "split", "kind")
 OUTLINE = {Role.TARGET: (255, 120, 30), Role.REFERENCE: (30, 190, 255)}
+OF_FURTHER = (140, 220, 90)  # outlines of views beyond these two
+TILES_ACROSS = 6
 
 
 def choose_pairs(
@@ -84,24 +86,27 @@ def _in_turn(pairs: pa.Table, num: int) -> Ints:
     return rows[: int((turn < num).sum())]
 
 
-def contact_sheet(build: Build, pairs: pa.Table, *, columns: int = 3) -> Image.Image:
-    """Draw pairs side by side: target left, reference right, two lines of caption beneath.
+def contact_sheet(build: Build, pairs: pa.Table) -> Image.Image:
+    """Draw pairs side by side: target, reference, further views, and two lines of caption beneath.
 
     Args:
         build: that holds their crops.
         pairs: rows of the pairs table.
-        columns: pairs in a row of the sheet.
     """
-    crops = _crops(build, {key for role in Role for key in pairs.column(role.value).to_pylist()})
-    return draw_sheet(pairs.to_pylist(), crops, columns=columns)
+    rows = pairs.to_pylist()
+    return draw_sheet(rows, _crops(build, {key for pair in rows for key in crops_of(pair)}))
 
 
-def draw_sheet(
-    pairs: Sequence[dict[str, Any]], crops: Mapping[str, dict[str, Any]], *, columns: int = 3
-) -> Image.Image:
+def crops_of(pair: Mapping[str, Any]) -> list[str]:
+    """The keys of a pair's crops: target, reference, further views."""
+    return [*(pair[role.value] for role in Role), *pair["further"]]
+
+
+def draw_sheet(pairs: Sequence[dict[str, Any]], crops: Mapping[str, dict[str, Any]]) -> Image.Image:
     """Draw pairs, see `contact_sheet`, from their rows and those of their crops by key; a crop that is not there is marked."""
-    width, height = 2 * TILE_PX + 2, TILE_PX + CAPTION_PX
-    columns = min(columns, len(pairs))
+    views = max(len(crops_of(pair)) for pair in pairs)
+    width, height = views * (TILE_PX + 2) - 2, TILE_PX + CAPTION_PX
+    columns = min(max(1, TILES_ACROSS // views), len(pairs))
     lines = math.ceil(len(pairs) / columns)
     size = GAP_PX + columns * (width + GAP_PX), GAP_PX + lines * (height + GAP_PX)
     sheet = Image.new("RGB", size, PAPER)
@@ -109,8 +114,9 @@ def draw_sheet(
     for place, pair in enumerate(pairs):
         x = GAP_PX + place % columns * (width + GAP_PX)
         y = GAP_PX + place // columns * (height + GAP_PX)
-        for side, role in enumerate(Role):
-            sheet.paste(_tile(crops.get(pair[role.value]), role), (x + side * (TILE_PX + 2), y))
+        colours = [*OUTLINE.values(), *[OF_FURTHER] * len(pair["further"])]
+        for side, (key, colour) in enumerate(zip(crops_of(pair), colours, strict=True)):
+            sheet.paste(_tile(crops.get(key), colour), (x + side * (TILE_PX + 2), y))
         write = ImageDraw.Draw(sheet)
         first, second = captions(pair)
         write.text((x, y + TILE_PX + 3), _fit(first, font, width), font=font, fill=INK)
@@ -125,7 +131,8 @@ def captions(pair: dict[str, Any]) -> tuple[str, str]:
     if pair["kind"] == PairKind.CROSS_VIEW:
         angle = pair["view_angle_rad"]
         seen = "angle unknown" if angle is None else f"{math.degrees(angle):.0f}\N{DEGREE SIGN} apart"
-        return first, f"{target.view} + {reference.view}, {seen}, instant {target.instant}"
+        views = [FrameKey.parse(key).view for key in crops_of(pair)]
+        return first, f"{' + '.join(views)}, {seen}, instant {target.instant}"
     gap = "dt unknown" if pair["dt_s"] is None else f"dt {pair['dt_s']:+.2f} s"
     return first, f"{target.view}, {gap}, instants {target.instant} + {reference.instant}"
 
@@ -185,7 +192,7 @@ def _crops(build: Build, keys: set[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _tile(crop: dict[str, Any] | None, role: Role) -> Image.Image:
+def _tile(crop: dict[str, Any] | None, outline: tuple[int, int, int]) -> Image.Image:
     """A crop at tile size with its silhouette outlined; a crossed box when it is missing or does not decode."""
     try:
         if crop is None:
@@ -204,7 +211,7 @@ def _tile(crop: dict[str, Any] | None, role: Role) -> Image.Image:
     edge = ImageChops.subtract(mask.filter(ImageFilter.MaxFilter(5)), mask)
     halo = ImageChops.subtract(mask.filter(ImageFilter.MaxFilter(7)), mask)
     picture.paste((0, 0, 0), mask=halo.point([value // 3 for value in range(256)]))
-    picture.paste(OUTLINE[role], mask=edge)
+    picture.paste(outline, mask=edge)
     return picture
 
 

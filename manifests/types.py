@@ -156,13 +156,21 @@ class FrameKey:
         """
         parts = text.split("/")
         try:
+            if len(parts) != 6:
+                raise ValueError(f"it has {len(parts)} parts, not 6")
             source, split, sequence, instant, view, track = parts
+            if split not in set(Split):
+                raise ValueError(f"split {split!r} is none of {', '.join(Split)}")
+            if not instant.isdecimal():
+                raise ValueError(f"instant {instant!r} is no whole number")
             return cls(
                 source=source, split=Split(split), sequence=sequence, instant=int(instant), view=view, track=track
             )
         except ValueError as error:
             raise ManifestError(
-                f"not a frame key: {error}", where=text, hint="source/split/sequence/instant/view/track"
+                f"not a frame key: {error}",
+                where=text,
+                hint="a key is source/split/sequence/instant/view/track, as `manifests show OUT` lists them",
             ) from error
 
 

@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests import table as tables
+from manifests.audit.counts import look_at_stats
 from manifests.audit.findings import Finding, Severity, error, plural
+from manifests.audit.mend import SAME
 from manifests.build import STAGES
 from manifests.commit import PLAN, STATS, TEMPORARY, Commit, DataFile, read_commit
 from manifests.errors import ManifestError
@@ -30,6 +32,7 @@ WORDY = (
     "source", "licence", "domain", "split", "group", "subject", "sequence", "view", "track", "kind", "box_from",
     "silhouette_from", "parser", "keypoints_set", "side",
 )  # fmt: skip
+READS = {"crops": ("frames",), "shards": ("pairs",)}  # what a stage is made from, where its plan does not tell
 HEAVY = {"crops": ("jpeg", "silhouette", "surface", "keypoints_px"), "frames": ("keypoints_px",)}
 
 
@@ -137,6 +140,7 @@ def look_at_files(
     for stage in STAGES:
         if (root / stage).is_dir():
             findings += _look_at_stage(evidence, stage)
+    findings += _gone(evidence)
     jobs = [
         (stage, commit, file) for stage, done in evidence.commits.items() for commit in done for file in commit.files
     ]
@@ -159,9 +163,8 @@ def _look_at_stage(evidence: Evidence, stage: str) -> Iterator[Finding]:
     yield from found
     evidence.commits[stage] = []
     names = sorted(path.name for path in folder.iterdir())
-    for name in names:
-        if not name.endswith(".json") or name in (PLAN, STATS) or name.startswith("."):
-            continue
+    records = [name for name in names if name.endswith(".json") and name not in (PLAN, STATS) and name[0] != "."]
+    for name in records:
         try:
             commit = read_commit(folder / name)
         except ManifestError as problem:
@@ -186,6 +189,8 @@ def _look_at_stage(evidence: Evidence, stage: str) -> Iterator[Finding]:
         yield from _hold_against_plan(evidence, stage, plan["units"])
         yield from _behind(evidence, stage, plan)
     yield from _strays(evidence, stage, names)
+    if len(evidence.commits[stage]) == len(records):
+        yield from look_at_stats(folder, evidence.commits[stage])
 
 
 def _read_plan(folder: Path, stage: str) -> tuple[dict[str, Any] | None, list[Finding]]:
@@ -208,7 +213,7 @@ def _hold_against_plan(evidence: Evidence, stage: str, planned: list[str]) -> It
     missing = [unit for unit in planned if unit not in done]
     extra = sorted(done.difference(planned))
     if missing:
-        message = f"{len(missing)} of {plural(len(planned), 'planned unit')} not committed: run the stage again"
+        message = f"{len(missing)} of {plural(len(planned), 'planned unit')} not committed"
         yield Finding(
             rule="uncommitted", severity=Severity.ERROR, table="", where=f"{stage}/", message=message,
             count=len(missing), examples=tuple(missing[:5]),
@@ -225,13 +230,27 @@ def _hold_against_plan(evidence: Evidence, stage: str, planned: list[str]) -> It
 def _behind(evidence: Evidence, stage: str, plan: dict[str, Any]) -> Iterator[Finding]:
     """Hold what a stage was made from against what the stages before it hold now: an extension may have stopped half way."""
     for earlier, what, units in behind(plan, lambda name: evidence.commits.get(name, [])):
-        message = (
-            f"{plural(len(units), 'unit')} of {earlier} {what}: run the stage again, with --extend for what is new"
-        )
+        if earlier not in evidence.commits:  # `_gone` tells
+            continue
+        message = f"{plural(len(units), 'unit')} of {earlier} {what}"
         yield Finding(
             rule="behind", severity=Severity.ERROR, table="", where=f"{stage}/", message=message,
             count=len(units), examples=tuple(units[:5]),
         )  # fmt: skip
+
+
+def _gone(evidence: Evidence) -> Iterator[Finding]:
+    """Stages that are not there at all, though a later one was made from them."""
+    for stage in evidence.commits:
+        read = {*planned_from(evidence.plans.get(stage, {})), *READS.get(stage, ())}
+        for earlier in sorted(read - evidence.commits.keys()):
+            message = f"stage {earlier} is not there, though {stage} was made from it"
+            hint = f"bring the folder back (`make publish ALL=1` copies all stages), or run `make build {SAME}`"
+            yield Finding(
+                rule="missing", severity=Severity.ERROR, table="", where=f"{earlier}/", message=message, hint=hint
+            )
+            for table in STAGES[earlier]:
+                evidence.blind.setdefault(table, f"stage {earlier} is not there")
 
 
 def _strays(evidence: Evidence, stage: str, names: list[str]) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """What an audit rule saw: the rules by name, and the findings they leave."""
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -7,6 +8,8 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from manifests.doors import door
 
 NUM_EXAMPLES = 5
 MOST_ALIKE = 8  # findings of one rule and table that are told one by one; more are folded into one
@@ -23,6 +26,7 @@ RULES: dict[str, str] = {
     "missing": "every committed file is there",
     "hash": "every file has the bytes and the SHA-256 that its commit tells",
     "rows": "every file has the rows that its commit tells",
+    "counts": "what a commit counts is what its tables hold, and stats.json adds up the commits",
     "schema": "every table has this version's schema, and no nulls where none may be",
     "unreadable": "every file reads to its end",
     "unique": "no key is used twice",
@@ -51,6 +55,8 @@ RULES: dict[str, str] = {
     "drawn": "most bodies of a source have a silhouette, and it agrees with the dataset's boxes",
     "balance": "every source that the recipe weighs has pairs to train on, and none is repeated far more than the others",
     "licence": "every pair tells the terms of its source",
+    "asked": "the pairs are of the kinds and classes that the recipe asks for, and no more of a person than it allows",
+    "held_out": "there are people to train on, and others to validate on",
     "packed": "every pair is in exactly one shard, and every sample is a pair",
     "shard_columns": "a shard holds pairs of its own split, source and domain",
     "tar": "a tar holds what its index lists, in that order",
@@ -82,6 +88,7 @@ class Finding:
         message: one sentence.
         count: rows, files or members it concerns.
         examples: the first few keys (or paths), in order.
+        hint: what mends it, where `manifests.audit.mend` cannot know.
     """
 
     rule: str
@@ -91,6 +98,7 @@ class Finding:
     message: str
     count: int = 1
     examples: tuple[str, ...] = ()
+    hint: str = ""
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -99,10 +107,10 @@ class Finding:
     def command(self, root: str) -> str:
         """The command that shows the first example, or lists the folder the finding is about."""
         if self.table in ("frames", "crops", "pairs", "index", "shards", "rejects") and self.examples:
-            return f"python -m manifests show {root} --table {self.table} --key {self.examples[0]}"
-        if "/" in self.where and not self.where.endswith("/"):
-            return f"ls -l {root}/{self.where}"
-        return f"python -m manifests show {root}"
+            return door("manifests", "show", root, "--table", self.table, "--key", self.examples[0])
+        if "/" in self.where and not self.where.endswith(("/", " more places")):
+            return shlex.join(["ls", "-l", f"{root}/{self.where}"])
+        return door("manifests", "show", root)
 
 
 def error(rule: str, table: str, where: str, message: str, *, examples: tuple[str, ...] = ()) -> Finding:

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,52 +19,76 @@ from manifests.audit.files import Evidence, Part
 from manifests.audit.findings import Finding, error, of_rows
 from manifests.audit.keys import hashes_of, rows_of
 from manifests.sample import MAX_MEMBER_BYTES, MAX_SIDE_PX, cells_of, pack_cells
+from manifests.schema import SCHEMAS
 
 SOME = 8  # labels of a unit that are decoded, unless all are: a unit is one scene, and a fault of the renderer is in all of them
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
-def look_at_labels(evidence: Evidence, pool: ThreadPoolExecutor, *, every: bool) -> Iterator[Finding]:
+def look_at_labels(evidence: Evidence, pool: ThreadPoolExecutor, *, most: int | None) -> Iterator[Finding]:
     """Hold the labels and scenes of renders against their crops.
 
     Args:
         evidence: of the first part.
         pool: reads and decodes.
-        every: decode the labels of every crop, not of `SOME` of each unit.
+        most: maps of each unit that are decoded; None for all, 0 to look at no pixels.
     """
+    asked = _asked(evidence)
     units: dict[str, dict[str, Part]] = {}
     for table in ("labels", "scenes", "crops"):
         for part in evidence.parts.get(table, []):
             if part.stage == "renders":
                 units.setdefault(part.commit.unit, {})[table] = part
-    for findings in pool.map(lambda parts: _look_at_unit(parts, every), units.values()):
+    for findings in pool.map(lambda parts: _look_at_unit(parts, asked, most), units.values()):
         yield from findings
 
 
-def _look_at_unit(parts: dict[str, Part], every: bool) -> list[Finding]:
+def _asked(evidence: Evidence) -> tuple[str, ...] | None:
+    """The maps that the recipe of the renders asks for; None where its plan does not tell."""
+    recipe = evidence.plans.get("renders", {}).get("recipe")
+    render = recipe.get("render") if isinstance(recipe, dict) else None
+    maps = render.get("labels") if isinstance(render, dict) else None
+    return tuple(name for name in SCHEMAS["labels"].names if name in maps) if isinstance(maps, list) else None
+
+
+def _look_at_unit(parts: dict[str, Part], asked: tuple[str, ...] | None, most: int | None) -> list[Finding]:
     """The rules about one unit; runs in a thread."""
     findings: list[Finding] = []
     crops = parts.get("crops")
-    for table, look in (("labels", _labels), ("scenes", _scenes)):
+    if crops is None:
+        return findings
+    for table, look in (("labels", partial(_labels, asked=asked or (), most=most)), ("scenes", _scenes)):
         part = parts.get(table)
-        if part is None or crops is None:
+        if part is None:
+            # A commit that lists none is the fault here; a file that is listed and does not read is told elsewhere.
+            if asked is not None and crops.num_rows and crops.commit.file(table) is None:
+                where = f"{crops.stage}/{crops.commit.unit}.json"
+                findings.append(error(table, table, where, f"a rendered unit has no table of {table}"))
             continue
         try:
-            findings += look(part, crops, every)
+            findings += look(part, crops)
         except Exception as problem:  # noqa: BLE001 - a damaged file may fail in any way: that is a finding
             findings.append(error("unreadable", table, part.where, f"{type(problem).__name__}: {problem}"))
     return findings
 
 
-def _labels(part: Part, crops: Part, every: bool) -> Iterator[Finding]:
+def _labels(part: Part, crops: Part, *, asked: tuple[str, ...], most: int | None) -> Iterator[Finding]:
     keys, cut = part.read(["key"]).column("key"), crops.read(["key"]).column("key")
     for missing, of, message in (
         (rows_of(cut, keys) < 0, cut, "a rendered crop has no labels"),
         (rows_of(keys, cut) < 0, keys, "labels are of no crop of their unit"),
     ):
         yield from of_rows("labels", "labels", missing, of, message, where=part.where)
+    for name in asked if most != 0 else ():
+        kept = _kept(part, name)
+        if not kept.all():
+            yield from of_rows(
+                "labels", "labels", ~kept, keys, f"the recipe asks for {name}, which is not there", where=part.where
+            )
     order = np.argsort(hashes_of(keys), kind="stable")  # chance, but the same chance always
-    wanted = pc.take(keys.combine_chunks(), pa.array(np.sort(order[: None if every else SOME])))
+    wanted = pc.take(keys.combine_chunks(), pa.array(np.sort(order[:most])))
+    if not len(wanted):
+        return
     maps, pictures = (dict(_picked(one, column, wanted)) for one, column in ((part, "parts"), (crops, "silhouette")))
     bad: dict[str, list[str]] = {}
     for key in wanted.to_pylist():
@@ -73,6 +98,13 @@ def _labels(part: Part, crops: Part, every: bool) -> Iterator[Finding]:
                 bad.setdefault(problem, []).append(key)
     for problem, names in bad.items():
         yield from of_rows("labels", "labels", np.ones(len(names), bool), pa.array(names), problem, where=part.where)
+
+
+def _kept(part: Part, column: str) -> npt.NDArray[np.bool_]:
+    """Whether each row has a value in a column; a few rows in memory at a time."""
+    with pq.ParquetFile(part.path) as file:
+        batches = file.iter_batches(batch_size=256, columns=[column])
+        return np.concatenate([np.zeros(0, bool), *(b.column(column).is_valid().to_numpy(False) for b in batches)])
 
 
 def _picked(part: Part, column: str, keys: pa.Array) -> Iterator[tuple[str, Any]]:
@@ -102,7 +134,7 @@ def _decoded(png: bytes) -> npt.NDArray[np.uint8]:
         return np.asarray(image)
 
 
-def _scenes(part: Part, crops: Part, _every: bool) -> Iterator[Finding]:
+def _scenes(part: Part, crops: Part) -> Iterator[Finding]:
     scenes, cut = part.read(), crops.read(["sequence", "instant", "view"])
     sequences = cut.column("sequence").cast(pa.string()).to_pylist()
     seen: dict[str, tuple[set[int], set[str]]] = {}

@@ -5,11 +5,12 @@ import hashlib
 import html
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from manifests.audit.findings import Severity, plural
+from manifests.audit.findings import RULES, Severity, plural
+from manifests.doors import door
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --faint: #62686f; --line: #dcd8d0; --paper: #faf9f6; --card: #fff;
@@ -33,9 +34,9 @@ th, td { padding: 6px 10px; border-bottom: 1px solid var(--line); text-align: le
 tr:last-child td { border-bottom: 0; } th { font-size: 13px; color: var(--faint); font-weight: 600; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } td:first-child { white-space: nowrap; }
 td code { display: block; overflow-wrap: anywhere; min-width: 220px; }
-.finding { border-left: 5px solid var(--error); padding: 10px 14px; margin: 10px 0; } .finding code { display: block; }
+.finding { border-left: 5px solid var(--error); padding: 10px 14px; margin: 10px 0; } .finding > code { display: block; }
 .finding.warning { border-left-color: var(--warning); } .finding.info { border-left-color: var(--info); }
-.command { margin-top: 6px; padding: 4px 8px; background: var(--code); border-radius: 4px; }
+.mend { margin: 6px 0 0; } .command { margin-top: 6px; padding: 4px 8px; background: var(--code); border-radius: 4px; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); gap: 14px; }
 figure { margin: 0; padding: 10px 12px; max-width: 560px; } figcaption { font-size: 13px; color: var(--faint); } figcaption b { color: var(--ink); }
 svg { width: 100%; height: auto; display: block; } svg text { font: 10px system-ui, sans-serif; fill: var(--faint); }
@@ -98,7 +99,7 @@ def page(report: dict[str, Any], shown_root: str, sheets: Sequence[Sheet], comma
         f'<meta http-equiv=Content-Security-Policy content="{POLICY}">',
         f"<title>audit {verdict}</title><style>{STYLE}</style>",
         f"<h1>Audit <span class='verdict {verdict}'>{verdict}</span></h1>",
-        f"<p class=faint>{counts}; {len(report['rules'])} rules. Build: <code>{text(shown_root)}</code></p>",
+        f"<p class=faint>{counts}; {rules_told(report['left_out'])}. Build: <code>{text(shown_root)}</code></p>",
         _totals(stats),
         "<div id=search><input type=search placeholder='words of a key, rule, source, reason...' aria-label=search>"
         " <span class=faint></span></div>",
@@ -107,7 +108,7 @@ def page(report: dict[str, Any], shown_root: str, sheets: Sequence[Sheet], comma
             [_finding(finding, command) for finding, command in zip(findings, commands, strict=True)]
             or ["<p>None: every rule holds.</p>"]
         ),
-        _rules(report["rules"], findings),
+        _rules(report["rules"], findings, report["left_out"]),
         "<h2>What there is</h2>",
         _table(
             ["source", "domain", "split", "sequences", "groups", "frames", "crops", "cross-view", "cross-pose"],
@@ -115,6 +116,7 @@ def page(report: dict[str, Any], shown_root: str, sheets: Sequence[Sheet], comma
         ),
         *_terms(stats["terms"]),
         *_balance(stats["balance"]),
+        *_asked(stats["asked"]["classes"]),
         "<h2>How the two images of a pair differ</h2>",
         _charts(stats["histograms"]),
         _charts_by_source(stats["histograms_by_source"]),
@@ -191,17 +193,33 @@ def _totals(stats: dict[str, Any]) -> str:
 def _finding(finding: dict[str, Any], command: str) -> str:
     examples = "".join(f"<code>{text(example)}</code>" for example in finding["examples"])
     place = " ".join({finding["table"]: 0, finding["where"]: 0}).strip()
+    mends = f"<p class=mend>{_coded(finding['hint'])}</p>" if finding["hint"] else ""
     return (
         f"<div class='finding {finding['severity']}'><b>{text(finding['message'])}</b> "
         f"<span class=faint>{finding['severity']}, rule <i>{finding['rule']}</i>, {finding['count']:,} in "
-        f"{text(place)}</span>{examples}<code class=command>{text(command)}</code></div>"
+        f"{text(place)}</span>{examples}<code class=command>{text(command)}</code>{mends}</div>"
     )
 
 
-def _rules(rules: dict[str, str], findings: Iterable[dict[str, Any]]) -> str:
+def _coded(sentence: str) -> str:
+    """A sentence as HTML; what stands between backticks is code."""
+    return "".join(f"<code>{text(part)}</code>" if i % 2 else text(part) for i, part in enumerate(sentence.split("`")))
+
+
+def rules_told(left_out: Mapping[str, str]) -> str:
+    """How many rules there are, and which were not held against all they are about."""
+    told = f"{len(RULES)} rules"
+    return f"{told}, not or not in full looked at: {', '.join(left_out)}" if left_out else told
+
+
+def _rules(rules: dict[str, str], findings: Iterable[dict[str, Any]], left_out: Mapping[str, str]) -> str:
     counts = Counter(finding["rule"] for finding in findings)
     silent = "no finding" if counts["unchecked"] else "holds"  # silence is proof only if all was looked at
-    rows = [(rule, plural(counts[rule], "finding") if counts[rule] else silent, what) for rule, what in rules.items()]
+    rows = []
+    for rule, what in rules.items():
+        told = plural(counts[rule], "finding") if counts[rule] else "" if rule in left_out else silent
+        missed = f"not looked at: {left_out[rule]}" if rule in left_out else ""
+        rows.append((rule, "; ".join(filter(None, (told, missed))), what))
     return f"<details><summary>All {len(rules)} rules</summary>{_table(['rule', '', 'what it proves'], rows)}</details>"
 
 
@@ -264,6 +282,21 @@ def _balance(rows: list[dict[str, Any]]) -> list[str]:
     return ["<h3>The mixture that the recipe asks for</h3>", _table(names, told)]
 
 
+def _asked(rows: list[dict[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    units = {"view_angle_deg": "degrees", "time_gap_s": "s"}
+    told = [
+        (
+            row["source"], row["kind"], f"{row['from']:g} to {row['to']:g} {units[row['by']]}", row["pairs"],
+            per_cent(row["got"]), per_cent(row["share"]),
+        )
+        for row in rows
+    ]  # fmt: skip
+    names = ["source", "kind", "class", "pairs", "of those known", "asked for"]
+    return ["<h3>The classes of pairs that the recipe asks for</h3>", _table(names, told)]
+
+
 def _subjects(stats: dict[str, Any]) -> str:
     told = [
         (row["source"], row["subjects"], row["pairs"], row["unknown"], row["most"] or "", row["most_pairs"])
@@ -279,7 +312,7 @@ def _rejects(rows: list[dict[str, Any]], shown_root: str) -> str:
     told = []
     for row in ordered:
         examples = "".join(f"<code>{text(': '.join(filter(None, one)))}</code>" for one in row["examples"])
-        command = f"python -m manifests show {shown_root} --table rejects --key {row['examples'][0][0]}"
+        command = door("manifests", "show", shown_root, "--table", "rejects", "--key", row["examples"][0][0])
         shown = Markup(f"<details><summary>{len(row['examples'])} of them</summary>{examples}"
                        f"<code class=command>{text(command)}</code></details>")  # fmt: skip
         told.append((row["stage"], row["reason"], row["source"], row["rows"], shown))
@@ -313,13 +346,13 @@ def _silhouettes(rows: list[dict[str, Any]]) -> str:
 def _sheets(sheets: Sequence[Sheet], shown_root: str) -> str:
     if not sheets:
         return "<p class=faint>There is no pair that can be shown.</p>"
-    command = f"python -m manifests show {shown_root} --sheet pairs.png --num 48"
+    command = door("manifests", "show", shown_root, "--sheet", "pairs.png", "--num", "48")
     parts = [
-        f"<p class=faint>Target left, reference right, silhouettes outlined. More: <code>{text(command)}</code></p>"
+        f"<p class=faint>Target, reference, then further views; silhouettes outlined. More: <code>{text(command)}</code></p>"
     ]
     for sheet in sheets:
         keys = "".join(
-            f"<code>python -m manifests show {text(shown_root)} --key {text(key)}</code>" for key in sheet.keys
+            f"<code>{text(door('manifests', 'show', shown_root, '--key', key))}</code>" for key in sheet.keys
         )
         picture = base64.b64encode(sheet.jpeg).decode()
         parts.append(

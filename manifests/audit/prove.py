@@ -15,22 +15,40 @@ from manifests.audit.files import Evidence, Progress, look_at_files
 from manifests.audit.findings import Finding, Severity, fold
 from manifests.audit.images import look_at_images
 from manifests.audit.keys import Keys
-from manifests.audit.labels import look_at_labels
+from manifests.audit.labels import SOME, look_at_labels
+from manifests.audit.mend import SAME, TARGETS
 from manifests.audit.rows import Rows, look_at_rows
 from manifests.audit.shards import look_at_shards
 from manifests.audit.stats import Tally, stats_of
 from manifests.audit.terms import terms_of
 from manifests.audit.totals import look_at_totals
+from manifests.build import STAGES
 
 logger = logging.getLogger(__name__)
+
+ALL_OF_IT = "all of it"
+# What an audit of tables alone leaves out, by rule.
+PIXELS = {
+    "image": ALL_OF_IT, "silhouette": ALL_OF_IT, "tar": ALL_OF_IT, "offset": ALL_OF_IT, "sample_bytes": ALL_OF_IT,
+    "sample_json": ALL_OF_IT, "hash": "crops and tars, of which only the size was", "labels": "maps", "copies": "byte for byte",
+    "drawn": "boxes",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit found. `stats` are plain JSON values (see `manifests.audit.stats`); `keys` lead to the rows."""
+    """What an audit found.
+
+    Attributes:
+        findings: errors first.
+        stats: plain JSON values, see `manifests.audit.stats`.
+        left_out: rules that were not held against all they are about, with what was not looked at.
+        keys: lead to the rows.
+    """
 
     findings: tuple[Finding, ...]
     stats: dict[str, Any]
+    left_out: dict[str, str] = field(default_factory=dict)
     keys: dict[str, Keys] = field(default_factory=dict, compare=False, repr=False)
 
     def count(self, severity: Severity) -> int:
@@ -57,8 +75,7 @@ def audit(
         root: its output folder.
         progress: is told what is being looked at (`files`, `rows`, `images`, `shards`), how many are done, and of how many.
         threads: that hash, read and decode; as many as there are cores when left out.
-        tables_only: leave pixels out: no image is decoded, no tar is read, and files that hold pixels are not hashed.
-
+        tables_only: leave pixels out, see `PIXELS`.
         every_label: decode the labels of every rendered crop, not of a few of each scene.
 
     Returns:
@@ -76,27 +93,38 @@ def audit(
             logger.exception("the audit of rows stopped")
             rows = Rows([_stopped("rows", problem)], Tally())
         findings += rows.findings
-        overlaps = {}
+        overlaps, left_out = {}, dict[str, str]()
+        images = None
         if tables_only:
-            message = "only tables were looked at: no image was decoded, no tar was read"
-            findings.append(
-                Finding(rule="unchecked", severity=Severity.INFO, table="", where="crops/", message=message)
-            )
+            left_out |= PIXELS
+            findings.append(_without_pixels())
         else:
             images, found = look_at_images(evidence, pool, tell)
             findings += found
+            overlaps = {place: np.concatenate(shares) for place, shares in images.overlaps.items()}
             if rows.keys:  # what the rows are held by
                 findings += _guarded(
                     "images", lambda: look_at_same_images(rows.keys["crops"], images.jpeg, images.known, rows.split)
                 )
-            findings += _guarded("labels", lambda: look_at_labels(evidence, pool, every=every_label))
-            findings += _guarded("shards", lambda: look_at_shards(evidence, images, rows.keys, pool, tell))
-            overlaps = {place: np.concatenate(shares) for place, shares in images.overlaps.items()}
+        most = 0 if tables_only else None if every_label else SOME
+        if not tables_only and most is not None and any(p.num_rows > most for p in evidence.parts.get("labels", ())):
+            left_out["labels"] = f"all maps but {most} of each scene: ALL=1 (`--all`) decodes every one"
+        findings += _guarded("labels", lambda: look_at_labels(evidence, pool, most=most))
+        findings += _guarded("shards", lambda: look_at_shards(evidence, images, rows.keys, pool, tell))
         findings += _unchecked(evidence)
     stats = stats_of(evidence, rows.tally, overlaps)
     stats["terms"] = terms_of(stats["licences"])
-    findings += look_at_totals(stats)
-    return Audit(tuple(fold(findings)), stats, rows.keys)
+    findings += look_at_totals(stats, complete=not evidence.blind.keys() & {"crops", "pairs"})
+    return Audit(tuple(fold(findings)), stats, left_out, rows.keys)
+
+
+def _without_pixels() -> Finding:
+    """Tell what an audit of tables alone does not prove."""
+    whole = [rule for rule, what in PIXELS.items() if what == ALL_OF_IT]
+    part = [f"{rule} ({what})" for rule, what in PIXELS.items() if what != ALL_OF_IT]
+    message = f"only tables were looked at. Not proven: {', '.join(whole)}; in part: {', '.join(part)}"
+    hint = "leave TABLES=1 (`--tables`) out to prove all of it"
+    return Finding(rule="unchecked", severity=Severity.INFO, table="", where="crops/", message=message, hint=hint)
 
 
 def _guarded(what: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
@@ -123,10 +151,22 @@ def _unchecked(evidence: Evidence) -> list[Finding]:
             continue
         message = f"{why}: what names rows of {table} was not held against it"
         findings.append(Finding(rule="unchecked", severity=Severity.WARNING, table=table, where=table, message=message))
-    late = [stage for stage in ("pairs", "shards") if stage not in evidence.commits]
+    done = list(evidence.commits)
+    late = [stage for stage in ("crops", "pairs", "shards") if stage not in done and _is_due(stage, done)]
     if late:
-        message = f"not run yet: {', '.join(late)}"
+        message, targets = f"not run yet: {', '.join(late)}", " ".join(TARGETS[stage] for stage in late)
         findings.append(
-            Finding(rule="unchecked", severity=Severity.INFO, table="", where=f"{late[0]}/", message=message)
-        )
+            Finding(
+                rule="unchecked", severity=Severity.INFO, table="", where=f"{late[0]}/", message=message,
+                hint=f"run `make {targets}` {SAME}",
+            )
+        )  # fmt: skip
     return findings
+
+
+def _is_due(stage: str, done: list[str]) -> bool:
+    """Whether a stage that is not there is the next, not one that a later one was made from, or that has nothing to do."""
+    order = list(STAGES)
+    return not any(other in done for other in order[order.index(stage) + 1 :]) and (
+        stage != "crops" or "frames" in done
+    )

@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from manifests.audit.findings import RULES, Finding, Severity, plural
-from manifests.audit.page import Sheet, in_words, page, source_rows
+from manifests.audit.mend import mend
+from manifests.audit.page import Sheet, in_words, page, rules_told, source_rows
 from manifests.audit.prove import Audit
 from manifests.errors import CrossposeError, ManifestError
 from manifests.files import write_bytes, write_json
-from manifests.sheet import draw_sheet, encode
-from manifests.types import Role
+from manifests.sheet import crops_of, draw_sheet, encode
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,9 @@ def to_json(audit: Audit) -> dict[str, Any]:
     return {
         "passed": audit.passed,
         "counts": {severity.value: audit.count(severity) for severity in Severity},
-        "findings": [dataclasses.asdict(finding) for finding in audit.findings],
+        "findings": [dataclasses.asdict(finding) | {"hint": mend(finding)} for finding in audit.findings],
         "rules": RULES,
+        "left_out": audit.left_out,
         "stats": audit.stats,
     }
 
@@ -81,7 +82,7 @@ def sheets_of(audit: Audit) -> list[Sheet]:
         try:
             pairs = audit.keys["pairs"].named(keys) if keys else []
             crops = audit.keys["crops"].named(
-                [pair[role.value] for pair in pairs for role in Role], ["key", "jpeg", "silhouette"]
+                [key for pair in pairs for key in crops_of(pair)], ["key", "jpeg", "silhouette"]
             )
             if pairs:
                 jpeg = encode(draw_sheet(pairs, {crop["key"]: crop for crop in crops}), "JPEG")
@@ -101,7 +102,7 @@ def terminal(audit: Audit, shown_root: str) -> RenderableType:
         parts.append(_findings(audit.findings, shown_root))
     verdict = ", ".join(plural(audit.count(severity), severity.value) for severity in Severity)
     style = "bold green" if audit.passed else "bold red"
-    parts.append(f"[{style}]{'passed' if audit.passed else 'FAILED'}[/]: {verdict}; {len(RULES)} rules")
+    parts.append(f"[{style}]{'passed' if audit.passed else 'FAILED'}[/]: {verdict}; {rules_told(audit.left_out)}")
     return Group(*parts)
 
 
@@ -117,7 +118,7 @@ def _findings(findings: Sequence[Finding], shown_root: str) -> Group:
             str(number),
             Text(finding.rule, style=COLOURS[finding.severity]),
             f"{finding.count:,}",
-            Text(f"{lines[0]}\n").append(body),
+            Text(f"{lines[0]}\n").append(body).append(f"\ntry: {hint}" if (hint := mend(finding)) else ""),
         )
     # Below the table, so that a command can be copied in one piece.
     commands = "\n".join(f"{n:3} $ {finding.command(shown_root)}" for n, finding in enumerate(findings, start=1))

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from manifests import table as tables
 from manifests.audit.copies import look_at_copies
+from manifests.audit.counts import HELD_BACK, look_at_counts
 from manifests.audit.files import HEAVY, Evidence, Part, Progress, encoded
 from manifests.audit.findings import NUM_EXAMPLES, Finding, Severity, merge, of_rows, plural
 from manifests.audit.keys import Hashes, Ints, Keys, hashes_of, rows_of, words_of
@@ -33,7 +34,7 @@ from manifests.audit.tables import (
 from manifests.splits import leaks
 from manifests.surface import SURFACE_CELLS, covisibility
 from manifests.table import has_flag
-from manifests.types import OFFICIAL_SPLIT, Split
+from manifests.types import EVALUATION, OFFICIAL_SPLIT, Split
 
 N = TypeVar("N", bound=np.generic)
 Values = npt.NDArray[N]
@@ -59,6 +60,7 @@ class Seen:
         people: the distinct people and recordings of frames and crops.
         official: sources whose frames carry the dataset's own split.
         lost: rows that name rows of other units, see `_Lost`.
+        held_back: frames of an evaluation set, by stage and unit.
         tally: their numbers.
     """
 
@@ -73,6 +75,7 @@ class Seen:
     people: set[Place]
     official: set[str]
     lost: list["_Lost"]
+    held_back: dict[tuple[str, str], int]
     tally: Tally
 
 
@@ -117,7 +120,9 @@ def look_at_rows(evidence: Evidence, pool: ThreadPoolExecutor, progress: Progres
         seen.append(found)
         count += num_units
         progress("rows", count, total)
-    findings += _look_at_rejects(evidence, tally)
+    left_out = dict[tuple[str, str], dict[str, int]]()
+    findings += _look_at_rejects(evidence, tally, left_out)
+    findings += look_at_counts(evidence.commits, _counted(evidence, seen), left_out)
     keys = {table: _keys(evidence, seen, table) for table in TABLES}
     for table in TABLES:
         findings += _unique(table, keys[table])
@@ -207,7 +212,8 @@ def _look_at_batch(parts: dict[str, list[Part]], asked: Asked) -> Seen:
         people={*count_by(frames, PEOPLE), *count_by(crops, PEOPLE)},
         official={source for (source,) in count_by(_flagged(frames, OFFICIAL_SPLIT), ["source"])},
         lost=lost,
-        tally=Tally.of(frames, crops, pairs, hashes["pairs"], target=target, at_home=at_home),
+        held_back=_held_back(read.get("frames", []), frames),
+        tally=Tally.of(frames, crops, pairs, hashes["pairs"], target=target, at_home=at_home, asked=asked),
     )  # fmt: skip
 
 
@@ -217,6 +223,15 @@ def _split_numbers(data: pa.Table) -> npt.NDArray[np.int8]:
     known = [split.value for split in Split]
     numbers = np.array([known.index(word) if word in known else -1 for word in words.to_pylist()], np.int8)
     return numbers[rows] if len(words) else np.zeros(len(rows), np.int8)
+
+
+def _held_back(parts: list[Part], frames: pa.Table) -> dict[tuple[str, str], int]:
+    """How many frames of an evaluation set each file holds, where it holds some."""
+    flagged, first, found = has_flag(frames.column("flags"), EVALUATION), 0, {}
+    for part in parts:
+        found[part.stage, part.commit.unit] = int(flagged[first : first + part.num_rows].sum())
+        first += part.num_rows
+    return {place: count for place, count in found.items() if count}
 
 
 def _flagged(data: pa.Table, flag: str) -> pa.Table:
@@ -355,7 +370,22 @@ def _torn_media(keys: Keys, media: Hashes, split: npt.NDArray[np.int8]) -> Itera
         )  # fmt: skip
 
 
-def _look_at_rejects(evidence: Evidence, tally: Tally) -> Iterator[Finding]:
+def _counted(evidence: Evidence, seen: Sequence[Seen]) -> dict[tuple[str, str], dict[str, int]]:
+    """What the files of each unit hold: rows by table, and frames of an evaluation set."""
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for table, parts in evidence.parts.items():
+        for part in parts:
+            found.setdefault((part.stage, part.commit.unit), {})[table] = part.num_rows
+    for one in seen:
+        for place, count in one.held_back.items():
+            found[place][HELD_BACK] = count
+    return found
+
+
+def _look_at_rejects(
+    evidence: Evidence, tally: Tally, left_out: dict[tuple[str, str], dict[str, int]]
+) -> Iterator[Finding]:
+    """Hold what units left out against the known words, and count it; `left_out` gets the numbers by reason."""
     for part in list(evidence.parts.get("rejects", ())):
         try:
             rejects = part.read()
@@ -363,6 +393,9 @@ def _look_at_rejects(evidence: Evidence, tally: Tally) -> Iterator[Finding]:
             yield evidence.give_up(part, problem)
             continue
         tally.add_rejects(rejects)
+        reasons = rejects.column("reason").dictionary_encode()
+        by_reason = count_by(pa.table({"reason": reasons, "count": rejects.column("count")}), ["reason"], of="count")
+        left_out[part.stage, part.commit.unit] = {reason: count for (reason,), count in by_reason.items()}
         yield from look_at_values("rejects", rejects)
 
 

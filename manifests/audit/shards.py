@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import mmap
+import re
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.json as pa_json
 
 from manifests import table as tables
 from manifests.audit.files import Evidence, Part, Progress
@@ -32,7 +34,7 @@ from manifests.audit.keys import Hashes, Ints, Keys, hashes_of, words_of
 from manifests.errors import ManifestError, ShardError
 from manifests.sample import MAX_MEMBER_BYTES, SILHOUETTE_BYTES, check_end, member_names, tar_members
 from manifests.schema import MEMBERS
-from manifests.types import Role
+from manifests.types import PairKind, Role
 
 logger = logging.getLogger(__name__)
 
@@ -141,28 +143,43 @@ class Block:
 
     Attributes:
         keys: (s,) of the samples.
-        names: (m,) of the members, in the order of the tar.
         first: (s,) number of each sample's first member.
         views: (s,) how many further views each has.
         offset: (m,) where the data of each begins; -1: nowhere.
         size: (m,) its bytes.
     """
 
-    keys: list[str]
-    names: list[str]
+    keys: pa.Array
     first: Ints
     views: Ints
     offset: Ints
     size: Ints
 
+    @property
+    def names(self) -> list[str]:
+        """(m,) of the members, in the order of the tar."""
+        told = zip(self.keys.to_pylist(), self.views.tolist(), strict=True)
+        return [f"{key}.{name}" for key, num in told for name in member_names(num)]
+
+    @property
+    def members(self) -> Iterator[tuple[str, Ints, Ints]]:
+        """Every name that members have after the key, with the samples that have one of it, and its number in these."""
+        sample = np.arange(len(self.first))
+        for number, name in enumerate(MEMBERS[:-1]):
+            yield name, sample, self.first + number
+        for number in range(int(self.views.max(initial=0))):
+            mine = sample[self.views > number]
+            for side, kind in enumerate(("jpg", "sil")):
+                yield f"view{number + 2}.{kind}", mine, self.first[mine] + FIXED + 2 * number + side
+        yield MEMBERS[-1], sample, self.first + FIXED + 2 * self.views
+
     @classmethod
     def of(cls, index: pa.Table) -> "Block":
         """Read it from rows of an index."""
-        keys, further = index.column("key").to_pylist(), index.column("further").combine_chunks()
+        keys, further = index.column("key").combine_chunks(), index.column("further").combine_chunks()
         views = pc.list_value_length(further).to_numpy(zero_copy_only=False).astype(np.int64)
-        names = [f"{key}.{name}" for key, num in zip(keys, views.tolist(), strict=True) for name in member_names(num)]
         first = np.append(0, np.cumsum(views * 2 + len(MEMBERS)))[:-1].astype(np.int64)
-        place = np.zeros((2, len(names)), np.int64)
+        place = np.zeros((2, int((views * 2 + len(MEMBERS)).sum())), np.int64)
         at = {name: first + number for number, name in enumerate(MEMBERS[:-1])} | {"json": first + FIXED + 2 * views}
         for name, rows in at.items():
             told = index.column(name.replace(".", "_")).combine_chunks()
@@ -170,12 +187,12 @@ class Block:
         flat, rows = pc.list_flatten(further), _views_at(first, views)
         for number, kind in enumerate(("jpg", "sil")):
             place[:, rows + number] = [flat.field(kind).field(side).to_numpy() for side in ("offset", "size")]
-        return cls(keys, names, first, views, *place)
+        return cls(keys, first, views, *place)
 
     def found_in(self, places: Places) -> "Block":
         """The same samples, with their members where a walk through the tar found them."""
         found = np.array([places.get(name, (-1, 0)) for name in self.names], np.int64).reshape(-1, 2)
-        return Block(self.keys, self.names, self.first, self.views, found[:, 0], found[:, 1])
+        return Block(self.keys, self.first, self.views, found[:, 0], found[:, 1])
 
 
 def _views_at(first: Ints, views: Ints) -> Ints:
@@ -185,13 +202,13 @@ def _views_at(first: Ints, views: Ints) -> Ints:
 
 
 def look_at_shards(
-    evidence: Evidence, images: Images, keys: Mapping[str, Keys], pool: ThreadPoolExecutor, progress: Progress
+    evidence: Evidence, images: Images | None, keys: Mapping[str, Keys], pool: ThreadPoolExecutor, progress: Progress
 ) -> Iterator[Finding]:
     """Hold every shard against its index, its pairs and its crops, and `shards.parquet` against the commits.
 
     Args:
         evidence: of the first part.
-        images: of the crops.
+        images: of the crops; None to read no tar.
         keys: of crops and pairs, over all files; without them tars are hashed, and no more.
         pool: looks at the tars.
         progress: is told about the tars.
@@ -199,24 +216,29 @@ def look_at_shards(
     indexes, shelf = dict[str, Index](), None
     if keys:
         paired = Paired.of(evidence.parts.get("pairs", []), pool)
-        indexes, found = _read_indexes(evidence, keys["pairs"])
+        # Their other columns are read with the tars.
+        indexes, found = _read_indexes(evidence, keys["pairs"], columns=None if images is None else ["key"])
         yield from found
         yield from _packed(evidence, indexes, keys["pairs"])
         yield from _shards_table(evidence, paired, indexes, keys["pairs"])
-        shelf = Shelf(paired, images, keys["crops"])
-    tars = evidence.parts.get("tar", [])
-    looks = pool.map(lambda tar: _look_at_tar(tar, indexes.get(tar.commit.unit), shelf), tars)
+        if "pairs" not in evidence.blind:
+            yield from _kinds(evidence, paired, indexes)
+        shelf = None if images is None else Shelf(paired, images, keys["crops"])
+    tars = evidence.parts.get("tar", []) if images is not None else []
+    looks = pool.map(lambda tar: _look_at_tar(evidence, tar, indexes.get(tar.commit.unit), shelf), tars)
     for count, findings in enumerate(looks, start=1):
         yield from findings
         progress("shards", count, len(tars))
 
 
-def _read_indexes(evidence: Evidence, keys: Keys) -> tuple[dict[str, Index], list[Finding]]:
+def _read_indexes(
+    evidence: Evidence, keys: Keys, *, columns: list[str] | None
+) -> tuple[dict[str, Index], list[Finding]]:
     """The index of each shard, and what is wrong with those that do not read."""
     indexes, findings = {}, []
     for part in list(evidence.parts.get("index", ())):
         try:
-            names = part.read().column("key")
+            names = part.read(columns).column("key")
             ends = (names[0].as_py(), names[-1].as_py()) if len(names) else ()
             indexes[part.commit.unit] = Index(part, keys.rows_of(hashes_of(names)), ends)
         except Exception as problem:  # noqa: BLE001 - a damaged file may fail in any way: that is a finding
@@ -300,10 +322,25 @@ def _own_pairs(name: str, row: dict[str, Any], rows: Ints, paired: Paired, keys:
         yield from _of_pairs("shard_columns", keys, rows[odd], message, where=f"shards/{name}.tar")
 
 
+def _kinds(evidence: Evidence, paired: Paired, indexes: dict[str, Index]) -> Iterator[Finding]:
+    """Hold what the commits of shards count of each kind against the pairs that are in them."""
+    for commit in evidence.commits.get("shards", []):
+        index = indexes.get(commit.unit)
+        if index is None:
+            continue
+        codes = paired.codes["kind"][index.rows[index.rows >= 0]]
+        there = dict(zip(paired.words["kind"], np.bincount(codes, minlength=len(paired.words["kind"])), strict=True))
+        for kind in PairKind:
+            told = commit.counts.get(kind.value)
+            if told is not None and told != there.get(kind.value, 0):
+                message = f"it counts {told:,} {kind.value} pairs, there are {there.get(kind.value, 0):,}"
+                yield error("counts", "", f"shards/{commit.unit}.json", message)
+
+
 # --- one tar ---
 
 
-def _look_at_tar(tar: Part, index: Index | None, shelf: Shelf | None) -> list[Finding]:
+def _look_at_tar(evidence: Evidence, tar: Part, index: Index | None, shelf: Shelf | None) -> list[Finding]:
     """Read a tar once: hash it, and hold its members against the index and the shelf; runs in a thread."""
     where, findings = f"shards/{tar.file.name}", list[Finding]()
     try:
@@ -312,7 +349,11 @@ def _look_at_tar(tar: Part, index: Index | None, shelf: Shelf | None) -> list[Fi
         if len(data) == tar.file.bytes and hashlib.sha256(data).hexdigest() != tar.file.sha256:
             findings.append(error("hash", "tar", where, "its SHA-256 is not the one its commit tells"))
         if index is not None and shelf is not None:
-            findings += _hold_members(where, tar, data, index, shelf)
+            try:
+                listed = index.part.read()
+            except Exception as problem:  # noqa: BLE001 - a damaged file may fail in any way: that is a finding
+                return [*findings, evidence.give_up(index.part, problem)]
+            findings += _hold_members(where, tar, data, listed, index.rows, shelf)
     except ShardError as problem:
         findings.append(error("tar", "tar", where, problem.what))
     except (OSError, ValueError) as problem:
@@ -320,8 +361,9 @@ def _look_at_tar(tar: Part, index: Index | None, shelf: Shelf | None) -> list[Fi
     return findings
 
 
-def _hold_members(where: str, tar: Part, data: memoryview, index: Index, shelf: Shelf) -> Iterator[Finding]:
-    listed = index.part.read()
+def _hold_members(
+    where: str, tar: Part, data: memoryview, listed: pa.Table, pairs: Ints, shelf: Shelf
+) -> Iterator[Finding]:
     blocks = partial(_blocks, listed)
     places = None
     if not _is_as_listed(tar, data, listed.num_rows, blocks()):  # then a walk tells what is there instead
@@ -329,7 +371,7 @@ def _hold_members(where: str, tar: Part, data: memoryview, index: Index, shelf: 
         yield from _hold_against_index(where, tar, listed, places, order)
     bad: dict[tuple[str, str], list[str]] = defaultdict(list)
     for first, block in blocks():
-        rows = index.rows[first : first + len(block.keys)]
+        rows = pairs[first : first + len(block.keys)]
         _look_at_samples(data, block if places is None else block.found_in(places), rows, shelf, bad)
     for (rule, message), names in sorted(bad.items()):
         yield Finding(
@@ -348,7 +390,7 @@ def _is_as_listed(tar: Part, data: memoryview, num_rows: int, blocks: Iterator[t
     """Whether a tar is, header by header, what this version writes for its index: one pass over columns, and no more to prove."""
     if num_rows != tar.file.rows:
         return False
-    end, whole = 0, np.frombuffer(data[: len(data) // BLOCK * BLOCK], np.uint8).reshape(-1, BLOCK)
+    end, whole = 0, np.frombuffer(data[: len(data) // BLOCK * BLOCK], np.uint64).reshape(-1, BLOCK // 8)
     for _, block in blocks:
         if not (block.size >= 0).all() or block.size.max() > MAX_MEMBER_BYTES:
             return False
@@ -356,8 +398,8 @@ def _is_as_listed(tar: Part, data: memoryview, num_rows: int, blocks: Iterator[t
         if block.offset[0] != end + BLOCK or (block.offset[1:] != after[:-1]).any() or after[-1] - BLOCK > len(data):
             return False
         end = int(after[-1]) - BLOCK
-        due = _headers(block.names, block.size)
-        if due is None or (whole[block.offset // BLOCK - 1] != due).any():
+        due = _headers(block)
+        if due is None or (whole[block.offset // BLOCK - 1] != due.view(np.uint64)).any():
             return False
     check_end(tar.path, end)
     return True
@@ -374,21 +416,46 @@ _NAME, _SIZE, _SUM, _PREFIX = slice(0, 100), slice(124, 135), slice(148, 154), s
 _REST = int(_TEMPLATE.sum()) - int(_TEMPLATE[_SIZE].sum()) - int(_TEMPLATE[148:155].sum()) + 7 * ord(" ")
 
 
-def _headers(names: list[str], size: Ints) -> npt.NDArray[np.uint8] | None:
+def _headers(block: Block) -> npt.NDArray[np.uint8] | None:
     """(m, BLOCK) the headers that `manifests.sample` writes for members; None for names that it does not write."""
-    # What is longer than the place for it is cut at the first slash that leaves little enough.
-    cuts = [name.find("/", len(name) - 101) if len(name) > 100 else -1 for name in names]
-    split = list(zip(names, cuts, strict=True))
-    parts = [(name[: max(cut, 0)], name[cut + 1 :]) for name, cut in split]
-    if any(len(first) > 155 or not 0 < len(last) <= 100 or not (first + last).isascii() for first, last in parts):
+    length = pc.binary_length(block.keys).to_numpy().astype(np.int64)
+    longest = max(map(len, member_names(int(block.views.max(initial=0))))) + 1
+    if not pc.all(pc.string_is_ascii(block.keys)).as_py() or not length.all():
         return None
-    due = np.tile(_TEMPLATE, (len(names), 1))
-    due[:, _NAME] = np.array([last for _, last in parts], "S100").view(np.uint8).reshape(len(names), -1)
-    if max(cuts) > 0:
-        due[:, _PREFIX] = np.array([first for first, _ in parts], "S155").view(np.uint8).reshape(len(names), -1)
-    due[:, _SIZE] = _octal(size, 11)
-    due[:, _SUM] = _octal(_REST + sum(due[:, place].sum(axis=1) for place in (_NAME, _SIZE, _PREFIX)), 6)
+    due = np.tile(_TEMPLATE, (len(block.size), 1))
+    sums = np.full(len(due), _REST)
+    if length.max(initial=0) + longest > _NAME.stop:
+        if not _split_names(due, block.names):
+            return None
+        sums += sum(due[:, place].sum(axis=1, dtype=np.int64) for place in (_NAME, _PREFIX))
+    else:
+        keys = np.zeros((len(length), _NAME.stop), np.uint8)
+        text = np.frombuffer(b"".join(block.keys.cast(pa.binary()).to_pylist()), np.uint8)
+        keys[np.arange(_NAME.stop) < length[:, None]] = text
+        of_keys = keys.sum(axis=1, dtype=np.int64)
+        for name, sample, number in block.members:
+            tail = np.frombuffer(f".{name}".encode(), np.uint8)
+            due[number, _NAME] = keys[sample]
+            due[number[:, None], length[sample][:, None] + np.arange(len(tail))] = tail
+            sums[number] += of_keys[sample] + int(tail.sum())
+    sizes = _octal(block.size, 11)
+    due[:, _SIZE] = sizes
+    due[:, _SUM] = _octal(sums + sizes.sum(axis=1), 6)
     return due
+
+
+def _split_names(due: npt.NDArray[np.uint8], names: list[str]) -> bool:
+    """Write long names into headers: what is longer than the place for it is cut at the first slash that leaves little enough."""
+    cuts = [name.find("/", len(name) - 101) if len(name) > 100 else -1 for name in names]
+    parts = [(name[: max(cut, 0)], name[cut + 1 :]) for name, cut in zip(names, cuts, strict=True)]
+    if any(len(first) > 155 or not 0 < len(last) <= 100 for first, last in parts):
+        return False
+    for place, width, words in (
+        (_NAME, "S100", [last for _, last in parts]),
+        (_PREFIX, "S155", [first for first, _ in parts]),
+    ):
+        due[:, place] = np.array(words, width).view(np.uint8).reshape(len(names), -1)
+    return True
 
 
 def _octal(values: npt.NDArray[Any], digits: int) -> npt.NDArray[np.uint8]:
@@ -492,17 +559,27 @@ def _look_at_images(
                 problem = "sample_bytes", f"{its}'s {what} is not its crop's"
             else:
                 continue
-            bad[problem].append(block.keys[sample[i]])
+            bad[problem].append(block.keys[int(sample[i])].as_py())
 
 
-# Of a sample's JSON only few numbers are asked for: the others stay text, as bytes, which no JSON value is.
-_decode = json.JSONDecoder(parse_float=str.encode).decode
+# What is asked of a sample's JSON, as columns.
+_SIDE = pa.struct([("key", pa.string())])
+_ASKED = [
+    *((name, pa.string()) for name in WORDS),
+    *((name, pa.float64()) for name in NUMBERS),
+    *((role, _SIDE) for role in SIDES),
+]
+MOST_OPEN = (
+    500  # brackets of a document that Arrow's reader is trusted with: Python's gives up where some thousand are nested
+)
+MOST_DIGITS = re.compile(rb"[0-9]{4300}")  # and where an integer is longer
+MOST_BYTES = 64 << 20  # of a block's documents
 
 
 def _look_at_json(
     data: memoryview, block: Block, mine: Ints, rows: Ints, paired: Paired, bad: dict[tuple[str, str], list[str]]
 ) -> None:
-    """Hold the JSON of samples against their pairs.
+    """Hold the JSON of samples against their pairs: all at once, and one by one where one of them is not as it should be.
 
     Args:
         data: the tar.
@@ -514,7 +591,73 @@ def _look_at_json(
     """
     at = block.first[mine] + FIXED + 2 * block.views[mine]
     ends = zip(block.offset[at].tolist(), (block.offset[at] + block.size[at]).tolist(), strict=True)
-    pair = rows[mine]
+    documents = [bytes(data[first:last]) for first, last in ends]
+    if documents and not _agree(documents, rows[mine], paired):
+        _look_at_each(documents, block.keys.take(pa.array(mine)).to_pylist(), rows[mine], paired, bad)
+
+
+def _agree(documents: list[bytes], pair: Ints, paired: Paired) -> bool:
+    """Whether all documents say what their pairs do. False where they may not, or where another reader might not read them."""
+    whole = b"\n".join(documents)
+    if (
+        not whole.isascii()
+        or len(whole) > MOST_BYTES
+        or (max(map(len, documents)) > 4300 and MOST_DIGITS.search(whole))
+    ):
+        return False
+    # Each begins and ends as an object, so that as many rows as documents are one of each.
+    if any(one[:1] != b"{" or one[-1:] != b"}" or one.count(b"[") + one.count(b"{") > MOST_OPEN for one in documents):
+        return False
+    views = np.diff(paired.starts)[pair]
+    asked = [*_ASKED, *((f"view{n + 2}", _SIDE) for n in range(int(views.max())))]
+    try:
+        told = pa_json.read_json(
+            pa.BufferReader(whole),
+            read_options=pa_json.ReadOptions(use_threads=False, block_size=len(whole) + 1),
+            parse_options=pa_json.ParseOptions(explicit_schema=pa.schema(asked), unexpected_field_behavior="ignore"),
+        ).combine_chunks()
+    except pa.ArrowException:
+        return False
+    if told.num_rows != len(documents):
+        return False
+    for name in WORDS:
+        words = pa.array(paired.words[name], pa.string()).take(pa.array(paired.codes[name][pair]))
+        if not pc.all(pc.equal(told.column(name), words).fill_null(False)).as_py():
+            return False
+    for name in NUMBERS:
+        due = paired.numbers[name][pair]
+        known = ~np.isnan(due)
+        if (told.column(name).is_valid().to_numpy() != known).any() or (told.column(name).to_numpy() != due)[
+            known
+        ].any():
+            return False
+    sides = [(role, np.arange(len(pair)), paired.sides[role][pair]) for role in SIDES]
+    for number in range(int(views.max())):
+        those = np.flatnonzero(views > number)
+        sides.append((f"view{number + 2}", those, paired.further[paired.starts[pair[those]] + number]))
+    for role, those, hashes in sides:
+        keys = pc.struct_field(told.column(role).combine_chunks(), "key").take(pa.array(those))
+        if not pc.all(pc.string_is_ascii(keys.fill_null(""))).as_py() or (hashes_of(keys) != hashes).any():
+            return False
+    return True
+
+
+# Of a sample's JSON only few numbers are asked for: the others stay text, as bytes, which no JSON value is.
+_decode = json.JSONDecoder(parse_float=str.encode).decode
+
+
+def _look_at_each(
+    documents: list[bytes], keys: list[str], pair: Ints, paired: Paired, bad: dict[tuple[str, str], list[str]]
+) -> None:
+    """Say what of each document is not as its pair has it.
+
+    Args:
+        documents: (n,) JSON of samples.
+        keys: (n,) of the samples.
+        pair: (n,) row of the pair of each.
+        paired: the pairs.
+        bad: gets the keys of samples, by rule and message.
+    """
     words = zip(
         *([paired.words[name][code] for code in paired.codes[name][pair].tolist()] for name in WORDS), strict=True
     )
@@ -526,15 +669,15 @@ def _look_at_json(
     of: list[tuple[int, str]] = []  # whose they are
     starts, further = paired.starts, paired.further
     targets, references = (paired.sides[role][pair].tolist() for role in SIDES)
-    for i, (first, last) in enumerate(ends):
+    for i, document in enumerate(documents):
         wrong.append([])
         try:
-            meta = _decode(str(data[first:last], "utf-8"))
+            meta = _decode(document.decode())
         except (ValueError, RecursionError):
-            bad["sample_json", "its JSON does not parse"].append(block.keys[mine[i]])
+            bad["sample_json", "its JSON does not parse"].append(keys[i])
             continue
         if not isinstance(meta, dict):
-            bad["sample_json", "its JSON is no mapping"].append(block.keys[mine[i]])
+            bad["sample_json", "its JSON is no mapping"].append(keys[i])
             continue
         if tuple(map(meta.get, WORDS)) != due[i][0]:
             wrong[i] += [name for name, value in zip(WORDS, due[i][0], strict=True) if meta.get(name) != value]
@@ -557,4 +700,4 @@ def _look_at_json(
         wrong[i].append(f"{role}.key")
     for i, names in enumerate(wrong):
         if names:
-            bad["sample_json", f"its JSON differs from its pair in {', '.join(names)}"].append(block.keys[mine[i]])
+            bad["sample_json", f"its JSON differs from its pair in {', '.join(names)}"].append(keys[i])

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from manifests.audit.files import Evidence
 from manifests.audit.keys import Hashes, Ints, is_word, words_of
+from manifests.audit.tables import Asked
 from manifests.types import PairKind, SilhouetteFrom, Split
 
 Floats32 = npt.NDArray[np.float32]
@@ -41,7 +42,9 @@ class Tally:
         names: distinct sequences, groups and views of the frames, per source, domain and split.
         pairs: rows per source, domain, split and kind.
         licences: pairs per terms, source and split.
-        subjects: pairs per source and subject; the empty name where it is unknown.
+        subjects: pairs per source, subject and kind; the empty name where it is unknown.
+        rigs: sequences that have crops of several views, per source.
+        classes: per source and kind, pairs in each class that the recipe asks for, then those of which it is not known.
         histograms: by name and source: counts between EDGES, and how many are unknown or outside.
         coverage: of the crops, per source, domain and who drew the silhouette.
         rejects: entries per stage, source and reason.
@@ -56,6 +59,8 @@ class Tally:
     pairs: Counter[Place] = field(default_factory=Counter)
     licences: Counter[Place] = field(default_factory=Counter)
     subjects: Counter[Place] = field(default_factory=Counter)
+    rigs: Counter[str] = field(default_factory=Counter)
+    classes: dict[Place, Ints] = field(default_factory=dict)
     histograms: defaultdict[str, dict[str, Ints]] = field(default_factory=lambda: defaultdict(dict))
     coverage: defaultdict[Place, list[Floats32]] = field(default_factory=lambda: defaultdict(list))
     rejects: Counter[Place] = field(default_factory=Counter)
@@ -66,7 +71,15 @@ class Tally:
 
     @classmethod
     def of(
-        cls, frames: pa.Table, crops: pa.Table, pairs: pa.Table, hashes: Hashes, *, target: Ints, at_home: pa.Table
+        cls,
+        frames: pa.Table,
+        crops: pa.Table,
+        pairs: pa.Table,
+        hashes: Hashes,
+        *,
+        target: Ints,
+        at_home: pa.Table,
+        asked: Asked,
     ) -> "Tally":
         """Count the rows of one unit.
 
@@ -77,6 +90,7 @@ class Tally:
             hashes: of the keys of the pairs.
             target: (h,) row in the crops of the target of each pair whose crops are of this unit.
             at_home: these h pairs.
+            asked: what the recipe asked for.
         """
         tally = cls()
         tally.frames, tally.crops = count_by(frames, PLACE), count_by(crops, PLACE)
@@ -85,8 +99,13 @@ class Tally:
                 tally.names[tuple(place)].setdefault(name, set()).add(value)
         tally.pairs = count_by(pairs, [*PLACE, "kind"])
         tally.licences = count_by(pairs, ["licence", "source", "split"])
-        shown = count_by(pairs, ["source", "subject"])
-        tally.subjects = Counter({(source, subject or ""): rows for (source, subject), rows in shown.items()})
+        shown = count_by(pairs, ["source", "subject", "kind"])
+        tally.subjects = Counter(
+            {(source, subject or "", kind): rows for (source, subject, kind), rows in shown.items()}
+        )
+        views = Counter((source, sequence) for source, sequence, _ in count_by(crops, ["source", "sequence", "view"]))
+        tally.rigs = Counter(source for (source, _), num_views in views.items() if num_views > 1)
+        tally._classify(pairs, asked)
         across = pa.array(is_word(pairs.column("kind"), PairKind.CROSS_VIEW))
         gaps = pc.abs(pc.if_else(across, None, pairs.column("dt_s")))
         angles = pc.if_else(across, pairs.column("view_angle_rad"), None)
@@ -113,6 +132,23 @@ class Tally:
             tally.coverage[drawn].append(mine.column("coverage").to_numpy())
         return tally
 
+    def _classify(self, pairs: pa.Table, asked: Asked) -> None:
+        """Count the pairs in the classes that the recipe asks for, bounded as the stage of pairs bounds them."""
+        for kind, classes in asked.classes.items():
+            edges = np.array([*classes.edges[:-1], np.nextafter(classes.edges[-1], np.inf)])
+            for source, of in count_by(pairs, ["source", "kind"]):
+                if of != kind:
+                    continue
+                mine = _rows_at(pairs, ["source", "kind"], (source, of))
+                angles = mine.column("view_angle_rad").cast(pa.float64()).to_numpy()
+                times = mine.column("dt_s").cast(pa.float64()).to_numpy()
+                values = np.degrees(angles).round(9) if kind == PairKind.CROSS_VIEW else np.abs(times).round(6)
+                known = values[np.isfinite(values)]
+                place = np.searchsorted(edges, known, side="right") - 1
+                fit = (place >= 0) & (place < len(classes.shares))
+                counts = np.bincount(place[fit], minlength=len(classes.shares))
+                self.classes[source, of] = np.append(counts, len(values) - counts.sum())
+
     def _count(self, name: str, rows: pa.Table, column: str) -> None:
         for (source,) in count_by(rows, ["source"]):
             values = _rows_at(rows, ["source"], (source,)).column(column).cast(pa.float64()).to_numpy()
@@ -129,8 +165,10 @@ class Tally:
 
     def add(self, other: "Tally") -> None:
         """Take the numbers of another unit in."""
-        for name in ("frames", "crops", "pairs", "licences", "subjects", "rejects"):
+        for name in ("frames", "crops", "pairs", "licences", "subjects", "rigs", "rejects"):
             getattr(self, name).update(getattr(other, name))
+        for place, counts in other.classes.items():
+            self.classes[place] = self.classes.get(place, 0) + counts
         for place, names in other.names.items():
             for name, values in names.items():
                 self.names[place].setdefault(name, set()).update(values)
@@ -199,7 +237,7 @@ def stats_of(evidence: Evidence, tally: Tally, overlaps: dict[Place, Floats32]) 
     Returns:
         stages (units, counts, fingerprint), rows per table, pairs per source, split and kind, people and recordings per
         source and split, shards per split, rejects per stage, source and reason, silhouettes per source and who drew them,
-        balance (weight and pairs of each source), licences, subjects, drawn and extremes (keys of pairs), and histograms (edges, counts)
+        asked (what the recipe asks for, and what there is), balance (weight and pairs of each source), licences, subjects, drawn and extremes (keys of pairs), and histograms (edges, counts)
         of all and of each source.
     """
     tars = [part.file for part in evidence.parts.get("tar", [])]
@@ -229,6 +267,7 @@ def stats_of(evidence: Evidence, tally: Tally, overlaps: dict[Place, Floats32]) 
         ],
         "pairs": _listed(tally.pairs, [*PLACE, "kind"]),
         "licences": _listed(tally.licences, ["licence", "source", "split"]),
+        "asked": _asked(Asked.of(evidence.plans.get("pairs")), tally),
         "balance": _balance(evidence, tally),
         "subjects": _subjects(tally),
         "shards": {"tars": len(tars), "rows": sum(tar.rows for tar in tars), "bytes": sum(tar.bytes for tar in tars)},
@@ -240,7 +279,7 @@ def stats_of(evidence: Evidence, tally: Tally, overlaps: dict[Place, Floats32]) 
         "drawn": _in_turn(tally),
         "extremes": {name: [key for _, key in found] for name, found in sorted(tally.extremes.items())},
         "histograms": {name: _histogram(name, list(tally.histograms[name].values())) for name in EDGES}
-        | {"pairs_of_a_subject": _of_subjects(list(tally.subjects.items()))},
+        | {"pairs_of_a_subject": _of_subjects(list(_people(tally).items()))},
         "histograms_by_source": {
             name: {source: _histogram(name, [counts]) for source, counts in sorted(tally.histograms[name].items())}
             for name in EDGES
@@ -257,6 +296,35 @@ def _in_turn(tally: Tally) -> list[str]:
 
 def _listed(counts: Counter[Place], by: list[str]) -> list[dict[str, Any]]:
     return [{**dict(zip(by, place, strict=True)), "rows": rows} for place, rows in sorted(counts.items())]
+
+
+def _asked(asked: Asked, tally: Tally) -> dict[str, Any]:
+    """What the recipe asks for of each source, and what there is; `share` and `got` are of pairs whose class is known."""
+    classes = []
+    for (source, kind), counts in sorted(tally.classes.items()):
+        of = asked.classes[PairKind(kind)]
+        for low, high, share, count in zip(of.edges[:-1], of.edges[1:], of.shares, counts.tolist(), strict=False):
+            got = count / max(1, int(counts[:-1].sum()))
+            row = {"source": source, "kind": kind, "by": of.name, "from": low, "to": high, "pairs": count}
+            classes.append(row | {"share": round(share, 4), "got": round(got, 4)})
+    kinds = Counter[tuple[str, str]]()
+    for (source, _, _, kind), rows in tally.pairs.items():
+        kinds[source, kind] += rows
+    sources = sorted({source for source, _, _ in tally.crops})
+    return {
+        "most_of_a_sequence": {kind.value: most for kind, most in sorted(asked.most.items())},
+        "per_subject": asked.per_subject,
+        "equal_kinds": asked.equal_kinds,
+        "kinds": [
+            {
+                "source": source,
+                "rigs": tally.rigs[source],
+                **{kind.value: kinds[source, kind.value] for kind in PairKind},
+            }
+            for source in sources
+        ],
+        "classes": classes,
+    }
 
 
 def _balance(evidence: Evidence, tally: Tally) -> list[dict[str, Any]]:
@@ -293,20 +361,31 @@ def _balance(evidence: Evidence, tally: Tally) -> list[dict[str, Any]]:
 def _subjects(tally: Tally) -> list[dict[str, Any]]:
     """Per source: its known subjects, the pairs of unknown ones, and the subject with the most pairs."""
     found = []
-    for source in sorted({source for source, _ in tally.subjects}):
-        known = {subject: rows for (of, subject), rows in tally.subjects.items() if of == source and subject}
+    people = _people(tally)
+    for source in sorted({source for source, _ in people}):
+        known = {subject: rows for (of, subject), rows in people.items() if of == source and subject}
+        of_a_kind = [rows for (of, subject, _), rows in tally.subjects.items() if of == source and subject]
         most = min(known, key=lambda subject: (-known[subject], subject), default=None)
         found.append(
             {
                 "source": source,
                 "subjects": len(known),
                 "pairs": sum(known.values()),
-                "unknown": tally.subjects[source, ""],
+                "unknown": people[source, ""],
                 "most": most,
                 "most_pairs": known[most] if most is not None else 0,
+                "most_of_a_kind": max(of_a_kind, default=0),
             }
         )
     return found
+
+
+def _people(tally: Tally) -> Counter[Place]:
+    """Pairs per source and subject."""
+    people = Counter[Place]()
+    for (source, subject, _), rows in tally.subjects.items():
+        people[source, subject] += rows
+    return people
 
 
 def _of_subjects(subjects: list[tuple[Place, int]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Rules about the rows of one unit's frames, crops and pairs, by columns alone."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -39,29 +39,70 @@ CLOCK_S = 1e-6  # times are written as float64 seconds: a difference beyond this
 
 
 @dataclass(frozen=True, slots=True)
+class Classes:
+    """Classes of pairs of one kind, and the share that is asked of each: `edges` rise, in degrees or seconds; `shares` add up to 1."""
+
+    name: str
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+
+    @classmethod
+    def of(cls, name: str, told: Any) -> "Classes | None":
+        """Read them from a recipe; None where they are not told, or not as they should be."""
+        try:
+            edges, shares = (tuple(map(float, told[key])) for key in ("edges", "shares"))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+        whole = np.array([*edges, *shares])
+        fit = len(edges) == len(shares) + 1 > 1 and np.isfinite(whole).all() and sum(shares) > 0 and min(shares) >= 0
+        if not fit or not (np.diff(edges) > 0).all():
+            return None
+        return cls(name, edges, tuple(share / sum(shares) for share in shares))
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """What the recipe of the pairs asked for, as far as their plan tells.
 
     Attributes:
         weights: of each source in the mixture; none when the plan does not tell.
         min_hash_distance: bits in which the hashes of a pair's pictures differ at least.
+        most: pairs of a kind that are wanted of a sequence.
+        per_subject: most pairs of a kind that show one person.
+        equal_kinds: whether there are as many of both kinds.
+        classes: of angles for cross-view pairs, of times for cross-pose pairs, where the recipe has some.
     """
 
     weights: Mapping[str, float]
     min_hash_distance: int
+    most: Mapping[PairKind, int] = field(default_factory=dict)
+    per_subject: int | None = None
+    equal_kinds: bool = False
+    classes: Mapping[PairKind, Classes] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: Mapping[str, Any] | None) -> "Asked":
         """Read it from the plan of the pairs; what is not there, or is no number, is not asked for."""
-        recipe = (plan or {}).get("recipe")
-        recipe = recipe if isinstance(recipe, dict) else {}
-        weights, pair = recipe.get("weights"), recipe.get("pair")
-        least = pair.get("min_hash_distance") if isinstance(pair, dict) else None
-        told = weights.items() if isinstance(weights, dict) else ()
+        recipe = _mapping((plan or {}).get("recipe"))
+        weights, pair = _mapping(recipe.get("weights")), _mapping(recipe.get("pair"))
+        least, per_subject = pair.get("min_hash_distance"), pair.get("per_subject")
+        most = {kind: pair.get(kind.value) for kind in PairKind}
+        classes = {
+            PairKind.CROSS_VIEW: Classes.of("view_angle_deg", pair.get("view_angle_deg")),
+            PairKind.CROSS_POSE: Classes.of("time_gap_s", pair.get("time_gap_s")),
+        }
         return cls(
-            {source: float(weight) for source, weight in told if isinstance(weight, int | float)},
+            {source: float(weight) for source, weight in weights.items() if isinstance(weight, int | float)},
             least if isinstance(least, int) else 1,
+            {kind: wanted for kind, wanted in most.items() if isinstance(wanted, int)},
+            per_subject if isinstance(per_subject, int) else None,
+            pair.get("equal_kinds") is True,
+            {kind: one for kind, one in classes.items() if one is not None},
         )
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 class Sides:

@@ -1,20 +1,31 @@
 """Rules about a build as a whole: what holds of most rows of a source, not of each."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from manifests.audit.findings import Finding, Severity
-from manifests.types import Domain, SilhouetteFrom
+from manifests.audit.findings import Finding, Severity, error
+from manifests.types import Domain, PairKind, SilhouetteFrom, Split
 
 MOST_BARE, MOST_ASTRAY = 0.5, 0.1  # shares of a source's crops from which its silhouettes are doubtful
+MOST_OFF = 0.05  # by which the share of a class of pairs may differ from the one that is asked for, and a pair
 MOST_REPEATED = 30.0  # times that a source's pairs are seen for each time of an average pair's
 
 
-def look_at_totals(stats: dict[str, Any]) -> Iterator[Finding]:
-    """Apply every rule about totals to the numbers of a build (see `manifests.audit.stats`)."""
+def look_at_totals(stats: dict[str, Any], *, complete: bool) -> Iterator[Finding]:
+    """Apply every rule about totals to the numbers of a build (see `manifests.audit.stats`).
+
+    Args:
+        stats: of the build.
+        complete: whether all of its crops and pairs were read: only then what is not there was not drawn.
+    """
     yield from _drawn(stats["silhouettes"])
     yield from _balance(stats["balance"])
     yield from _licences(stats["licences"])
+    yield from _people(stats)
+    if complete and "pairs" in stats["stages"]:
+        yield from _asked(stats["asked"])
+        yield from _held_out(stats)
 
 
 def _drawn(rows: list[dict[str, Any]]) -> Iterator[Finding]:
@@ -67,3 +78,62 @@ def _licences(rows: list[dict[str, Any]]) -> Iterator[Finding]:
             yield Finding(
                 rule="licence", severity=Severity.WARNING, table="", where=where, message=message, count=row["rows"]
             )  # fmt: skip
+
+
+def _asked(asked: dict[str, Any]) -> Iterator[Finding]:
+    """Warn of kinds and classes of pairs that the recipe asks for and the build does not have."""
+    for row in asked["kinds"]:
+        kinds = [kind.value for kind in PairKind]
+        for kind in kinds:
+            able = row["rigs"] if kind == PairKind.CROSS_VIEW else True
+            if asked["most_of_a_sequence"].get(kind, 0) and able and not row[kind]:
+                yield _unmet(row["source"], f"{kind} pairs are asked for, and there is none")
+        if asked["equal_kinds"] and len({row[kind] for kind in kinds}) > 1:
+            told = " and ".join(f"{row[kind]:,} {kind}" for kind in kinds)
+            yield _unmet(row["source"], f"both kinds are asked for in equal number, and there are {told} pairs")
+    classes: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in asked["classes"]:
+        classes.setdefault((row["source"], row["kind"]), []).append(row)
+    for (source, kind), rows in classes.items():
+        pairs = sum(row["pairs"] for row in rows)
+        off = [row for row in rows if pairs and abs(row["got"] - row["share"]) > MOST_OFF + 1 / pairs]
+        told = ", ".join(
+            f"{100 * row['got']:.0f} % in {row['from']:g} to {row['to']:g} where {100 * row['share']:.0f} % are asked for"
+            for row in off
+        )
+        if off:
+            yield _unmet(source, f"of {pairs:,} {kind} pairs, by {off[0]['by']}: {told}", pairs)
+
+
+def _unmet(source: str, message: str, count: int = 0) -> Finding:
+    return Finding(
+        rule="asked", severity=Severity.WARNING, table="", where=f"source {source}", message=message, count=count
+    )
+
+
+def _people(stats: dict[str, Any]) -> Iterator[Finding]:
+    """Tell of people who are in more pairs than the recipe allows."""
+    most = stats["asked"]["per_subject"]
+    for row in stats["subjects"]:
+        if most is not None and row["most_of_a_kind"] > most:
+            message = f"somebody is in {row['most_of_a_kind']:,} pairs of a kind, and the recipe allows {most:,}"
+            yield error("asked", "", f"source {row['source']}", message)
+
+
+def _held_out(stats: dict[str, Any]) -> Iterator[Finding]:
+    """Warn of a build that cannot be trained on, or not validated."""
+    rows = Counter[str]()
+    for row in stats["pairs"]:
+        rows[row["split"]] += row["rows"]
+    if not rows.total():
+        message, hint = "there is no pair at all", "the rejects tell why: the command is `show` with `--table rejects`"
+        yield Finding(
+            rule="held_out", severity=Severity.WARNING, table="pairs", where="pairs/", message=message, hint=hint
+        )
+        return
+    for split, what in ((Split.TRAIN, "to train on"), (Split.VAL, "to validate on")):
+        if not rows[split]:
+            message = f"there is nobody {what}: no pair of {rows.total():,} is of {split.value}"
+            yield Finding(
+                rule="held_out", severity=Severity.WARNING, table="pairs", where="split", message=message, count=0
+            )

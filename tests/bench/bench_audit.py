@@ -173,9 +173,9 @@ def test_pairs_per_second(tmp_path):
         write_build(root, NUM_PAIRS)
     done = subprocess.run([sys.executable, "-c", AUDIT, root], capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)
-    assert sorted(told["findings"]) == [
-        "unchecked: not run yet: shards", "unchecked: only tables were looked at: no image was decoded, no tar was read",
-    ]  # fmt: skip
+    late, skipped = sorted(told["findings"])
+    assert late == "unchecked: not run yet: shards"
+    assert skipped.startswith("unchecked: only tables were looked at.")
     pairs = told["rows"]["pairs"]
     logger.info(
         "%s pairs and %s crops in %.1f s: %s pairs a second, %.2f GB at most; until the end of %s",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from manifests import table as tables
 from manifests.__main__ import main
 from manifests.audit.findings import RULES
 from manifests.audit.page import bars, megabytes, page
@@ -19,8 +20,19 @@ from manifests.audit.prove import audit
 from manifests.audit.report import page_of, sheets_of, to_json
 from manifests.build import Build
 from manifests.diff import diff
+from manifests.doors import door
 from manifests.errors import ManifestError
-from manifests.sheet import CAPTION_PX, GAP_PX, OUTLINE, TILE_PX, captions, choose_pairs, contact_sheet, open_jpeg
+from manifests.sheet import (
+    CAPTION_PX,
+    GAP_PX,
+    OF_FURTHER,
+    OUTLINE,
+    TILE_PX,
+    captions,
+    choose_pairs,
+    contact_sheet,
+    open_jpeg,
+)
 from manifests.show import rows_by_key, value_text
 from manifests.types import Role
 from tests.support.build_folder import add_crop, change_rows, make_build, write_raw
@@ -60,7 +72,8 @@ def test_audit_of_a_broken_build_fails_and_names_rule_place_and_command(build, r
     code, out, _ = run("audit", build)
     assert code == 1
     assert re.search(r"value +1 +coverage is not in \[0, 1\]", out)
-    assert f"$ python -m manifests show {build} --table crops --key {key}\n" in out
+    assert f"$ {door('manifests', 'show', build, '--table', 'crops', '--key', key)}\n" in out
+    assert "remove the commit of that unit" in out
     assert "FAILED: 1 error, 0 warnings" in out
 
 
@@ -225,6 +238,11 @@ def test_misuse_of_show(honest, run, arguments):
     assert "usage: python -m manifests show" in err or "usage: python -m manifests" in err
 
 
+def test_misuse_of_audit(honest, run):
+    code, _, err = run("audit", honest, "--tables", "--all")
+    assert (code, "ask for one of them" in err) == (2, True)
+
+
 @pytest.mark.parametrize("verb", [["audit"], ["show"], ["diff", "."]])
 def test_folders_that_are_no_builds(tmp_path, run, verb):
     code, _, err = run(*verb, tmp_path)
@@ -288,6 +306,26 @@ def test_outlines_lie_around_the_silhouettes(honest):
         assert abs(y.mean() - TILE_PX / 2) < 2
 
 
+def test_sheet_shows_further_views(build):
+    """A pair with two more views is twice as wide; one without leaves their places empty."""
+    rows = Build(build).table("pairs").to_pylist()
+    two = next(row for row in rows if row["kind"] == "cross_view")
+    crops = [row["key"] for row in Build(build).table("crops", columns=["key"]).to_pylist()]
+    further = [key for key in crops if "/00000000/" in key and key.startswith("rig/train")][:2]
+    four = two | {"key": f"{two['key']}-more", "further": further}
+    pairs = tables.from_rows("pairs", [four, two])
+    sheet = np.asarray(contact_sheet(Build(build), pairs))
+    assert sheet.shape[1] == GAP_PX + 4 * (TILE_PX + 2) - 2 + GAP_PX
+    colours = [*OUTLINE.values(), OF_FURTHER, OF_FURTHER]
+    for line, views in enumerate((4, 2)):
+        top = GAP_PX + line * (TILE_PX + CAPTION_PX + GAP_PX)
+        for side, colour in enumerate(colours):
+            left = GAP_PX + side * (TILE_PX + 2)
+            tile = sheet[top : top + TILE_PX, left : left + TILE_PX]
+            assert (tile == colour).all(axis=2).any() == (side < views), (line, side)
+    assert captions(four)[1].startswith("cam1 + cam2 + cam1 + cam2, 34")
+
+
 def test_sheet_of_damaged_crops_marks_them(build):
     change_rows(build, "crops", "rig-rec1", "crops", lambda rows: [row | {"jpeg": b"GIF"} for row in rows])
     pairs = choose_pairs(Build(build), num=2, source="rig", split="train")
@@ -299,7 +337,7 @@ def test_sheet_of_damaged_crops_marks_them(build):
 def test_captions_tell_degrees_and_seconds():
     pair = {
         "kind": "cross_view", "source": "rig", "sequence": "rec1", "split": "val", "view_angle_rad": np.pi / 3, "dt_s": 0.0,
-        "target": "rig/val/rec1/00000007/cam1/p0", "reference": "rig/val/rec1/00000007/cam2/p0",
+        "target": "rig/val/rec1/00000007/cam1/p0", "reference": "rig/val/rec1/00000007/cam2/p0", "further": [],
     }  # fmt: skip
     assert captions(pair) == ("cross-view  rig / rec1  (val)", "cam1 + cam2, 60° apart, instant 7")
     assert captions(pair | {"view_angle_rad": None})[1] == "cam1 + cam2, angle unknown, instant 7"

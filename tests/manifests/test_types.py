@@ -55,19 +55,20 @@ def test_negative_instants_are_refused():
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "what"),
     [
-        "",
-        "a/b/c",
-        "a/val/b/0/c/d/e",
-        "a/nosplit/b/00000000/c/d",
-        "a/val/b/x/c/d",
-        "a/val/b/-0000001/c/d",
-        "A/val/b/0/c/d",
+        ("", "it has 1 parts, not 6"),
+        ("a/b/c", "it has 3 parts, not 6"),
+        ("a/val/b/0/c/d/e", "it has 7 parts, not 6"),
+        ("a/nosplit/b/00000000/c/d", "split 'nosplit' is none of train, val, test"),
+        ("a/val/b/x/c/d", "instant 'x' is no whole number"),
+        ("a/val/b/-0000001/c/d", "instant '-0000001' is no whole number"),
+        ("A/val/b/0/c/d", "source 'A' does not match"),
     ],
 )
-def test_texts_that_are_no_keys(text):
-    with pytest.raises(ManifestError, match=r"not a frame key(?s:.)*try:   source/split/sequence/instant/view/track"):
+def test_texts_that_are_no_keys(text, what):
+    told = rf"not a frame key: {what}(?s:.)*try:   a key is source/split/sequence/instant/view/track"
+    with pytest.raises(ManifestError, match=told):
         FrameKey.parse(text)
 
 

@@ -6,6 +6,7 @@ crops, pairs of both kinds, nine shards. Everything follows from names, so two b
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -201,15 +202,19 @@ def sample_of(pair: dict[str, Any], crops: dict[str, Any]) -> Sample:
 
 
 def recommit(root: Path, stage: str, unit: str) -> None:
-    """Make a commit true again after its files were changed: rows, bytes and hashes; `shards.parquet` follows."""
+    """Make a commit true again after its files were changed: rows, counts, bytes and hashes; `shards.parquet` follows."""
     path = root / stage / f"{unit}.json"
     commit = read_commit(path)
-    files = []
+    files, left_out = [], Counter[str]()
     for file in commit.files:
         data = root / stage / file.name
+        if file.table == "rejects":
+            for reject in tables.read("rejects", data).to_pylist():
+                left_out[reject["reason"]] += reject["count"]
         rows = file.rows if file.table == "tar" else tables.read(file.table, data).num_rows
         files.append(replace(file, rows=rows, bytes=data.stat().st_size, sha256=sha256_of(data)))
-    commit = replace(commit, files=tuple(files))
+    counts = {file.table: file.rows for file in files if file.table != "tar"}
+    commit = replace(commit, files=tuple(files), counts=counts, rejects=dict(left_out))
     path.write_text(canonical_json(commit) + "\n")
     if stage == "shards":
         change_shards_table(root, unit, lambda row: row | shard_facts(commit))

@@ -122,3 +122,41 @@ def test_scene_that_does_not_fit_its_pictures(rendered, changes, message):
 def test_rendered_sequence_without_a_scene(rendered):
     change_rows(rendered, "renders", UNIT, "scenes", lambda rows: [row | {"sequence": "s000001"} for row in rows])
     assert_only_finding(rendered, "scenes", message="a rendered sequence has no scene", examples=("s000000",))
+
+
+def ask_for(build, *maps):
+    """Let the plan of the renders tell of a recipe with labels."""
+    path = build / "renders" / "plan.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"recipe": {"render": {"labels": list(maps)}}}))
+
+
+def test_rendered_unit_without_the_tables_that_its_recipe_asks_for(build):
+    assert audit(build).findings == (), "this build was rendered without labels, and nobody asked for them"
+    ask_for(build, "parts")
+    assert [(f.rule, f.where, f.message) for f in audit(build).findings] == [
+        ("labels", f"renders/{UNIT}.json", "a rendered unit has no table of labels"),
+        ("scenes", f"renders/{UNIT}.json", "a rendered unit has no table of scenes"),
+    ]
+
+
+def test_maps_that_the_recipe_asks_for_and_nobody_kept(rendered):
+    ask_for(rendered, "parts")
+    assert audit(rendered).findings == ()
+    ask_for(rendered, "parts", "depth")
+    assert_only_finding(rendered, "labels", count=18, message="the recipe asks for depth, which is not there")
+
+
+def test_a_table_of_labels_that_does_not_read_is_told_once(rendered):
+    ask_for(rendered, "parts")
+    (rendered / "renders" / f"{UNIT}.labels.parquet").write_bytes(b"PAR1")
+    assert {f.rule for f in audit(rendered).findings} == {"hash", "unreadable"}
+
+
+def test_maps_that_were_not_decoded_are_told(rendered):
+    assert audit(rendered).left_out == {
+        "labels": f"all maps but {SOME} of each scene: ALL=1 (`--all`) decodes every one"
+    }
+    assert audit(rendered, every_label=True).left_out == {}
+    change_labels(rendered, lambda rows: [row | {"parts": b""} for row in rows[1:]])
+    found = [f.message for f in audit(rendered, tables_only=True).findings if f.rule == "labels"]
+    assert found == ["a rendered crop has no labels"], "keys are looked at, maps are not"

@@ -16,6 +16,7 @@ from manifests import table as tables
 from manifests.audit.findings import RULES, Finding, Severity, fold
 from manifests.audit.prove import audit
 from manifests.commit import UnitWriter
+from manifests.doors import door
 from manifests.errors import ManifestError
 from manifests.sample import unpack_cells
 from manifests.schema import CELLS
@@ -571,7 +572,7 @@ def test_a_finding_names_a_known_rule_and_the_command_that_shows_it():
     with pytest.raises(ValueError, match="no rule named taste"):
         Finding(rule="taste", severity=Severity.ERROR, table="", where="", message="")
     row = Finding(rule="key", severity=Severity.ERROR, table="crops", where="", message="", examples=("a/b", "c"))
-    assert row.command("out") == "python -m manifests show out --table crops --key a/b"
+    assert row.command("a b") == door("manifests", "show", "a b", "--table", "crops", "--key", "a/b")
     file = Finding(rule="hash", severity=Severity.ERROR, table="tar", where="shards/a.tar", message="")
     assert file.command("out") == "ls -l out/shards/a.tar"
 

@@ -12,6 +12,7 @@ from manifests.audit.page import SCRIPT, in_words, text
 from manifests.audit.prove import audit
 from manifests.audit.report import write_report
 from manifests.build import Build
+from manifests.doors import door
 from manifests.sheet import _in_turn, choose_pairs
 from tests.support.build_folder import change_rows, make_build
 
@@ -89,10 +90,8 @@ def test_figures_are_those_of_the_json(report, tmp_path):
     assert totals["left out"] == str(stats["rows"]["rejects"])
     assert totals["cross-view"] == str(sum(r["rows"] for r in stats["pairs"] if r["kind"] == "cross_view"))
     assert seen["findings"] == [finding["message"] for finding in told["findings"]]
-    assert (
-        seen["commands"][0]
-        == f"python -m manifests show out/a <b> --table pairs --key {told['findings'][0]['examples'][0]}"
-    )
+    key = told["findings"][0]["examples"][0]
+    assert seen["commands"][0] == door("manifests", "show", "out/a <b>", "--table", "pairs", "--key", key)
     charts = {}
     for name, counts in seen["charts"]:
         charts.setdefault(name, []).append(counts)
@@ -165,7 +164,7 @@ def test_rejects_come_with_examples_and_the_command_that_shows_them(report):
         assert row["examples"]
         for key, detail in row["examples"]:
             assert text(f"{key}: {detail}" if detail else key) in page
-        assert text(f"show out/a <b> --table rejects --key {row['examples'][0][0]}") in page
+        assert text(f"show 'out/a <b>' --table rejects --key {row['examples'][0][0]}") in page
 
 
 def test_sheets_show_chance_findings_and_extremes(report):
