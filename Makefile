@@ -9,6 +9,11 @@ EXECUTOR ?= ray
 # The model to train; most builds train the demo's small one until you say otherwise: MODEL=body
 MODEL    ?= demo
 SEEDS    ?= 0 1 2
+# What a network is fine-tuned for, and from what: INIT=ours (of make pretrain), croco with
+# CROCO=file, mae with MAE=file, random (unless said otherwise), or any weights
+TASK     ?=
+CROCO    ?=
+MAE      ?=
 
 export CROSSPOSE_ASSETS := $(abspath $(ASSETS))
 # Threads that wait must sleep: on a CPU with other work to do, spinning made training nearly three times slower.
@@ -18,8 +23,19 @@ STATION   = $(PYTHON) -m pipeline $@ --recipe $(RECIPE) $(foreach root,$(ROOT),-
             $(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(GPUS),--gpus $(GPUS)) \
             $(if $(EXTEND),--extend) $(if $(RETRY_FAILED),--retry-failed)
 
+# Fine-tuning: its run, the rendered data of its domain, and the weights that INIT stands for
+RUN       = out/finetune/$(TASK)-$(basename $(notdir $(RECIPE)))-$(notdir $(START))$(if $(SEED),-$(SEED))$(if $(SHARE),-$(SHARE))
+OF_HANDS  = $(filter hand_% gesture grasp,$(TASK))
+FREE      = free_$(if $(OF_HANDS),hand,body)
+FREE_OUT  = out/$(subst _,-,$(FREE))
+IS_FREE   = $(filter free smoke,$(RECIPE))
+TRAINED  ?= $(if $(filter command environment,$(origin OUT)),$(OUT),out/demo)/pretrain/$(MODEL)
+START     = $(or $(INIT),random)
+WEIGHTS   = $(if $(filter ours,$(START)),$(TRAINED),$(if $(filter croco,$(START)),$(CROCO),$(if $(filter mae,$(START)),$(MAE),$(START))))
+NEEDS     = test -n "$(1)" || { echo "$(2)" >&2; exit 2; }
+
 .DEFAULT_GOAL := help
-.PHONY: help install fetch demo sources doctor build ingest render gallery crop pairs shards publish train-parser audit pretrain probe export profile study reconstruct check test test-all soak bench bench-loader bench-parser clean
+.PHONY: help install fetch demo sources doctor build ingest render gallery crop pairs shards publish train-parser audit pretrain probe export profile finetune evaluate predict study reconstruct check test test-all soak bench bench-loader bench-parser clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,12 +120,36 @@ export: install ## weights of MODEL as safetensors, under the public names
 profile: install ## trace 20 steps of MODEL; a run of its own, stop it with Ctrl-C
 	@$(PYTHON) -m training pretrain --recipe $(MODEL) --shards $(OUT)/shards --out $(OUT)/profile/$(MODEL) --profile 20
 
-study: OUT = out/study
-study: fetch ## are references used? 500 rendered people, three seeds: an hour or two
-	@$(MAKE) --no-print-directory build RECIPE=docs/study.yaml OUT=$(OUT)
+finetune evaluate predict: RECIPE = free
+finetune: fetch ## train and score TASK=body_mesh|hand_mesh|keypoints|... from INIT=ours|croco|mae|random; RECIPE=free|paper|my.yaml DATA SEED SHARE
+	@$(call NEEDS,$(TASK),say which TASK: body_mesh hand_mesh body_two hand_two densepose keypoints gesture grasp texture)
+	@$(call NEEDS,$(WEIGHTS),INIT=$(START) needs a file: CROCO=CroCo.pth or MAE=mae_pretrain_vit_base.pth)
+	@$(if $(IS_FREE),$(if $(DATA),,$(PYTHON) -m pipeline render --recipe $(FREE) --out $(FREE_OUT) --executor $(EXECUTOR)))
+	@$(PYTHON) -m training finetune --task $(TASK) --recipe $(RECIPE) --init $(WEIGHTS) --out $(RUN) \
+	  $(if $(DATA)$(IS_FREE),--data $(or $(DATA),$(FREE_OUT))) $(if $(SEED),--seed $(SEED)) $(if $(SHARE),--share $(SHARE))
+
+evaluate: install ## score the run of `make finetune` again, or on TEST=kind/split DATA=kind=folder; RUN=folder
+	@$(PYTHON) -m training evaluate --run $(RUN) $(if $(TASK),--task $(TASK)) $(if $(TEST),--test $(TEST)) $(if $(DATA),--data $(DATA))
+
+predict: install ## ask the run of `make finetune` about a photograph: IMAGE=photo.jpg BOX=x0,y0,x1,y1 TO=mesh.glb SIDE=left|right
+	@$(call NEEDS,$(IMAGE),say which IMAGE)
+	@$(PYTHON) -m training predict --run $(RUN) $(if $(TASK),--task $(TASK)) --image $(IMAGE) $(if $(BOX),--box $(BOX)) \
+	  $(if $(SIDE),--side $(SIDE)) --out $(or $(TO),$(RUN)/prediction.glb)
+
+study: OUT = out/study$(if $(OF_HANDS),-hand)
+study: fetch ## are references used? 500 rendered people, three seeds: an hour or two. With TASK=..., are these weights the better start?
+	@$(MAKE) --no-print-directory build RECIPE=docs/study$(if $(OF_HANDS),_hand).yaml OUT=$(OUT)
+ifndef TASK
 	@for seed in $(SEEDS); do $(PYTHON) -m training pretrain --recipe study --seed $$seed --shards $(OUT)/shards \
 	  --out $(OUT)/pretrain/study-$$seed --log-every 50 || exit $$?; done
 	@$(PYTHON) -m training probe --run $(foreach seed,$(SEEDS),$(OUT)/pretrain/study-$(seed)) --shards $(OUT)/shards --out $(OUT)/probe
+else
+	@for model in study docs/study_mae.yaml; do $(PYTHON) -m training pretrain --recipe $$model --shards $(OUT)/shards \
+	  --out $(OUT)/pretrain/$$(basename $$model .yaml)-0 --log-every 50 || exit $$?; done
+	@$(PYTHON) -m pipeline render --recipe $(FREE) --out $(FREE_OUT) --executor $(EXECUTOR)
+	@$(PYTHON) -m training compare --task $(TASK) --recipe free --data $(or $(DATA),$(FREE_OUT)) --seed $(SEEDS) --out $(OUT)/$(TASK) \
+	  --init ours=$(OUT)/pretrain/study-0 mae=$(OUT)/pretrain/study_mae-0 random
+endif
 
 reconstruct: install ## picture what the trained model completes, on pairs it never saw
 	@$(PYTHON) -m training reconstruct --run $(OUT)/pretrain/$(MODEL) --shards $(OUT)/shards --out $(OUT)/pretrain/$(MODEL)/reconstructions.png
