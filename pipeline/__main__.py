@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from manifests.commit import NO_ROOM
+from manifests.doors import door
 from manifests.errors import CrossposeError, RecipeError, SourceError, StageError
 from manifests.recipes import read_recipe, to_mapping
 from pipeline.executors import LocalExecutor, RayExecutor
@@ -240,7 +241,7 @@ def _gallery(arguments: argparse.Namespace, recipe: BuildRecipe, console: Consol
 
     scenes = chosen_scenes(recipe, first=arguments.first, num=arguments.scenes, where="the command line")
     path, assets = arguments.out / "gallery.html", arguments.assets.resolve()
-    command = f"python -m pipeline gallery --recipe {arguments.recipe} --out {arguments.out}"
+    command = door("pipeline", "gallery", "--recipe", arguments.recipe, "--out", arguments.out)
     with Progress(TextColumn("rendering scenes"), BarColumn(), MofNCompleteColumn(), console=console) as bars:
         task = bars.add_task("scenes", total=len(scenes))
         write_gallery(

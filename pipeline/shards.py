@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from manifests import table as tables
 from manifests.commit import UnitWriter, commits
+from manifests.doors import door
 from manifests.errors import ManifestError, StageError
 from manifests.sample import Sample, write_tar
 from manifests.seeds import rng_for
@@ -121,7 +122,7 @@ def plan_shards(
         raise StageError(
             f"there is not one pair to pack{told}",
             where=folder,
-            hint="look at `python -m manifests show OUT --table rejects`",
+            hint=f"look at `{door('manifests', 'show', folder.parent, '--table', 'rejects')}`",
         )
     return shards
 
