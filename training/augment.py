@@ -2,7 +2,8 @@
 
 Brightness, contrast and saturation are affine in RGB, and contrast needs only the mean colour of the crop, so the whole chain,
 in any order, is one 3x4 matrix an image. The price: values are clamped once at the end instead of after each step.
-Shape letters: `B` pairs, `T` patches along a side, `N` patches of an image, `C H W` image, `U` numbers drawn for a pair.
+Shape letters: `B` pairs, `T` patches along a side, `N` patches of an image, `I` images of a pair (target, reference, further references), `F` further
+references, `C H W` image, `U` numbers drawn for a pair.
 """
 
 from dataclasses import dataclass
@@ -61,60 +62,65 @@ class Views:
         target_BCHW: float32 on the device, normalised by the mean and deviation of ImageNet.
         reference_BCHW: the same for the reference.
         coverage_BN: float32 on the host, share of each patch of the target that the person covers.
+        further_BFCHW: further references, where there are any.
     """
 
     target_BCHW: Tensor
     reference_BCHW: Tensor
     coverage_BN: npt.NDArray[np.float32]
+    further_BFCHW: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Random choices for each pair; images are target, then reference, after roles changed places.
+    """Random choices for each pair; images are target, reference, after these changed places, and further references.
 
     Args:
         swap_B: bool, roles change places.
-        flip_B: bool, both images are mirrored.
-        offset_xy_B22: int64, top left pixel of each image's crop.
-        factor_B23: factors of brightness, contrast and saturation of each image.
-        order_B23: int64, the steps of each image in the order of their application.
+        flip_B: bool, all images are mirrored.
+        offset_xy_BI2: int64, top left pixel of each image's crop.
+        factor_BI3: factors of brightness, contrast and saturation of each image.
+        order_BI3: int64, the steps of each image in the order of their application.
     """
 
     swap_B: npt.NDArray[np.bool_]
     flip_B: npt.NDArray[np.bool_]
-    offset_xy_B22: npt.NDArray[np.int64]
-    factor_B23: npt.NDArray[np.float64]
-    order_B23: npt.NDArray[np.int64]
+    offset_xy_BI2: npt.NDArray[np.int64]
+    factor_BI3: npt.NDArray[np.float64]
+    order_BI3: npt.NDArray[np.int64]
 
 
-def sample_draws(augmentation: Augmentation, index_B: npt.NDArray[np.int64], *, seed: int) -> Draws:
-    """Draw each pair's choices from (seed, place): the same on any worker, in any batch.
+def sample_draws(
+    augmentation: Augmentation, index_B: npt.NDArray[np.int64], *, seed: int, num_images: int = 2
+) -> Draws:
+    """Draw each pair's choices from (seed, place): the same on any worker, in any batch, whatever images come after.
 
     Args:
         augmentation: what to vary.
         index_B: places in the stream.
         seed: seed of the run.
+        num_images: images of a pair, `I`.
     """
-    noise_BU = uniform_noise(seed_for(seed, "augment"), index_B, 2 + 2 * _DRAWS_PER_IMAGE)
-    image_B2U = noise_BU[:, 2:].reshape(len(index_B), 2, _DRAWS_PER_IMAGE)
+    noise_BU = uniform_noise(seed_for(seed, "augment"), index_B, 2 + num_images * _DRAWS_PER_IMAGE)
+    image_BIU = noise_BU[:, 2:].reshape(len(index_B), num_images, _DRAWS_PER_IMAGE)
     room_px = STORED_PX - augmentation.crop_px
     return Draws(
         swap_B=(noise_BU[:, 0] < 0.5) & augmentation.swap_roles,
         flip_B=(noise_BU[:, 1] < 0.5) & augmentation.flip,
-        offset_xy_B22=np.floor(image_B2U[..., :2] * (room_px + 1)).astype(np.int64),
-        factor_B23=1 + augmentation.jitter * (2 * image_B2U[..., 2:5] - 1),
-        order_B23=np.argsort(image_B2U[..., 5:], axis=-1),
+        offset_xy_BI2=np.floor(image_BIU[..., :2] * (room_px + 1)).astype(np.int64),
+        factor_BI3=1 + augmentation.jitter * (2 * image_BIU[..., 2:5] - 1),
+        order_BI3=np.argsort(image_BIU[..., 5:], axis=-1),
     )
 
 
-def fixed_draws(augmentation: Augmentation, num_pairs: int) -> Draws:
+def fixed_draws(augmentation: Augmentation, num_pairs: int, num_images: int = 2) -> Draws:
     """Choices for evaluation: roles as stored, centre crop, colours as they are."""
     return Draws(
         swap_B=np.zeros(num_pairs, dtype=np.bool_),
         flip_B=np.zeros(num_pairs, dtype=np.bool_),
-        offset_xy_B22=np.full((num_pairs, 2, 2), (STORED_PX - augmentation.crop_px) // 2, dtype=np.int64),
-        factor_B23=np.ones((num_pairs, 2, 3)),
-        order_B23=np.tile(np.arange(3), (num_pairs, 2, 1)),
+        offset_xy_BI2=np.full((num_pairs, num_images, 2), (STORED_PX - augmentation.crop_px) // 2, dtype=np.int64),
+        factor_BI3=np.ones((num_pairs, num_images, 3)),
+        order_BI3=np.tile(np.arange(3), (num_pairs, num_images, 1)),
     )
 
 
@@ -137,29 +143,32 @@ def prepare(
         device: where the images go; only uint8 crops travel.
         seed: seed of the run, or None in evaluation.
     """
-    fixed = seed is None
+    num_images = 2 + (0 if batch.further_BFHWC is None else batch.further_BFHWC.shape[1])
     draws = (
-        fixed_draws(augmentation, len(batch)) if seed is None else sample_draws(augmentation, batch.index_B, seed=seed)
+        fixed_draws(augmentation, len(batch), num_images)
+        if seed is None
+        else sample_draws(augmentation, batch.index_B, seed=seed, num_images=num_images)
     )
     views = []
-    for role in (0, 1):
+    for role in range(num_images):
         crops_BCHW = _crops(batch, draws, role, crop_px=augmentation.crop_px, image_px=image_px)
         images_BCHW = torch.from_numpy(crops_BCHW).to(device).float()
         matrix_B33, shift_B3 = (
             _identity(images_BCHW)
-            if fixed
+            if seed is None
             else jitter_matrices(
                 images_BCHW.mean(dim=(2, 3)),
-                torch.from_numpy(draws.factor_B23[:, role]).to(device, torch.float32),
-                torch.from_numpy(draws.order_B23[:, role]).to(device),
+                torch.from_numpy(draws.factor_BI3[:, role]).to(device, torch.float32),
+                torch.from_numpy(draws.order_BI3[:, role]).to(device),
             )
         )
         views.append(apply_colours(images_BCHW, matrix_B33, shift_B3))
     cells_BGG = np.where(draws.swap_B[:, None, None], batch.reference_cells_BGG, batch.target_cells_BGG)
-    coverage_BN = patch_coverage(cells_BGG, draws.offset_xy_B22[:, 0], crop_px=augmentation.crop_px, side=side)
+    coverage_BN = patch_coverage(cells_BGG, draws.offset_xy_BI2[:, 0], crop_px=augmentation.crop_px, side=side)
     coverage_BTT = coverage_BN.reshape(-1, side, side)
     coverage_BTT = np.where(draws.flip_B[:, None, None], coverage_BTT[:, :, ::-1], coverage_BTT)
-    return Views(views[0], views[1], coverage_BTT.reshape(-1, side**2))
+    further_BFCHW = torch.stack(views[2:], dim=1) if num_images > 2 else None
+    return Views(views[0], views[1], coverage_BTT.reshape(-1, side**2), further_BFCHW)
 
 
 def jitter_matrices(mean_B3: Tensor, factor_B3: Tensor, order_B3: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,12 +235,14 @@ def black(images_BCHW: Tensor) -> Tensor:
 
 
 def _crops(batch: Batch, draws: Draws, role: int, *, crop_px: int, image_px: int) -> npt.NDArray[np.uint8]:
-    """Cut one image of each pair, colours first; role 0 is the target, 1 the reference, after roles changed places."""
-    stored = (batch.target_BHWC, batch.reference_BHWC)
+    """Cut one image of each pair, colours first; 0 is the target, 1 the reference, after these changed places."""
+    stored = [batch.target_BHWC, batch.reference_BHWC]
+    if batch.further_BFHWC is not None:
+        stored += list(batch.further_BFHWC.swapaxes(0, 1))
     crops_BCHW = np.empty((len(batch), 3, image_px, image_px), dtype=np.uint8)
     for i, crop_CHW in enumerate(crops_BCHW):
-        x, y = draws.offset_xy_B22[i, role]
-        window = stored[role ^ int(draws.swap_B[i])][i, y : y + crop_px, x : x + crop_px]
+        x, y = draws.offset_xy_BI2[i, role]
+        window = stored[role ^ int(role < 2 and draws.swap_B[i])][i, y : y + crop_px, x : x + crop_px]
         if crop_px != image_px:
             window = np.asarray(cv2.resize(window, (image_px, image_px), interpolation=cv2.INTER_AREA), dtype=np.uint8)
         crop_CHW[...] = (window[:, ::-1] if draws.flip_B[i] else window).transpose(2, 0, 1)

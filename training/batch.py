@@ -1,9 +1,10 @@
 """What the stream hands to the trainer: uncropped pixels of both images, silhouettes, and each pair's place.
 
-Shape letters: `B` pairs, `H W C` stored rows, columns and colours, `G` silhouette cells along a side.
+Shape letters: `B` pairs, `F` further references of a pair, `H W C` stored rows, columns and colours, `G` silhouette cells along a side.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ class Batch:
         index_B: int64, place of each pair in the endless training stream (epochs included). Augmentation and masking are
             keyed by (seed, index), so their result depends on neither workers, world size nor the split into batches.
         keys: the pairs' keys, for messages.
+        further_BFHWC: uint8 RGB, further references, where they were asked for.
 
     Raises:
         ValueError: arrays disagree on the number of pairs, or have the wrong type or shape.
@@ -41,6 +43,7 @@ class Batch:
     reference_cells_BGG: npt.NDArray[np.bool_]
     index_B: npt.NDArray[np.int64]
     keys: tuple[str, ...]
+    further_BFHWC: npt.NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         num_pairs = len(self.keys)
@@ -57,6 +60,18 @@ class Batch:
                 raise ValueError(
                     f"{name} is {array.dtype} {array.shape}, a batch of {num_pairs} needs {np.dtype(dtype)} {shape}"
                 )
+
+        further = self.further_BFHWC
+        if further is not None and (
+            further.shape != (num_pairs, *further.shape[1:2], *image[1:]) or further.dtype != np.uint8
+        ):
+            raise ValueError(f"further_BFHWC is {further.dtype} {further.shape}, not of the {num_pairs} pairs")
+
+    def __getitem__(self, own: slice) -> "Batch":
+        """Some of the pairs."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        taken: dict[str, Any] = {name: None if value is None else value[own] for name, value in values.items()}
+        return Batch(**taken)
 
     def __len__(self) -> int:
         return len(self.keys)

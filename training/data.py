@@ -11,8 +11,8 @@ step, and all of them, and a resumed run on another world, give the same stream,
 missing or not what it was committed as; a lost connection or a full disk is an error whatever the policy. An image that does not decode loses its own place only. What is left out is counted, and logged by shard.
 Validation never leaves anything out.
 
-Shape letters: `B` pairs, `H W C` stored rows, columns and colours, `G` silhouette cells along a side, `R` roles (target,
-reference).
+Shape letters: `B` pairs, `H W C` stored rows, columns and colours, `G` silhouette cells along a side, `I` images of a pair
+(target, reference, further references), `R` roles of those with a silhouette (target, reference).
 """
 
 import logging
@@ -67,6 +67,7 @@ class PairStream(Iterator[Batch]):
             What is fetched from elsewhere is hashed in any case.
         cache: where fetched shards are kept on this node.
         on_bad_shard: `error` ends the stream; `skip` leaves the shard out and counts it.
+        num_references: images beside each target: the reference, then the sample's further views, then these again in turn.
 
     Attributes:
         position: place after the last global batch that was yielded: where to resume.
@@ -95,6 +96,7 @@ class PairStream(Iterator[Batch]):
         verify: bool = True,
         cache: Cache | None = None,
         on_bad_shard: OnBadShard = "error",
+        num_references: int = 1,
     ) -> None:
         rank_positions(position, batch_size=batch_size, rank=rank, world=world)
         if on_bad_shard not in get_args(OnBadShard):
@@ -114,7 +116,9 @@ class PairStream(Iterator[Batch]):
         plans = (_Plan(*order.locate(index_B), index_B, order.near(int(index_B[0]))) for index_B in slices)
         self.left_out: Counter[str] = Counter()
         others = order.substitutes if skip else None
-        self._batches = _decode(folder, plans, threads=threads, others=others, left_out=self.left_out)
+        self._batches = _decode(
+            folder, plans, threads=threads, num_images=1 + num_references, others=others, left_out=self.left_out
+        )
 
     def __next__(self) -> Batch:
         batch = next(self._batches)
@@ -143,6 +147,7 @@ def validation_batches(
     threads: int = 2,
     verify: bool = True,
     cache: Cache | None = None,
+    num_references: int = 1,
 ) -> Generator[Batch, None, None]:
     """Every pair of a split once, in the order of shard names and rows; the last batch may be shorter.
 
@@ -154,6 +159,7 @@ def validation_batches(
         threads: that decode.
         verify: as in `PairStream`.
         cache: as in `PairStream`.
+        num_references: as in `PairStream`.
 
     Returns:
         batches whose `index_B` is the place of each pair in the whole split, whatever the limit.
@@ -171,7 +177,7 @@ def validation_batches(
         _Plan(shard[cut], row[cut], index[cut], sorted({*shard[cut].tolist(), min(int(shard[cut][-1]) + 1, last)}))
         for cut in cuts
     )
-    return _decode(folder, plans, threads=threads)
+    return _decode(folder, plans, threads=threads, num_images=1 + num_references)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +195,7 @@ class _Growing:
     """A batch whose images are being decoded."""
 
     plan: _Plan
-    images_RBHWC: npt.NDArray[np.uint8]
+    images_IBHWC: npt.NDArray[np.uint8]
     packed_RB: npt.NDArray[np.uint8]  # (2, B, SILHOUETTE_BYTES)
     keys: list[str]
     parts: list[Future[None]]
@@ -205,6 +211,7 @@ def _decode(
     plans: Iterator[_Plan],
     *,
     threads: int,
+    num_images: int,
     others: Others | None = None,
     left_out: Counter[str] | None = None,
 ) -> Generator[Batch, None, None]:
@@ -229,7 +236,7 @@ def _decode(
         try:
             for plan in plans:
                 folder.prepare(plan.near)
-                growing.append(_start(plan, folder, memory, executor, threads, others))
+                growing.append(_start(plan, folder, memory, executor, threads, num_images, others))
                 if len(growing) > AHEAD:
                     yield finish(growing.popleft())
             while growing:
@@ -247,13 +254,14 @@ def _start(
     memory: "_Memory",
     executor: ThreadPoolExecutor,
     threads: int,
+    num_images: int,
     others: Others | None,
 ) -> _Growing:
     """Hand a batch to the threads, a run of its pairs to each."""
     num_pairs = len(plan.index_B)
     batch = _Growing(
         plan,
-        memory.take((2, num_pairs, STORED_PX, STORED_PX, 3)),
+        memory.take((num_images, num_pairs, STORED_PX, STORED_PX, 3)),
         np.empty((2, num_pairs, SILHOUETTE_BYTES), np.uint8),
         [""] * num_pairs,
         [],
@@ -282,8 +290,15 @@ def _fill_pair(batch: _Growing, folder: Shards, place: int, index: int, row: int
     shard = folder.open(index)
     batch.keys[place] = shard.keys[row]
     for role in range(2):
-        shard.decode(row, IMAGES[role], out_HWC=batch.images_RBHWC[role, place])
+        shard.decode(row, IMAGES[role], out_HWC=batch.images_IBHWC[role, place])
         batch.packed_RB[role, place] = np.frombuffer(shard.member(row, SILHOUETTES[role]), np.uint8)
+    if len(batch.images_IBHWC) > 2:
+        num_views = 1 + len(shard.further(row))
+        for number, out_HWC in enumerate(batch.images_IBHWC[2:, place], start=1):
+            if number < num_views:
+                shard.decode_further(row, number - 1, out_HWC=out_HWC)
+            else:  # all are shown: again from the first
+                out_HWC[...] = batch.images_IBHWC[1 + number % num_views, place]
 
 
 def _stand_in(batch: _Growing, folder: Shards, place: int, others: Others, error: ShardError) -> None:
@@ -306,12 +321,13 @@ def _finish(batch: _Growing) -> Batch:
         part.result()
     cells = np.unpackbits(batch.packed_RB, axis=-1).reshape(2, -1, NUM_CELLS, NUM_CELLS).view(np.bool_)
     return Batch(
-        target_BHWC=batch.images_RBHWC[0],
-        reference_BHWC=batch.images_RBHWC[1],
+        target_BHWC=batch.images_IBHWC[0],
+        reference_BHWC=batch.images_IBHWC[1],
         target_cells_BGG=cells[0],
         reference_cells_BGG=cells[1],
         index_B=batch.plan.index_B,
         keys=tuple(batch.keys),
+        further_BFHWC=batch.images_IBHWC[2:].swapaxes(0, 1) if len(batch.images_IBHWC) > 2 else None,
     )
 
 

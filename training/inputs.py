@@ -5,7 +5,7 @@ Shape letters: `B` pairs, `N` patches of an image, `V` visible, `M` masked, `G` 
 """
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +38,7 @@ def training_groups(
 ) -> Generator[Group, None, None]:
     """Vary and mask a training batch group by group, each pair by its place in the stream."""
     for start in range(0, len(batch), recipe.group_size):
-        own = slice(start, start + recipe.group_size)
-        part = Batch(**{field.name: getattr(batch, field.name)[own] for field in fields(Batch)})
+        part = batch[start : start + recipe.group_size]
         yield Group(part.keys, _inputs(part, recipe, device, source, seed=recipe.seed))
 
 
@@ -47,7 +46,8 @@ def validation_groups(
     source: PairSource, recipe: PretrainRecipe, device: torch.device, *, limit: int | None = None
 ) -> Iterator[tuple[Batch, Group]]:
     """Centre crops of validation pairs, with masks that never change; as many as the recipe says, or `limit`."""
-    for batch in source.validation(batch_size=VALIDATION_BATCH, limit=limit or recipe.validation_pairs):
+    limit, num_references = limit or recipe.validation_pairs, recipe.num_references
+    for batch in source.validation(batch_size=VALIDATION_BATCH, limit=limit, num_references=num_references):
         yield batch, Group(batch.keys, _inputs(batch, recipe, device, source, seed=None))
 
 
@@ -77,13 +77,17 @@ def _inputs(
 
     visible_BV, masked_BM = on_device(masks_of(views.coverage_BN, "mask"))
     inputs = Inputs(
-        target_BCHW=views.target_BCHW, reference_BCHW=views.reference_BCHW, visible_BV=visible_BV, masked_BM=masked_BM
+        target_BCHW=views.target_BCHW,
+        reference_BCHW=views.reference_BCHW,
+        visible_BV=visible_BV,
+        masked_BM=masked_BM,
+        further_BFCHW=views.further_BFCHW,
     )
     if recipe.masks_both:
         swapped_B11 = draws.swap_B[:, None, None]
         cells_BGG = np.where(swapped_B11, batch.target_cells_BGG, batch.reference_cells_BGG)
         coverage_BN = patch_coverage(
-            cells_BGG, draws.offset_xy_B22[:, 1], crop_px=augmentation.crop_px, side=architecture.side
+            cells_BGG, draws.offset_xy_BI2[:, 1], crop_px=augmentation.crop_px, side=architecture.side
         ).reshape(-1, architecture.side, architecture.side)
         coverage_BN = np.where(draws.flip_B[:, None, None], coverage_BN[:, :, ::-1], coverage_BN)
         visible_BV, masked_BM = on_device(masks_of(coverage_BN.reshape(len(batch), -1), "reference mask"))
@@ -93,7 +97,7 @@ def _inputs(
         said = source.about(batch, seed=seed)
         maps_BJGG, weight_BJ = heatmaps(
             [joints_of(pair[role]) for pair, role in zip(said, roles, strict=True)],
-            draws.offset_xy_B22[:, 1],
+            draws.offset_xy_BI2[:, 1],
             draws.flip_B,
             crop_px=augmentation.crop_px,
             cells=architecture.side * PATCH_CELLS,

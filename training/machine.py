@@ -1,5 +1,6 @@
 """Where a run happens: device, processes, signals. Nothing here changes a result."""
 
+import logging
 import os
 import signal
 import threading
@@ -17,6 +18,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from manifests.errors import TrainingError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +121,12 @@ class Processes:
         if self.world > 1:
             if self._device.type == "cuda":
                 torch.cuda.set_device(self._device)
+            restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+            if restarted and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+                logger.warning(
+                    "torchrun restarts with the addresses of dead processes in its store;"
+                    " if these cannot be reached, start it with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+                )
             dist.init_process_group("nccl" if self._device.type == "cuda" else "gloo")
         return self
 
@@ -140,9 +149,9 @@ class Processes:
         if self.world == 1:
             return objective
         devices = [self._device] if self._device.type == "cuda" else None
-        # The only buffers are position tables, equal everywhere.
+        # The only buffers are position tables, which never change.
         return nn.parallel.DistributedDataParallel(
-            objective, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False
+            objective, device_ids=devices, gradient_as_bucket_view=True, forward_sync_buffers=False
         )
 
     def sum(self, *values: Tensor) -> list[float]:

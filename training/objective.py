@@ -1,10 +1,11 @@
 """What a run minimises: completion with a reference, without one, of both images, and keypoints beside it or alone.
 
 Shape letters: `B` pairs, `N` patches of an image, `V` visible, `M` masked, `P` values of a patch, `J` joints, `G` cells of a
-heatmap along a side, `C H W` image.
+heatmap along a side, `F` further references, `C H W` image.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -31,6 +32,7 @@ class Inputs:
         reference_masked_BM: the same.
         maps_BJGG: heatmaps of the references' joints.
         weight_BJ: their weights.
+        further_BFCHW: further references, seen whole.
     """
 
     target_BCHW: Tensor
@@ -41,6 +43,12 @@ class Inputs:
     reference_masked_BM: Tensor | None = None
     maps_BJGG: Tensor | None = None
     weight_BJ: Tensor | None = None
+    further_BFCHW: Tensor | None = None
+
+    def with_references(self, change: Callable[[Tensor], Tensor]) -> "Inputs":
+        """The same targets with other references, as a function makes them from these."""
+        further_BFCHW = None if self.further_BFCHW is None else change(self.further_BFCHW)
+        return replace(self, reference_BCHW=change(self.reference_BCHW), further_BFCHW=further_BFCHW)
 
 
 class Objective(nn.Module):
@@ -87,13 +95,13 @@ class Objective(nn.Module):
         target_BNP = self._patches(inputs.target_BCHW)
         if isinstance(self.model, MAE):
             return self.model(target_BNP, inputs.visible_BV)  # type: ignore[no-any-return]
-        reference_BNP = self._patches(inputs.reference_BCHW)
+        reference_BNP = self._references(inputs)
         return self.model(target_BNP, reference_BNP, inputs.visible_BV, inputs.reference_visible_BV)  # type: ignore[no-any-return]
 
     def _completion(self, inputs: Inputs, *, target_only: bool) -> tuple[Tensor, Tensor | None]:
-        """Of the target alone, or the mean of both images' where both are masked; and tokens of a reference seen whole."""
+        """Of the target alone, or the mean of both images' where both are masked; and tokens of the first reference if it is seen whole."""
         model, visible_BV, other_BV = self.model, inputs.visible_BV, inputs.reference_visible_BV
-        target_BNP, reference_BNP = self._patches(inputs.target_BCHW), self._patches(inputs.reference_BCHW)
+        target_BNP, reference_BNP = self._patches(inputs.target_BCHW), self._references(inputs)
         other_BVD = None
         if isinstance(model, MAE):
             first_BNP = model(target_BNP, visible_BV)
@@ -102,7 +110,7 @@ class Objective(nn.Module):
             first_BNP = model.decode(target_BVD, other_BVD, visible_BV, other_BV)
         losses_B = pair_losses(first_BNP, target_BNP, inputs.masked_BM)
         if other_BV is None:
-            return losses_B, other_BVD
+            return losses_B, None if other_BVD is None else other_BVD[:, : target_BNP.shape[1]]
         if target_only or inputs.reference_masked_BM is None:
             return losses_B, None
         if isinstance(model, MAE):
@@ -111,6 +119,13 @@ class Objective(nn.Module):
             assert other_BVD is not None
             second_BNP = model.decode(other_BVD, target_BVD, other_BV, visible_BV)
         return (losses_B + pair_losses(second_BNP, reference_BNP, inputs.reference_masked_BM)) / 2, None
+
+    def _references(self, inputs: Inputs) -> Tensor:
+        """Patches of all references, those of a pair one after another."""
+        images_BCHW = inputs.reference_BCHW
+        if inputs.further_BFCHW is not None:
+            images_BCHW = torch.cat([images_BCHW[:, None], inputs.further_BFCHW], dim=1).flatten(0, 1)
+        return self._patches(images_BCHW)
 
     def _patches(self, images_BCHW: Tensor) -> Tensor:
         return patchify(images_BCHW, self.recipe.architecture.patch_px)
@@ -133,6 +148,7 @@ def step_flops(recipe: PretrainRecipe, num_visible: int) -> float:
             reference_masked_BM=masked_BM if recipe.masks_both else None,
             maps_BJGG=torch.empty(1, len(JOINTS), cells, cells),
             weight_BJ=torch.empty(1, len(JOINTS)),
+            further_BFCHW=torch.empty(1, recipe.num_references - 1, 3, a.image_px, a.image_px),
         )
         objective = Objective(recipe)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:

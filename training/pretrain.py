@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from manifests.errors import TrainingError
-from manifests.recipes import changed_keys, fingerprint, to_mapping
+from manifests.recipes import changed_keys, fingerprint, from_mapping, to_mapping
 from manifests.seeds import seed_for
 from training.augment import black
 from training.checkpoints import (
@@ -182,13 +182,12 @@ class Trainer:
         sums: dict[str, float] = {"loss": 0.0, "loss_black": 0.0, "loss_other": 0.0}
         num_pairs = 0
         for batch, group in validation_groups(source, self.recipe, self.machine.device):
-            true_BCHW = group.inputs.reference_BCHW
-            for name, reference_BCHW in (
-                ("loss", true_BCHW),
-                ("loss_black", black(true_BCHW)),
-                ("loss_other", true_BCHW.roll(1, dims=0)),
+            for name, inputs in (
+                ("loss", group.inputs),
+                ("loss_black", group.inputs.with_references(black)),
+                ("loss_other", group.inputs.with_references(lambda images: images.roll(1, dims=0))),
             ):
-                sums[name] += float(self.losses(replace(group.inputs, reference_BCHW=reference_BCHW)).sum())
+                sums[name] += float(self.losses(inputs).sum())
             num_pairs += len(batch)
         if not num_pairs:
             raise TrainingError(
@@ -362,6 +361,7 @@ def _claim_folder(
         except json.JSONDecodeError as error:
             raise TrainingError(f"not JSON: {error}", where=path, hint="give another --out") from error
         found.pop("fingerprint", None)
+        found["recipe"] = _as_now(found.get("recipe", {}), path)
         changes = changed_keys(found, wanted)
         if changes:
             raise TrainingError(
@@ -382,10 +382,16 @@ def _claim_folder(
     return None
 
 
+def _as_now(recipe: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A recipe as this version writes it: keys that were not known when the run began are at what they stand for."""
+    values: dict[str, Any] = to_mapping(from_mapping(PretrainRecipe, recipe, where=str(path)))
+    return values
+
+
 def _go_on(trainer: Trainer, path: Path, source: PairSource) -> None:
     """Continue from a checkpoint of this run."""
     place = read_place(path)
-    changes = changed_keys(place.recipe, to_mapping(trainer.recipe))
+    changes = changed_keys(_as_now(place.recipe, path), to_mapping(trainer.recipe))
     if changes or place.shards != source.shards_hash:
         raise TrainingError(
             f"the checkpoint is of another run: {'; '.join(changes) or 'other shards'}",
@@ -451,6 +457,7 @@ def _groups(trainer: Trainer, source: PairSource, processes: Processes) -> Gener
         position=trainer.position,
         rank=processes.rank,
         world=processes.world,
+        num_references=recipe.num_references,
     )
     with closing(stream):
         for batch in stream:

@@ -13,7 +13,7 @@ import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,14 @@ def _taken(inputs: Inputs, index: npt.NDArray[np.intp], reference: Ints) -> Inpu
     """Some targets, each with the reference of some pair."""
     device = inputs.target_BCHW.device
     rows, others = (torch.from_numpy(np.asarray(places, np.int64)).to(device) for places in (index, reference))
-    of_reference = {"reference_BCHW", "reference_visible_BV", "reference_masked_BM", "maps_BJGG", "weight_BJ"}
+    of_reference = {
+        "reference_BCHW",
+        "reference_visible_BV",
+        "reference_masked_BM",
+        "maps_BJGG",
+        "weight_BJ",
+        "further_BFCHW",
+    }
     values = {name: getattr(inputs, name) for name in Inputs.__slots__}
     taken: dict[str, Any] = {
         name: None if value is None else value[others if name in of_reference else rows]
@@ -210,7 +217,7 @@ def _with(pairs: _Pairs, k: int, index: npt.NDArray[np.intp]) -> Inputs:
     """Some targets with their references of a kind; the true one where there is none."""
     taken = pairs.taken_Kn[k, index]
     inputs = _taken(pairs.inputs, index, np.where(taken >= 0, taken, index))
-    return replace(inputs, reference_BCHW=black(inputs.reference_BCHW)) if REFERENCES[k] == "black" else inputs
+    return inputs.with_references(black) if REFERENCES[k] == "black" else inputs
 
 
 def strata(scores: Scores) -> list[dict[str, Any]]:

@@ -22,6 +22,8 @@ class PretrainRecipe:
         architecture: its size.
         augmentation: how training images are varied.
         symmetric: mask the reference, too, and complete both images, each with the help of what is seen of the other.
+        num_references: images that help to complete a target: the reference, then the sample's further views. Where a sample has
+            fewer, they are shown again in turn; one reference shown again and again is one reference.
         completion_weight: of the completion loss; 0 trains the encoder on keypoints alone.
         keypoint_weight: of the loss on heatmaps of 13 joints, told from the whole reference; 0: no keypoints are read.
         mask: hide patches of the person first, or without regard to the person.
@@ -52,6 +54,7 @@ class PretrainRecipe:
     architecture: Architecture = field(default_factory=base_small)
     augmentation: Augmentation = field(default_factory=Augmentation)
     symmetric: bool = False
+    num_references: int = 1
     completion_weight: float = 1.0
     keypoint_weight: float = 0.0
     mask: Literal["human", "uniform"] = "human"
@@ -73,7 +76,7 @@ class PretrainRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "group_size", "num_steps", "validate_every", "validation_pairs"):
+        for name in ("num_references", "batch_size", "group_size", "num_steps", "validate_every", "validation_pairs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if not 0 <= self.warmup_steps < self.num_steps <= self.anneal_steps:
@@ -95,6 +98,8 @@ class PretrainRecipe:
             raise ValueError("completion_weight and keypoint_weight must be at least 0, and one of them more")
         if self.network == "mae" and (self.symmetric or self.architecture.positions != "cosine"):
             raise ValueError("an mae has cosine positions, and completes both images anyway: it cannot be symmetric")
+        if self.num_references > 1 and self.masks_both:
+            raise ValueError("several references are seen whole: neither an mae nor a symmetric recipe has them")
         self._check_patches()
 
     def _check_patches(self) -> None:
@@ -165,6 +170,11 @@ def body_beyond() -> PretrainRecipe:
     return replace(
         body_base(), name="body_beyond", symmetric=True, pad_to=body().full_length, anneal_steps=body().num_steps
     )
+
+
+def body_views() -> PretrainRecipe:
+    """Beyond the paper: as `body_rope`, each target with three references, of pairs that were drawn with further views."""
+    return replace(body_rope(), name="body_views", num_references=3)
 
 
 def mae_body() -> PretrainRecipe:
@@ -250,6 +260,7 @@ def study() -> PretrainRecipe:
     )
 
 
-_ALL = (body, hand, body_rope, body_base, body_large, body_beyond, mae_body, mae_hand, keypoints, body_keypoints, study)
-RECIPES: Mapping[str, Callable[[], PretrainRecipe]] = {recipe.__name__: recipe for recipe in (*_ALL, demo, smoke)}
+_SIZES = (body, hand, body_rope, body_base, body_large)
+_ALL = (*_SIZES, body_beyond, body_views, mae_body, mae_hand, keypoints, body_keypoints, study, demo, smoke)
+RECIPES: Mapping[str, Callable[[], PretrainRecipe]] = {recipe.__name__: recipe for recipe in _ALL}
 """Recipes that a command line or a YAML file may name."""

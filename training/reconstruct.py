@@ -7,7 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +81,7 @@ def complete_rows(objective: Objective, source: PairSource, *, num_rows: int, de
         inputs = group.inputs
         target_BNP = patchify(inputs.target_BCHW, patch_px)
         predicted_BNP = objective.predict(inputs)
-        blind_BNP = objective.predict(replace(inputs, reference_BCHW=black(inputs.reference_BCHW)))
+        blind_BNP = objective.predict(inputs.with_references(black))
         images = (
             to_pixels(inputs.target_BCHW),
             hide(to_pixels(inputs.target_BCHW), inputs.masked_BM.cpu().numpy(), patch_px),

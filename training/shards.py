@@ -1,10 +1,11 @@
 """The shards of a split, wherever they lie: checked in full when first opened, mapped into memory, kept open while they are used.
 
 Shards are untrusted: a tar and its index are held against the commit and the shard table, offsets against the file's end,
-image headers against the one size that is allowed, and nothing is ever unpickled. What a sample holds beyond a pair
-(`view2.jpg`, ...) is not looked at: the index says where the pair's own members are.
+image headers against the one size that is allowed, and nothing is ever unpickled. The index says where members are; of a sample's
+further views (`view2.jpg`, ...) only the images are looked at, and only where a recipe asks for them.
 
-Shape letters: `H W C` stored rows, columns and colours, `N` rows of a shard, `M` members of a pair.
+Shape letters: `H W C` stored rows, columns and colours, `N` rows of a shard, `M` members of a pair, `F` further views of
+all rows, one after another.
 """
 
 import mmap
@@ -36,7 +37,10 @@ from training.storage import REBUILD, Cache, Folder, storage_of
 IMAGES = (MEMBERS.index("target.jpg"), MEMBERS.index("reference.jpg"))
 SILHOUETTES = (MEMBERS.index("target.sil"), MEMBERS.index("reference.sil"))
 _COLUMNS = ["key", *(name.replace(".", "_") for name in MEMBERS)]  # of the index
+_FURTHER = "further"
 _TABLE = "shards.parquet"
+
+Further = tuple[list[int], list[tuple[int, int]]]
 
 FETCHERS = 4
 """Shards that are fetched at once from elsewhere."""
@@ -174,7 +178,7 @@ class Shards:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             sha256, num_bytes = row["index_sha256"], index_file.bytes
             with self._storage.hold(index_name, sha256=sha256, num_bytes=num_bytes, verify=verify) as path:
-                index = tables.read("index", path, columns=_COLUMNS).combine_chunks()
+                index = tables.read("index", path, columns=[*_COLUMNS, _FURTHER]).combine_chunks()
         except (OSError, ValueError, ManifestError) as error:
             raise ShardError(f"the shard cannot be opened: {error}", where=where, hint=REBUILD) from error
         if index.num_rows != row["rows"]:
@@ -183,7 +187,10 @@ class Shards:
         offset_NM, size_NM = _column(index, "offset", where), _column(index, "size", where)
         _check_offsets(offset_NM, size_NM, len(mapped), where)
         keys: list[str] = index.column("key").to_pylist()
-        return Shard(self._storage.where(tar), memoryview(mapped), keys, offset_NM.tolist(), size_NM.tolist())
+        further_N = _further(index, len(mapped), where)
+        return Shard(
+            self._storage.where(tar), memoryview(mapped), keys, offset_NM.tolist(), size_NM.tolist(), further_N
+        )
 
     def _check_commit(self, row: dict[str, Any]) -> DataFile:
         """Insist that the shard is committed, and with what the table says. Returns what it says of the index."""
@@ -215,6 +222,7 @@ class Shard:
     keys: list[str]
     offset_NM: list[list[int]]
     size_NM: list[list[int]]
+    further_N: Further
 
     def member(self, row: int, member: int) -> memoryview:
         """The bytes of a sample's member."""
@@ -227,14 +235,30 @@ class Shard:
         Raises:
             ShardError: it does not decode, or is of another size.
         """
-        data = self.member(row, member)
+        self._decode(self.member(row, member), f"{self.keys[row]}.{MEMBERS[member]}", out_HWC)
+
+    def further(self, row: int) -> list[tuple[int, int]]:
+        """Offset and size in bytes of a sample's further views."""
+        start_N, offset_size_F = self.further_N
+        return offset_size_F[start_N[row] : start_N[row + 1]]
+
+    def decode_further(self, row: int, number: int, *, out_HWC: npt.NDArray[np.uint8]) -> None:
+        """Decode a further view into place; the first is number 0.
+
+        Raises:
+            ShardError: as of `decode`.
+        """
+        offset, size = self.further(row)[number]
+        self._decode(self.memory[offset : offset + size], f"{self.keys[row]}.view{2 + number}.jpg", out_HWC)
+
+    def _decode(self, data: memoryview, name: str, out_HWC: npt.NDArray[np.uint8]) -> None:
         try:
             image = simplejpeg.decode_jpeg(data, "RGB", buffer=out_HWC)
             problem = "" if image.shape == out_HWC.shape else _size_of(data)
         except ValueError as error:
             problem = _size_of(data) or f"an image does not decode: {error}"
         if problem:
-            raise ShardError(problem, where=f"{self.where}: {self.keys[row]}.{MEMBERS[member]}", hint=REBUILD)
+            raise ShardError(problem, where=f"{self.where}: {name}", hint=REBUILD)
 
 
 def _size_of(data: memoryview) -> str:
@@ -268,6 +292,17 @@ def _column(index: pa.Table, field: str, where: str) -> Ints:
     if any(column.null_count for column in columns):
         raise ShardError(f"the index lacks an {field}", where=where, hint=REBUILD)
     return np.stack([column.to_numpy() for column in columns], axis=1)
+
+
+def _further(index: pa.Table, num_bytes: int, where: str) -> Further:
+    """Where each row's further views begin among those of all, and offset and size of each."""
+    lists = index.column(_FURTHER).combine_chunks()
+    views = lists.flatten().field("jpg")
+    offset_F, size_F = (views.field(name).to_numpy(zero_copy_only=False) for name in ("offset", "size"))
+    if ((offset_F < 0) | (size_F < 0) | (size_F > MAX_MEMBER_BYTES) | (offset_F > num_bytes - size_F)).any():
+        problem = f"a further view cannot be in a tar of {num_bytes} bytes"
+        raise ShardError(problem, where=where, hint=REBUILD)
+    return lists.offsets.to_pylist(), list(zip(offset_F.tolist(), size_F.tolist(), strict=True))
 
 
 def _check_offsets(offset_NM: Ints, size_NM: Ints, num_bytes: int, where: str) -> None:

@@ -29,7 +29,7 @@ class PairSource(Protocol):
         """Hash of what decides the stream besides the seed: another one is another run."""
 
     def train(
-        self, *, seed: int, batch_size: int, position: int, rank: int, world: int
+        self, *, seed: int, batch_size: int, position: int, rank: int, world: int, num_references: int = 1
     ) -> Generator[Batch, None, None]:
         """Stream this process's slice of each global batch for ever, from a global position on.
 
@@ -39,9 +39,10 @@ class PairSource(Protocol):
             position: place of the first pair.
             rank: which slice, from 0.
             world: number of slices.
+            num_references: images beside each target.
         """
 
-    def validation(self, *, batch_size: int, limit: int) -> Iterable[Batch]:
+    def validation(self, *, batch_size: int, limit: int, num_references: int = 1) -> Iterable[Batch]:
         """At most `limit` pairs of the validation split, always the same ones in the same order."""
 
     def about(self, batch: Batch, *, seed: int | None) -> list[dict[str, Any]]:
@@ -79,7 +80,7 @@ class Shards:
         self.shards_hash = fingerprint({split.value: opened.table_hash for split, opened in self._splits.items()})
 
     def train(
-        self, *, seed: int, batch_size: int, position: int, rank: int, world: int
+        self, *, seed: int, batch_size: int, position: int, rank: int, world: int, num_references: int = 1
     ) -> Generator[Batch, None, None]:
         """See `PairSource`."""
         stream = PairStream(
@@ -93,14 +94,21 @@ class Shards:
             threads=self.threads,
             cache=self.cache,
             on_bad_shard=self.on_bad_shard,
+            num_references=num_references,
         )
         with stream:
             yield from stream
 
-    def validation(self, *, batch_size: int, limit: int) -> Iterable[Batch]:
+    def validation(self, *, batch_size: int, limit: int, num_references: int = 1) -> Iterable[Batch]:
         """See `PairSource`; the pairs are spread evenly over the split."""
         return validation_batches(
-            self.folder, split=Split.VAL, batch_size=batch_size, limit=limit, threads=self.threads, cache=self.cache
+            self.folder,
+            split=Split.VAL,
+            batch_size=batch_size,
+            limit=limit,
+            threads=self.threads,
+            cache=self.cache,
+            num_references=num_references,
         )
 
     def about(self, batch: Batch, *, seed: int | None) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ class ToyPairs:
             for name, n in (("train", self.num_train), ("val", self.num_validation))
         }
 
-    def batch(self, name: str, places: list[int]) -> Batch:
+    def batch(self, name: str, places: list[int], num_references: int = 1) -> Batch:
         pairs = [self._pairs[name][place % len(self._pairs[name])] for place in places]
         cells = []
         for role in (0, 1):
@@ -68,6 +68,8 @@ class ToyPairs:
             *cells,
             np.array(places, dtype=np.int64),
             tuple(f"{name}/{place}" for place in places),
+            # As from a shard without further views.
+            np.array([[pair[0][1]] * (num_references - 1) for pair in pairs]) if num_references > 1 else None,
         )
 
     def about(self, batch, *, seed):
@@ -89,13 +91,14 @@ class ToyPairs:
             for place in (int(key.split("/")[1]) for key in batch.keys)
         ]
 
-    def train(self, *, seed: int, batch_size: int, position: int, rank: int, world: int):
+    def train(self, *, seed: int, batch_size: int, position: int, rank: int, world: int, num_references: int = 1):
         while True:
             share = batch_size // world
-            yield self.batch("train", list(range(position + rank * share, position + (rank + 1) * share)))
+            places = list(range(position + rank * share, position + (rank + 1) * share))
+            yield self.batch("train", places, num_references)
             position += batch_size
 
-    def validation(self, *, batch_size: int, limit: int) -> Iterator[Batch]:
+    def validation(self, *, batch_size: int, limit: int, num_references: int = 1) -> Iterator[Batch]:
         num = min(limit, self.num_validation)
         for start in range(0, num, batch_size):
-            yield self.batch("val", list(range(start, min(start + batch_size, num))))
+            yield self.batch("val", list(range(start, min(start + batch_size, num))), num_references)

@@ -92,8 +92,8 @@ def encode(image, state, a, seen):
     return norm(x, state, "enc_norm")
 
 
-def complete(target, reference, state, a, seen, reference_seen=None):
-    """(N, P) prediction for one pair: images (3, h, w), `seen` the list of visible patches; the reference is seen whole."""
+def complete(target, reference, state, a, seen, reference_seen=None, further=()):
+    """(N, P) prediction for one pair: images (3, h, w), `seen` the list of visible patches; references are seen whole."""
     everything = list(range(a.num_patches))
     reference_seen = reference_seen or everything
     place, other = (
@@ -101,10 +101,14 @@ def complete(target, reference, state, a, seen, reference_seen=None):
         for those in (everything, reference_seen)
     )
     visible = linear(encode(target, state, a, seen), state, "decoder_embed")
-    memory = linear(encode(reference, state, a, reference_seen), state, "decoder_embed")
+    memory = [
+        linear(encode(image, state, a, reference_seen), state, "decoder_embed") for image in (reference, *further)
+    ]
     x = torch.stack([visible[seen.index(j)] if j in seen else state["mask_token"][0, 0] for j in everything])
     if a.positions == "cosine":
-        x, memory = x + state["dec_pos_embed"], memory + state["dec_pos_embed"][reference_seen]
+        x = x + state["dec_pos_embed"]
+        memory = [tokens + state["dec_pos_embed"][reference_seen] for tokens in memory]
+    other, memory = None if other is None else other * (1 + len(further)), torch.cat(memory)
     for i in range(a.dec_depth):
         name = f"dec_blocks.{i}"
         x = x + self_attention(norm(x, state, f"{name}.norm1"), state, f"{name}.attn", a.dec_heads, place)

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -72,6 +75,35 @@ def test_folded_jitter_equals_the_steps_one_by_one(order):
     )
 
 
+def test_further_references_are_varied_by_themselves_and_change_nothing_else():
+    batch = random_batch()
+    further = np.stack([batch.reference_BHWC, batch.target_BHWC], axis=1)
+    arguments = {"image_px": 112, "side": 7, "device": CPU}
+    for seed in (5, None):
+        alone = prepare(batch, Augmentation(), **arguments, seed=seed)
+        views = prepare(replace(batch, further_BFHWC=further), Augmentation(), **arguments, seed=seed)
+        assert alone.further_BFCHW is None
+        assert torch.equal(views.target_BCHW, alone.target_BCHW)
+        assert torch.equal(views.reference_BCHW, alone.reference_BCHW)
+        assert views.further_BFCHW.shape == (len(batch), 2, 3, 112, 112)
+        if seed is None:
+            assert torch.equal(views.further_BFCHW[:, 0], alone.reference_BCHW)
+            assert torch.equal(views.further_BFCHW[:, 1], alone.target_BCHW)
+    draws = sample_draws(Augmentation(), batch.index_B, seed=5, num_images=4)
+    varied = prepare(replace(batch, further_BFHWC=further), Augmentation(), **arguments, seed=5).further_BFCHW
+    x, y = draws.offset_xy_BI2[0, 3]
+    crop = cv2.resize(batch.target_BHWC[0, y : y + 224, x : x + 224], (112, 112), interpolation=cv2.INTER_AREA)
+    wanted = step_by_step(crop.astype(np.float64), draws.factor_BI3[0, 3], draws.order_BI3[0, 3], clamp=False)
+    wanted = (wanted.clip(0, 255) / 255 - MEAN_RGB) / STD_RGB
+    np.testing.assert_allclose(varied[0, 1].permute(1, 2, 0).numpy(), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("further", [np.zeros((3, 2, 256, 256, 3)), np.zeros((5, 2, 256, 256, 3), np.uint8)])
+def test_further_references_are_those_of_the_pairs(further):
+    with pytest.raises(ValueError, match="further_BFHWC"):
+        replace(random_batch(), further_BFHWC=further)
+
+
 def test_clamping_once_instead_of_after_each_step_costs_little():
     """Measured 0.19/255 on these pictures; 0.50/255 on photos, with 0.6 as the limit that is set for it."""
     errors = []
@@ -94,9 +126,9 @@ def test_training_image_is_the_jittered_crop():
         (views.reference_BCHW, batch.reference_BHWC, 1),
     ):
         for i in range(len(batch)):
-            x, y = draws.offset_xy_B22[i, role]
+            x, y = draws.offset_xy_BI2[i, role]
             crop = stored[i, y : y + 224, x : x + 224].astype(np.float64)
-            wanted = step_by_step(crop, draws.factor_B23[i, role], draws.order_B23[i, role], clamp=False).clip(0, 255)
+            wanted = step_by_step(crop, draws.factor_BI3[i, role], draws.order_BI3[i, role], clamp=False).clip(0, 255)
             wanted = (wanted / 255 - MEAN_RGB) / STD_RGB
             np.testing.assert_allclose(images[i].permute(1, 2, 0).numpy(), wanted, atol=2e-4)
 
@@ -147,18 +179,18 @@ def test_silhouette_follows_crop_swap_and_flip(flip):
 
 def test_draws_cover_their_ranges():
     draws = sample_draws(Augmentation(flip=True), np.arange(20_000), seed=1)
-    assert draws.offset_xy_B22.min() == 0
-    assert draws.offset_xy_B22.max() == 32
-    assert 0.6 <= draws.factor_B23.min() < 0.601
-    assert 1.399 < draws.factor_B23.max() <= 1.4
+    assert draws.offset_xy_BI2.min() == 0
+    assert draws.offset_xy_BI2.max() == 32
+    assert 0.6 <= draws.factor_BI3.min() < 0.601
+    assert 1.399 < draws.factor_BI3.max() <= 1.4
     # Half of 20,000 with standard deviation 71; each of six orders 1/6, so 6,667 of 40,000 images, deviation 75.
     assert abs(draws.swap_B.sum() - 10_000) < 5 * 71
     assert abs(draws.flip_B.sum() - 10_000) < 5 * 71
-    _, counts = np.unique(draws.order_B23.reshape(-1, 3), axis=0, return_counts=True)
+    _, counts = np.unique(draws.order_BI3.reshape(-1, 3), axis=0, return_counts=True)
     assert len(counts) == 6
     assert (np.abs(counts - 40_000 / 6) < 5 * 75).all()
     # Target and reference are independent.
-    assert abs(np.corrcoef(draws.offset_xy_B22[:, 0, 0], draws.offset_xy_B22[:, 1, 0])[0, 1]) < 0.04
+    assert abs(np.corrcoef(draws.offset_xy_BI2[:, 0, 0], draws.offset_xy_BI2[:, 1, 0])[0, 1]) < 0.04
     assert not sample_draws(Augmentation(swap_roles=False), np.arange(99), seed=1).swap_B.any()
     assert not sample_draws(Augmentation(), np.arange(99), seed=1).flip_B.any()
 

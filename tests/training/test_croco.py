@@ -192,6 +192,25 @@ def test_a_masked_reference_equals_the_plain_twin(positions):
         torch.testing.assert_close(predicted[b], plain, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("positions", ["cosine", "rope"])
+def test_several_references_equal_the_plain_twin_and_one_shown_again_is_one(positions):
+    architecture = small(positions)
+    model = shaken(architecture)
+    target, reference, visible, _ = example(architecture)
+    others = torch.stack([example(architecture, seed=seed)[1] for seed in (7, 8)], dim=1)
+    shown = torch.cat([reference[:, None], others], dim=1)
+    predicted = model(patchify(target, 4), patchify(shown.flatten(0, 1), 4), visible)
+    for b in range(len(target)):
+        plain = plain_croco.complete(
+            target[b], reference[b], model.state_dict(), architecture, visible[b].tolist(), further=others[b]
+        )
+        torch.testing.assert_close(predicted[b], plain, rtol=1e-6, atol=1e-6)
+    alone = model(patchify(target, 4), patchify(reference, 4), visible)
+    assert not torch.allclose(predicted, alone)
+    again = model(patchify(target, 4), patchify(reference.repeat_interleave(3, dim=0), 4), visible)
+    torch.testing.assert_close(again, alone)
+
+
 def test_an_mae_equals_its_plain_twin():
     architecture = small("cosine")
     model = shaken(architecture, build=MAE)

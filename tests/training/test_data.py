@@ -21,6 +21,7 @@ from manifests.sample import read_tar, unpack_cells
 from manifests.types import Split
 from tests.support.builds import Made, encode, make_sample, texture, write_shard, write_shards
 from training.data import PairStream, _Memory, validation_batches
+from training.shards import _further
 
 ROWS = {"a": (9, 7), "b": (6,)}
 
@@ -82,6 +83,53 @@ def test_pixels_and_silhouettes_are_those_of_the_tar(built):
                 np.testing.assert_array_equal(batch.reference_cells_BGG[i], unpack_cells(sample.reference_sil))
             assert batch.target_cells_BGG.any()
             assert not batch.target_cells_BGG.all()
+
+
+def with_further(number):
+    """A sample with so many further views."""
+    sample = make_sample(f"v/train/000000/{number:06d}", source="v")
+    views = [make_sample(f"other/{number}/{k}") for k in range(number)]
+    return replace(sample, further=tuple((view.target_jpg, view.target_sil) for view in views))
+
+
+@pytest.fixture
+def viewed(tmp_path):
+    """A shard whose samples have 0, 1, 2 and 3 further views."""
+    about = {"split": "train", "source": "v", "licence": "none", "domain": "body", "weight": 1.0}
+    row = write_shard(tmp_path / "shards", "train-v-body-000000", [with_further(n) for n in range(4)], **about)
+    tables.write("shards", tables.from_rows("shards", [row]), tmp_path / "shards/shards.parquet")
+    return tmp_path / "shards"
+
+
+@pytest.mark.parametrize("num_references", [1, 2, 3, 5])
+def test_further_views_come_in_turn(viewed, num_references):
+    samples = samples_of(viewed, "train")
+    with stream(viewed, num_references=num_references) as batches, stream(viewed) as plain:
+        batch, usual = next(batches), next(plain)
+    assert batch.keys == usual.keys
+    assert sorted(batch.keys) == sorted(samples)
+    np.testing.assert_array_equal(batch.reference_BHWC, usual.reference_BHWC)
+    assert usual.further_BFHWC is None
+    if num_references == 1:
+        assert batch.further_BFHWC is None
+        return
+    assert batch.further_BFHWC.shape == (4, num_references - 1, 256, 256, 3)
+    for i, key in enumerate(batch.keys):
+        shown = [samples[key].reference_jpg, *(jpg for jpg, _ in samples[key].further)]
+        for number in range(1, num_references):
+            wanted = simplejpeg.decode_jpeg(shown[number % len(shown)])
+            np.testing.assert_array_equal(batch.further_BFHWC[i, number - 1], wanted)
+
+
+@pytest.mark.parametrize(("field", "value"), [("offset", 10**9), ("offset", -1), ("size", -1), ("size", 5 << 20)])
+def test_a_further_view_outside_the_tar_is_refused(viewed, field, value):
+    rows = tables.read("index", viewed / "train-v-body-000000.index.parquet").to_pylist()
+    num_bytes = (viewed / "train-v-body-000000.tar").stat().st_size
+    starts, _ = _further(tables.from_rows("index", rows), num_bytes, "here")
+    assert starts == [0, 0, 1, 3, 6]
+    rows[2]["further"][1]["jpg"][field] = value
+    with pytest.raises(ShardError, match=f"a further view cannot be in a tar of {num_bytes} bytes"):
+        _further(tables.from_rows("index", rows), num_bytes, "here")
 
 
 def test_the_stream_follows_the_order(built):

@@ -13,7 +13,14 @@ import torch
 
 from manifests.errors import TrainingError
 from tests.support.toy_pairs import ToyPairs
-from training.checkpoints import export_safetensors, list_checkpoints, load_weights, read_checkpoint, read_place
+from training.checkpoints import (
+    export_safetensors,
+    list_checkpoints,
+    load_weights,
+    read_checkpoint,
+    read_place,
+    save_checkpoint,
+)
 from training.machine import Machine, Processes, find_device
 from training.model.croco import Architecture, CroCo, base_base_rope, base_small, large_base_rope
 from training.objective import step_flops
@@ -291,16 +298,28 @@ def test_alone_without_torchrun(monkeypatch):
 
 
 WORKER = """
-import sys
+import os, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from tests.support.toy_pairs import ToyPairs
 from tests.training.test_pretrain import TINY
 from training.machine import Machine
-from training.pretrain import pretrain
-machine = Machine(shard=sys.argv[2] == "shard", recompute=sys.argv[2] == "shard", checkpoint_every=3)
-pretrain(TINY, ToyPairs(num_train=12, num_validation=6), Path(sys.argv[1]), machine=machine, init=Path(sys.argv[3]))
+from training.pretrain import Trainer, pretrain
+
+out, weights, init, disturbed = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4:]
+if disturbed:
+    number, once, train_step = int(disturbed[0]), Path(disturbed[1]), Trainer.train_step
+
+    def watched(self, *arguments):
+        if self.step == 3 and os.environ["RANK"] == "1" and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), number)
+        return train_step(self, *arguments)
+
+    Trainer.train_step = watched
+machine = Machine(shard=weights == "shard", recompute=weights == "shard", checkpoint_every=3)
+pretrain(TINY, ToyPairs(num_train=12, num_validation=6), out, machine=machine, init=init)
 """
 
 
@@ -309,14 +328,18 @@ def worker(tmp_path_factory):
     path = tmp_path_factory.mktemp("worker") / "worker.py"
     path.write_text(WORKER)
 
-    def run(num, *arguments):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num}", str(path)]
+    def run(num, *arguments, restarts=0):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num}"]
+        command += [f"--max-restarts={restarts}", str(path)]
         root = Path(__file__).parents[2]
         environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+        # Otherwise torchrun 2.13 restarts over a store that keeps the addresses of the dead.
+        environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
         done = subprocess.run(
             [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, cwd=root, check=False
         )
         assert done.returncode == 0, done.stderr
+        return done.stderr
 
     return run
 
@@ -344,6 +367,33 @@ def assert_same_run(run, other, close=0):
         assert one["gradient_norm"] == pytest.approx(two["gradient_norm"], rel=close, abs=0)
     validations = [read_metrics(folder)[-1]["loss"] for folder in (run, other)]
     assert validations[0] == validations[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("weights", ["whole", "shard"])
+def test_a_run_whose_worker_dies_is_restarted_and_ends_as_if_undisturbed(tmp_path, pairs, worker, weights):
+    start, once = tmp_path / "start.pth", tmp_path / "once"
+    torch.save({"model": CroCo(TINY.architecture).state_dict()}, start)
+    pretrain(TINY, pairs, tmp_path / "one", init=start)
+    said = worker(2, tmp_path / "two", weights, start, int(signal.SIGKILL), once, restarts=2)
+    assert once.exists()
+    assert "exitcode: -9" in said
+    assert_same_run(tmp_path / "two", tmp_path / "one", close=0 if weights == "whole" else 1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_one_process_stops_all_with_a_checkpoint(tmp_path, pairs, worker, number):
+    start, once = tmp_path / "start.pth", tmp_path / "once"
+    torch.save({"model": CroCo(TINY.architecture).state_dict()}, start)
+    pretrain(TINY, pairs, tmp_path / "one", init=start)
+    worker(2, tmp_path / "two", "shard", start, int(number), once)
+    assert not (tmp_path / "two/finished.json").exists()
+    assert last(tmp_path / "two").step == 4  # the step under way is done
+    worker(2, tmp_path / "two", "shard", start)
+    assert_same_state(last(tmp_path / "two"), last(tmp_path / "one"), close=1e-6)
 
 
 @pytest.mark.slow
@@ -394,7 +444,31 @@ OBJECTIVES = {
     "both": {"keypoint_weight": 0.5},
     "both, masked alike": {"keypoint_weight": 0.5, "symmetric": True},
     "uniform": {"mask": "uniform", "mask_ratio": 0.9},
+    "three references": {"num_references": 3, "keypoint_weight": 0.5},
 }
+
+
+def test_a_reference_shown_three_times_is_one_reference(pairs):
+    trainers = [Trainer(replace(TINY, num_references=num), Machine(), Processes(Machine())) for num in (1, 3)]
+    one, three = (trainer.validate(pairs) for trainer in trainers)
+    assert three == pytest.approx(one, rel=1e-5)
+
+
+def test_a_run_begun_before_a_key_was_known_goes_on(tmp_path, pairs):
+    pretrain(TINY, pairs, tmp_path / "new", machine=Machine(checkpoint_every=3))
+    folder = tmp_path / "new"
+    (folder / "finished.json").unlink()
+    list_checkpoints(folder / "checkpoints")[-1].unlink()
+    written = json.loads((folder / "recipe.json").read_text())
+    assert written["recipe"].pop("num_references") == 1
+    (folder / "recipe.json").write_text(json.dumps(written))
+    path = list_checkpoints(folder / "checkpoints")[-1]
+    checkpoint = read_checkpoint(path)
+    del checkpoint.recipe["num_references"]
+    save_checkpoint(path.parent, checkpoint, keep=9)
+    assert pretrain(TINY, pairs, folder).finished
+    with pytest.raises(TrainingError, match="num_references: 1 -> 2"):
+        pretrain(replace(TINY, num_references=2), pairs, folder)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

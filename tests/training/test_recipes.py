@@ -5,25 +5,26 @@ import pytest
 from manifests.errors import RecipeError
 from manifests.recipes import fingerprint, from_mapping, read_recipe, to_mapping
 from training.model.croco import base_small, base_small_rope
-from training.recipes import RECIPES, PretrainRecipe, body, body_beyond, body_rope, demo, mae_body, study
+from training.recipes import RECIPES, PretrainRecipe, body, body_beyond, body_rope, body_views, demo, mae_body, study
 
 # Regenerate: python -c "from training.recipes import *; from manifests.recipes import fingerprint;
 #   print({n: fingerprint(r())[:16] for n, r in RECIPES.items()})"
 # A change here is a change of what a published name means: say so in CHANGELOG.md.
 FINGERPRINTS = {
-    "body": "5f49f27b56e5cedb",
-    "hand": "f130d9790592ae96",
-    "body_rope": "4d6cc807fcb93d51",
-    "body_base": "4688e77d075d914f",
-    "body_large": "953822c87e31f7bd",
-    "body_beyond": "e6105cda3a12d70f",
-    "mae_body": "308a8bbc70d3cfc5",
-    "mae_hand": "f78ce3b1636f2c70",
-    "keypoints": "cdded476ff6bff03",
-    "body_keypoints": "4e928720c5042ba6",
-    "study": "c33ddd78e1e17a5f",
-    "demo": "c48e9a24f2f1d151",
-    "smoke": "0f88f9a2decb58dc",
+    "body": "4d1b9fbf8b4cbb59",
+    "hand": "c4d870eb413f7100",
+    "body_rope": "c12a9d9c642a7ff6",
+    "body_base": "273718ee8ec7da9a",
+    "body_large": "b3c7d7d71d574007",
+    "body_beyond": "5621f0fb60e05525",
+    "body_views": "91e7a4318c998fe8",
+    "mae_body": "60b6446decb833fd",
+    "mae_hand": "b75aed4f25f8c030",
+    "keypoints": "6853e3fbc5290f69",
+    "body_keypoints": "25fe5fdc4a5f7c7c",
+    "study": "98b5515ab84d631b",
+    "demo": "4fc1e10ebd9923df",
+    "smoke": "452acf1590108902",
 }
 
 
@@ -51,6 +52,7 @@ def test_recipes_beyond_the_paper_say_what_they_change():
     beyond = body_beyond()
     assert (beyond.symmetric, beyond.masks_both, beyond.pad_to) == (True, True, 49)
     assert beyond.anneal_steps == beyond.num_steps  # the rate ends at zero
+    assert body_views() == replace(body_rope(), name="body_views", num_references=3)
     mae = mae_body()
     assert mae == replace(body(), name="mae_body", network="mae")
     assert mae.masks_both
@@ -111,6 +113,8 @@ def test_unknown_names_are_answered_with_the_known_ones(tmp_path):
         ({"completion_weight": 0.0}, "one of them more"),
         ({"keypoint_weight": -1.0}, "must be at least 0"),
         ({"network": "mae", "symmetric": True}, "cannot be symmetric"),
+        ({"num_references": 0}, "num_references must be positive"),
+        ({"num_references": 2, "symmetric": True}, "several references are seen whole"),
         ({"network": "mae", "architecture": base_small_rope()}, "has cosine positions"),
         ({"augmentation": replace(demo().augmentation, crop_px=200)}, "crop_px 200 is not a multiple of image_px"),
     ],

@@ -140,7 +140,7 @@ class CroCo(nn.Module):
 
         Args:
             target_BNP: patches of the normalised target (`patchify`); only the visible ones are read.
-            reference_BNP: patches of the normalised reference.
+            reference_BNP: patches of the normalised reference; of R references a pair, (B R, N, P), one pair's after another.
             visible_BV: int64, the visible patches of each target, in raster order.
             reference_visible_BV: the same for the reference; None: it is seen whole.
 
@@ -174,7 +174,7 @@ class CroCo(nn.Module):
         All tokens pass through each linear map in one product, and weights that are shared out are gathered once.
 
         Returns:
-            what `encode` gives of the targets and of the references.
+            what `encode` gives of the targets and of the references, all tokens of a pair's references in one row.
         """
         embedded = self._embed(target_BNP, visible_BV), self._embed(reference_BNP, reference_visible_BV)
         parts = tuple((*x_BVD.shape[:2], rotation) for x_BVD, rotation in embedded)
@@ -182,7 +182,7 @@ class CroCo(nn.Module):
         for block in self.enc_blocks:
             x_TD = self._run(block, x_TD, None, parts)
         sets = self.enc_norm(x_TD).split([images * tokens for images, tokens, _ in parts])
-        target_BVD, reference_BVD = (x_TD.unflatten(0, part[:2]) for x_TD, part in zip(sets, parts, strict=True))
+        target_BVD, reference_BVD = (x_TD.view(len(target_BNP), -1, x_TD.shape[-1]) for x_TD in sets)
         return target_BVD, reference_BVD
 
     def _embed(self, patches_BNP: Tensor, visible_BV: Tensor | None) -> tuple[Tensor, Rotation | None]:
@@ -205,7 +205,7 @@ class CroCo(nn.Module):
 
         Args:
             target_BVD: tokens of the target's visible patches.
-            reference_BND: tokens of the reference.
+            reference_BND: tokens of the reference, or of several, one after another.
             visible_BV: which patches of the target the tokens stand for; None when all are present.
             reference_visible_BV: the same for the reference.
 
@@ -217,10 +217,15 @@ class CroCo(nn.Module):
             x_BNE = scatter_visible(x_BNE, visible_BV, self.mask_token, self.architecture.num_patches)
         rotations: tuple[Rotation, Rotation] | tuple[()] = ()
         if self.architecture.positions == "cosine":
-            x_BNE, memory_BNE = x_BNE + self.dec_pos_embed, memory_BNE + _at(self.dec_pos_embed, reference_visible_BV)
+            x_BNE, memory_BNE = (
+                x_BNE + self.dec_pos_embed,
+                memory_BNE + _along(self.dec_pos_embed, memory_BNE.shape[1], reference_visible_BV),
+            )
         else:
-            tables = self.dec_rotation_cos, self.dec_rotation_sin
-            rotations = tables, (_at(tables[0], reference_visible_BV), _at(tables[1], reference_visible_BV))
+            cos, sin = self.dec_rotation_cos, self.dec_rotation_sin
+            length = memory_BNE.shape[1]
+            seen = reference_visible_BV
+            rotations = (cos, sin), (_along(cos, length, seen), _along(sin, length, seen))
         for block in self.dec_blocks:
             x_BNE = self._run(block, x_BNE, memory_BNE, *rotations)
         out_BNP: Tensor = self.prediction_head(self.dec_norm(x_BNE))
@@ -244,6 +249,11 @@ def scatter_visible(tokens_BVE: Tensor, visible_BV: Tensor, mask_token: Tensor, 
     """Put visible tokens in their places and the mask token everywhere else, (B, N, E)."""
     blank_BNE = mask_token.to(tokens_BVE.dtype).expand(len(tokens_BVE), num_patches, -1)
     return blank_BNE.scatter(1, visible_BV[..., None].expand(-1, -1, tokens_BVE.shape[-1]), tokens_BVE)
+
+
+def _along(table_NA: Tensor, length: int, visible_BV: Tensor | None) -> Tensor:
+    """Rows of a table for the patches of one image or several, one after another."""
+    return table_NA.repeat(length // len(table_NA), 1) if visible_BV is None else table_NA[visible_BV]
 
 
 def _at(table_NA: Tensor, visible_BV: Tensor | None) -> Tensor:
