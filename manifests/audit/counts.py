@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from manifests.audit.findings import Finding, Severity, error
-from manifests.audit.mend import SAME
+from manifests.audit.mend import SAME, TARGETS
 from manifests.commit import STATS, Commit
 from manifests.types import PairKind
 
@@ -65,5 +65,5 @@ def look_at_stats(folder: Path, done: list[Commit]) -> Iterator[Finding]:
         yield Finding(
             rule="counts", severity=Severity.WARNING, table="", where=where,
             message="it does not read" if told is None else f"its {odd} are not the sums of the commits",
-            hint=f"remove {where}, then run the stage again {SAME}: it is written anew",
+            hint=f"remove {where}, then run `make {TARGETS[folder.name]}` again {SAME}: it is written anew",
         )  # fmt: skip
