@@ -4,7 +4,7 @@ Shape letters: as in `training.examples.base`.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,20 +112,20 @@ class Free:
             "keypoints_px": points_K3,
             "intrinsics": np.array(crop["intrinsics"], np.float64).reshape(3, 3),
             "instance": f"{crop['sequence']}/{crop['instant']}",
-            **{name: _map(name, label) for name in self._maps},
         }
+        maps = {name: (name, label) for name in self._maps}
         if self._about.domain is Domain.HAND:
             labels["side"] = crop["side"]
         second, place = None, self._second[index]
         if place is not None:
             second = _row(self._crops, place)
             if "uv" in self._maps:
-                labels["second_uv"] = _map("uv", _row(self._labels, place))
+                maps["second_uv"] = "uv", _row(self._labels, place)
         return Example(
             key=crop["key"],
             rgb_HW3=_picture(crop),
             square_xyxy_px=_square(crop),
-            labels=labels,
+            labels=_Labels(labels, maps),
             subject=crop["subject"],
             second_HW3=None if second is None else _picture(second),
             second_square_xyxy_px=None if second is None else _square(second),
@@ -150,6 +150,22 @@ class Free:
         """Which hand each shows; None of bodies."""
         sides: list[str | None] = self._crops["side"].to_pylist()
         return sides
+
+
+class _Labels(Mapping[str, Any]):
+    """Labels of which maps are decoded when they are asked for: they cost more than all else, and most tasks need none."""
+
+    def __init__(self, known: Mapping[str, Any], maps: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
+        self._known, self._maps = known, maps
+
+    def __getitem__(self, name: str) -> Any:
+        return _map(*self._maps[name]) if name in self._maps else self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._known, *self._maps))
+
+    def __len__(self) -> int:
+        return len(self._known) + len(self._maps)
 
 
 def _other_views(rows: Sequence[Mapping[str, Any]]) -> list[int | None]:
