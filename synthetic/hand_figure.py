@@ -40,7 +40,8 @@ HAND21 = (
     ),
 )
 _SKIN = 0  # the layer of the model's own faces that are shown
-_WRIST_M, _ELBOW_M = (0.0, 0.07), (0.17, 0.31)  # from where to where behind the rim they bend
+# From where to where behind the rim they bend; an elbow as sharply as a sleeve can without going through itself.
+_WRIST_M, _ELBOW_M = (0.0, 0.07), (0.2, 0.28)
 _GLOVE_M = 0.0014
 _SHADE = 0.7  # of the light that is taken; the rest comes back from skin
 
@@ -290,10 +291,11 @@ def _bent(points_E3: Floats, along: Floats, wrist: Floats, elbow: Floats) -> Flo
     """
     steps_m = np.linspace(0.0, 0.6, 121)
     turns_S33 = np.eye(3)
-    for turn, (start_m, end_m) in ((wrist, _WRIST_M), (elbow, _ELBOW_M)):
+    for turn, (start_m, end_m), soft in ((wrist, _WRIST_M, True), (elbow, _ELBOW_M, False)):
         share_S = np.clip((steps_m - start_m) / (end_m - start_m), 0.0, 1.0)
-        part_S33 = matrix_from_axis_angle((share_S**2 * (3 - 2 * share_S))[:, None] * axis_angle_from_matrix(turn))
-        turns_S33 = part_S33 @ turns_S33
+        if soft:
+            share_S = share_S**2 * (3 - 2 * share_S)
+        turns_S33 = matrix_from_axis_angle(share_S[:, None] * axis_angle_from_matrix(turn)) @ turns_S33
     gaze_S3 = turns_S33 @ along
     line_S3 = np.concatenate([np.zeros((1, 3)), np.cumsum(gaze_S3[:-1] * np.diff(steps_m)[:, None], axis=0)])
     behind = np.clip(points_E3 @ along, 0.0, steps_m[-1])

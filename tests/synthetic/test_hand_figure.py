@@ -509,3 +509,16 @@ def test_bent_arms_stay_in_one_piece(figure: HandFigure, hands: dict[str, HandMo
     ahead = np.einsum("mrc,mc->mr", steps, middles) / np.square(middles).sum(axis=1)[:, None]
     assert ahead.min() > 0.05, "and none is pushed through its neighbour"
     assert np.abs(bent - rest.verts_E3).max() > 0.05
+
+
+def test_arms_bend_at_the_wrist_and_the_elbow_and_are_straight_between() -> None:
+    from synthetic.hand_figure import _bent
+
+    line = np.linspace(0.0, 0.55, 56)[:, None] * np.array([1.0, 0.0, 0.0])
+    bent = _bent(line, np.array([1.0, 0.0, 0.0]), *matrix_from_axis_angle(np.array([[0.0, 0.3, 0.0], [0.0, 1.3, 0.0]])))
+    gaze = np.diff(bent, axis=0) / np.linalg.norm(np.diff(bent, axis=0), axis=1, keepdims=True)
+    forearm, upper = gaze[8:19], gaze[30:]
+    assert np.ptp(forearm, axis=0).max() < 1e-6
+    assert np.ptp(upper, axis=0).max() < 1e-6
+    assert np.arccos(forearm[0] @ upper[0]) == pytest.approx(1.3, abs=0.01)
+    assert np.arccos(forearm[0] @ [1.0, 0.0, 0.0]) == pytest.approx(0.3, abs=0.01)
