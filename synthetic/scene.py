@@ -18,7 +18,7 @@ from manifests.recipes import from_mapping
 from manifests.seeds import rng_for, seed_for
 from synthetic.camera import TARGET_M, Camera, Framing, Rig, Side, sample_rig
 from synthetic.looks.hand_look import HAND_M, Hand, sample_hand
-from synthetic.looks.look import Look, sample_look
+from synthetic.looks.look import Look, chance_of_woman, sample_look
 from synthetic.patterns import FLOOR_KINDS, WALL_KINDS, Colour, Pattern
 from synthetic.places.backdrop import Backdrop
 from synthetic.places.props import PERSON_M, Prop, muted, sample_furniture, sample_occluders, sample_surface
@@ -357,7 +357,8 @@ def sample_scene(recipe: SceneRecipe, seed: int, scene: int, backdrops: "Backdro
         cameras, light = backdrops.fit(backdrop, cameras), backdrops.light(backdrop) or light
     framing, side = _sample_framing(recipe, rng_for(seed, "framing", *names))
     betas = tuple(np.clip(person.normal(0.0, 1.0, 10), -2.0, 2.0).round(4).tolist())
-    look = sample_look(person)
+    free = recipe.domain == "body" and recipe.body is None  # of other models the shapes do not tell
+    look = sample_look(person, women=chance_of_woman(betas) if free else 0.5)
     hand = None
     if recipe.domain == "hand":
         hand = sample_hand(rng_for(seed, "hand", *names), rng_for(seed, "hands", identity), look, cameras)

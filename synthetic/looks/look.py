@@ -1,6 +1,7 @@
 """How a person looks, as pure data: skin, hair, and clothes that always cover the body. `wardrobe.py` draws it."""
 
 import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,9 +143,30 @@ _HAIR_OF_WOMEN = (0.0, 0.01, 0.1, 0.08, 0.06, 0.05, 0.15, 0.12, 0.13, 0.18, 0.04
 _HAIR_OF_MEN = (0.09, 0.13, 0.3, 0.16, 0.09, 0.05, 0.01, 0.02, 0.01, 0.02, 0.08, 0.04, 0.0)
 
 
-def sample_look(rng: np.random.Generator) -> Look:
-    """Draw a look. What goes together is drawn together: beards seldom meet skirts, blazers meet shirts and dark shoes."""
-    feminine = bool(rng.random() < 0.5)
+# The free body's shapes tell its sex: MakeHuman's axis of gender, 0 man to 1 woman, regressed on the ten shapes of the 300 people
+# that the body was fitted to, which explains 0.996 of its variance.
+_GENDER_OF_SHAPE = (0.2, 0.285, -0.056, 0.153, -0.035, -0.026, -0.024, 0.005, 0.006, 0.009)
+_GENDER_OF_MEAN = 0.486
+
+
+def chance_of_woman(betas: Sequence[float]) -> float:
+    """How likely somebody of a shape of the free body is a woman: never in doubt but around the middle between the sexes.
+
+    Args:
+        betas: ten shape coefficients.
+    """
+    gender = _GENDER_OF_MEAN + float(np.dot(_GENDER_OF_SHAPE, betas))
+    return float(np.clip(0.5 + 2.0 * (gender - 0.5), 0.0, 1.0))
+
+
+def sample_look(rng: np.random.Generator, *, women: float = 0.5) -> Look:
+    """Draw a look. What goes together is drawn together: beards seldom meet skirts, blazers meet shirts and dark shoes.
+
+    Args:
+        rng: source of randomness.
+        women: how likely it is a woman's.
+    """
+    feminine = bool(rng.random() < women)
     skin = _between(_SKIN_TONES, rng.random(), rng, jitter=0.015)
     hair_colour = _hair_colour(rng, float(np.mean(skin)))
     top_style = _pick(rng, TOPS, (0.3, 0.06, 0.15, 0.14, 0.07, 0.1, 0.12, 0.06))

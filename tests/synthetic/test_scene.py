@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synthetic.looks.look import chance_of_woman
 from synthetic.scene import Scene, SceneRecipe, light_lobe, sample_scene
 
 RECIPE = SceneRecipe(num_identities=40, scenes_per_identity=3)
@@ -58,6 +59,18 @@ def test_looks_are_clearly_distinct() -> None:
     distance = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 9 * np.eye(40)
     assert distance.min() > 0.03
     assert np.median(distance.min(axis=1)) > 0.15
+
+
+def test_looks_are_those_of_the_body_that_wears_them() -> None:
+    people = [sample_scene(RECIPE, 0, 3 * person) for person in range(40)]
+    chances = {scene.identity: chance_of_woman(scene.betas) for scene in people}
+    for scene in people:
+        assert scene.look.beard == "none" or chances[scene.identity] < 1.0
+        assert scene.look.skirt in ("none", "coat") or chances[scene.identity] > 0.0
+    hands = dataclasses.replace(RECIPE, domain="hand", distance_min_m=0.4, distance_max_m=0.9)
+    own = dataclasses.replace(RECIPE, body="smpl.npz")
+    looks = [[sample_scene(recipe, 0, 3 * person).look for person in range(12)] for recipe in (hands, own, RECIPE)]
+    assert looks[0] == looks[1] != looks[2], "the shapes of other models tell nothing"
 
 
 def test_more_people_start_with_the_same_people() -> None:

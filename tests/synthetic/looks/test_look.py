@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from synthetic.looks.canvas import Landmarks
 from synthetic.looks.garments import print_picture
 from synthetic.looks.look import (
     BEARDS,
@@ -16,8 +17,10 @@ from synthetic.looks.look import (
     SHOES,
     SKIRTS,
     TOPS,
+    chance_of_woman,
     sample_look,
 )
+from synthetic.models.body import BodyModel
 from synthetic.patterns import crease_tiles, lookup, streaks
 
 LOOKS = [sample_look(np.random.default_rng(seed)) for seed in range(1500)]
@@ -48,6 +51,36 @@ def test_thousands_of_looks_differ_in_more_than_numbers() -> None:
         for look in LOOKS
     )
     assert len(kinds) > 1450
+
+
+def test_looks_are_those_of_women_or_men_as_likely_as_is_said() -> None:
+    men, women = (
+        [sample_look(np.random.default_rng(seed), women=share) for seed in range(150)] for share in (0.0, 1.0)
+    )
+    assert {look.skirt for look in men} <= {"none", "coat"}
+    assert not any("makeup" in look.extras for look in men)
+    assert {look.beard for look in women} == {"none"}
+    assert sum(look.beard != "none" for look in men) > 60
+    assert sum(look.skirt != "none" for look in women) > 40
+
+
+def test_shapes_tell_women_from_men(body: BodyModel) -> None:
+    """Women are shorter, and their shoulders are less wide for their hips."""
+    axis = np.eye(10)[[0, 1, 3]].sum(axis=0)
+    assert (chance_of_woman(axis), chance_of_woman(-axis)) == (1.0, 0.0)
+    assert 0.4 < chance_of_woman(np.zeros(10)) < 0.6
+    shares = [chance_of_woman(betas) for betas in np.random.default_rng(0).normal(0.0, 1.0, (1000, 10))]
+    assert 0.4 < np.mean(shares) < 0.6
+    assert np.mean([share in (0.0, 1.0) for share in shares]) > 0.4, "few are in doubt"
+    woman, man = (
+        body.pose(np.zeros((1, 24, 3)), sign * axis, np.zeros((1, 3)))[0][0, body.skin_vertices] for sign in (1, -1)
+    )
+    assert np.ptp(woman[:, 1]) < np.ptp(man[:, 1]) - 0.05
+    rest, marks = body.template_X3[body.skin_vertices], Landmarks.of(body)
+    shoulders = (np.abs(rest[:, 1] - marks.shoulder_y) < 0.03) & (np.abs(rest[:, 0]) < marks.shoulder_x)
+    hips = np.abs(rest[:, 1] - marks.hip_y) < 0.03
+    ratio = [np.ptp(verts[shoulders, 0]) / np.ptp(verts[hips, 0]) for verts in (woman, man)]
+    assert ratio[0] < 0.95 * ratio[1]
 
 
 def test_every_style_is_worn_by_somebody() -> None:
