@@ -113,7 +113,7 @@ class RayExecutor:
             raise StageError(
                 f"no Ray cluster could be reached or started: {error}",
                 where=self.address or "this machine",
-                hint="check RAY_ADDRESS, or run with EXECUTOR=local",
+                hint="check RAY_ADDRESS; on a busy machine try again, or run with EXECUTOR=local",
             ) from error
 
 

@@ -89,6 +89,7 @@ def test_a_build_refuses_another_pair_recipe_before_it_lists_a_frame(
     assert contents(tmp_path / "out") == before
     recipe.write_text(recipe.read_text().replace("cross_pose: 21", "cross_pose: 20"))
     assert main(["build", "--recipe", str(recipe), *where]) == 0
+    assert "\n    nobody is held out: training will have no pair to validate on" in capsys.readouterr().out
 
 
 def test_a_folder_that_make_has_split_at_its_spaces_is_told(capsys: pytest.CaptureFixture[str]) -> None:
