@@ -3,21 +3,20 @@ import pytest
 import trimesh
 
 from manifests.errors import TrainingError
-from training.tasks.overlay import draw_mesh, from_the_side, write_glb
+from training.tasks import overlay
+from training.tasks.overlay import draw_mesh, from_the_side, paint_mesh, write_glb
 
 BALL = trimesh.creation.icosphere(subdivisions=3, radius=0.3)
 
 
-def draw(image, verts, faces=BALL.faces, focal_px=100.0):
-    try:
-        return draw_mesh(image, np.asarray(verts, np.float64), np.asarray(faces), focal_px=focal_px)
-    except TrainingError as error:
-        pytest.skip(str(error))
+def draw(image, verts, faces=BALL.faces, focal_px=100.0, how=draw_mesh):
+    return how(image, np.asarray(verts, np.float64), np.asarray(faces), focal_px=focal_px)
 
 
-def test_a_ball_covers_the_disk_it_projects_to():
+@pytest.mark.parametrize("how", [draw_mesh, paint_mesh])
+def test_a_ball_covers_the_disk_it_projects_to(how):
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    drawn = draw(image, BALL.vertices + np.array([0.4, -0.2, 5.0]))
+    drawn = draw(image, BALL.vertices + np.array([0.4, -0.2, 5.0]), how=how)
     assert drawn.shape == image.shape
     assert drawn.dtype == np.uint8
     covered = (drawn != image).any(axis=2)
@@ -28,19 +27,20 @@ def test_a_ball_covers_the_disk_it_projects_to():
     assert not covered[away > 7].any()
 
 
-def test_what_is_near_hides_what_is_far():
+@pytest.mark.parametrize("how", [draw_mesh, paint_mesh])
+def test_what_is_near_hides_what_is_far(how):
     square = np.array([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
     faces = np.array([[0, 2, 1], [0, 3, 2]])  # they look at the camera
     white = np.full((32, 32, 3), 255, np.uint8)
     slanted = square.copy()
     slanted[:, 2] = [1, 1, -1, -1]
-    facing = draw(white, square + np.array([0, 0, 60]), faces, 500.0)[16, 16].astype(int)
-    other = draw(white, slanted + np.array([0, 0, 90]), faces, 500.0)[16, 16].astype(int)
+    facing = draw(white, square + np.array([0, 0, 60]), faces, 500.0, how)[16, 16].astype(int)
+    other = draw(white, slanted + np.array([0, 0, 90]), faces, 500.0, how)[16, 16].astype(int)
     assert np.abs(facing - other).max() > 5  # light falls on them at another angle
     both = np.concatenate([square + np.array([0, 0, 60]), slanted + np.array([0, 0, 90])])
     for order in ([0, 1], [1, 0]):
         indices = np.concatenate([faces + 4 * which for which in order])
-        np.testing.assert_allclose(draw(white, both, indices, 500.0)[16, 16], facing, atol=1)
+        np.testing.assert_allclose(draw(white, both, indices, 500.0, how)[16, 16], facing, atol=1)
 
 
 def test_whoever_drew_before_goes_on_drawing(hand_stage):
@@ -53,6 +53,19 @@ def test_whoever_drew_before_goes_on_drawing(hand_stage):
     renderer.render(scene, instant=0, view=1)
     np.testing.assert_array_equal(renderer.render(scene, instant=0, view=0).rgb, before)
     np.testing.assert_array_equal(draw(image, BALL.vertices + np.array([0, 0, 3.0])), first)
+
+
+def test_without_opengl_the_same_place_is_painted(monkeypatch, caplog):
+    image = np.zeros((48, 48, 3), np.uint8)
+    drawn = draw(image, BALL.vertices + np.array([0, 0, 2.0]))
+    # The renderer of this process lives on: were it deleted, everybody's OpenGL would go with it.
+    monkeypatch.setattr(overlay, "_renderer", overlay._renderer.__wrapped__)
+    monkeypatch.setattr(overlay.importlib, "import_module", lambda _name: (_ for _ in ()).throw(ImportError("no EGL")))
+    painted = draw(image, BALL.vertices + np.array([0, 0, 2.0]))
+    assert "no EGL" in caplog.text
+    apart = drawn.any(axis=2) != painted.any(axis=2)
+    assert apart.mean() < 0.02
+    assert np.abs(drawn.astype(int) - painted)[~apart].mean() < 25  # much the same light
 
 
 def test_the_side_view_is_a_turn():
