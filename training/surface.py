@@ -96,9 +96,17 @@ def read_template(path: Path) -> Template:
     """Read the free body's surface; the same object for the same file.
 
     Raises:
-        TrainingError: the file is missing, damaged, or no body.
+        TrainingError: the file is missing, damaged, no body, or has no texture coordinates.
     """
-    return Template(read_arrays(path, BODY_FORMAT))
+    return Template(_body_arrays(path))
+
+
+def _body_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    arrays = read_arrays(path, BODY_FORMAT)
+    if missing := {"uvs", "face_uvs", "face_group"} - set(arrays):
+        hint = "give the body that was rendered: the free one, or one that was converted with its texture coordinates"
+        raise TrainingError(f"the body has no {', '.join(sorted(missing))}", where=path, hint=hint)
+    return arrays
 
 
 class Geodesics:
@@ -248,9 +256,9 @@ def places_at_rest(path: Path, side: int) -> npt.NDArray[np.uint8]:
         the top of the atlas, v = 1.
 
     Raises:
-        TrainingError: the file is missing, damaged, or no body.
+        TrainingError: the file is missing, damaged, no body, or has no texture coordinates.
     """
-    arrays = read_arrays(path, BODY_FORMAT)
+    arrays = _body_arrays(path)
     verts_X3 = arrays["v_template"].astype(np.float64)
     low_3, high_3 = verts_X3.min(axis=0), verts_X3.max(axis=0)
     colours_X3 = 1 + 254 * (verts_X3 - low_3) / (high_3 - low_3)

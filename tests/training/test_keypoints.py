@@ -8,6 +8,9 @@ SMPL = dict(zip(("head", "left_shoulder", "right_wrist", "left_ankle"), (15, 16,
 COCO = dict(zip(("head", "left_shoulder", "right_wrist", "left_ankle"), (0, 5, 10, 15), strict=True))
 OPENPOSE = dict(zip(("head", "left_shoulder", "right_wrist", "left_ankle"), (0, 5, 4, 13), strict=True))
 
+MPII = dict(zip(("head", "left_shoulder", "right_wrist", "left_ankle"), (9, 13, 10, 5), strict=True))
+SPIN = dict(zip(("head", "left_shoulder", "right_wrist", "left_ankle"), (44, 34, 31, 30), strict=True))
+
 
 def drawn(x, y, *, offset=(0, 0), flip=False, confidence=1.0, joint=0, crop_px=224):
     points = np.zeros((13, 3))
@@ -20,7 +23,14 @@ def drawn(x, y, *, offset=(0, 0), flip=False, confidence=1.0, joint=0, crop_px=2
 
 @pytest.mark.parametrize(
     ("name", "num", "places"),
-    [("smpl24", 24, SMPL), ("coco17", 17, COCO), ("posetrack17", 17, COCO), ("coco18", 18, OPENPOSE)],
+    [
+        ("smpl24", 24, SMPL),
+        ("coco17", 17, COCO),
+        ("posetrack17", 17, COCO),
+        ("coco18", 18, OPENPOSE),
+        ("mpii16", 16, MPII),
+        ("spin49", 49, SPIN),
+    ],
 )
 def test_joints_are_found_in_every_set(name, num, places):
     points = np.stack([np.arange(num), 2 * np.arange(num), np.ones(num)], axis=1)

@@ -4,8 +4,9 @@ import pytest
 from scipy.io import savemat
 
 from manifests.errors import SourceError, TrainingError
+from synthetic.figure import part_of_faces
 from training.metrics.surface import geodesic_errors_m
-from training.surface import LIMIT_M, Geodesics, read_evaluation, read_template
+from training.surface import LIMIT_M, Geodesics, places_at_rest, read_evaluation, read_template
 
 SPACING_M = 0.01
 
@@ -120,6 +121,23 @@ def test_hair_stands_for_the_head_and_a_skirt_for_the_hips(assets, template):
     assert hair.argmax() == 16
     assert hair[[13, 14, 15, 16, 10, 7]].sum() / hair.sum() > 0.95
     assert skirt[1:7].sum() / skirt.sum() > 0.95
+
+
+def test_parts_are_those_of_renders(template, assets):
+    with np.load(assets / "body.npz") as arrays:
+        skin = arrays["face_group"] == 0
+        part = part_of_faces(arrays["weights"], arrays["f"].astype(np.int64))[skin]
+        corners = np.stack([arrays["f"][skin], part[:, None].repeat(3, axis=1)], axis=-1).reshape(-1, 2)
+    told = np.stack([template.surface.distance_XX_m._vertex_K, template.surface.part_X], axis=1)
+    assert set(map(tuple, corners.tolist())) == set(map(tuple, told.tolist()))
+
+
+def test_a_body_without_texture_coordinates_is_refused(assets, tmp_path):
+    with np.load(assets / "body.npz") as arrays:
+        np.savez(tmp_path / "bare.npz", **{name: arrays[name] for name in arrays.files if name != "uvs"})
+    for read in (read_template, lambda path: places_at_rest(path, 32)):
+        with pytest.raises(TrainingError, match="the body has no uvs"):
+            read(tmp_path / "bare.npz")
 
 
 def test_a_part_is_of_the_joint_that_moves_it(template, assets):
