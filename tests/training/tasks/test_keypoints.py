@@ -8,11 +8,19 @@ import torch
 
 from manifests.errors import TrainingError
 from tests.training.tasks.cuts import WAYS, about_of, cut_of, example_of, image_of
-from training.keypoints import JOINTS, MIRRORED, gaussians
+from training.keypoints import JOINTS, MIRRORED, PLACES, gaussians
+from training.tasks.joints import SETS
 from training.tasks.keypoints import Keypoints
 
 TASK = Keypoints()
 PENN = about_of("keypoints_px", keypoint_set="penn13")
+
+
+@pytest.mark.parametrize("name", sorted(PLACES.keys() & SETS.keys()))
+def test_joints_have_the_names_that_meshes_know_them_by(name):
+    names = [SETS[name][place].removeprefix("lsp_") for place in PLACES[name]]
+    assert names[1:] == list(JOINTS[1:])
+    assert names[0] in {"head", "head_top", "nose", ""}
 
 
 def targets_of(*examples, cut):
