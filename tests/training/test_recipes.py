@@ -22,7 +22,7 @@ FINGERPRINTS = {
     "mae_hand": "b75aed4f25f8c030",
     "keypoints": "6853e3fbc5290f69",
     "body_keypoints": "25fe5fdc4a5f7c7c",
-    "study": "98b5515ab84d631b",
+    "study": "45af0a857ed6de03",
     "demo": "4fc1e10ebd9923df",
     "smoke": "452acf1590108902",
 }
