@@ -214,6 +214,8 @@ def look_at_shards(
         progress: is told about the tars.
     """
     indexes, shelf = dict[str, Index](), None
+    if "shards" not in evidence.commits:
+        return
     if keys:
         paired = Paired.of(evidence.parts.get("pairs", []), pool)
         # Their other columns are read with the tars.
@@ -248,8 +250,6 @@ def _read_indexes(
 
 def _packed(evidence: Evidence, indexes: dict[str, Index], keys: Keys) -> Iterator[Finding]:
     """Every pair is in exactly one shard; nothing else is."""
-    if "shards" not in evidence.commits:
-        return
     if "pairs" not in evidence.blind:
         for index in indexes.values():
             if (index.rows < 0).any():

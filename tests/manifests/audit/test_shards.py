@@ -376,6 +376,13 @@ def test_text_that_reads_like_a_number_is_none(build):
     assert finding.message == "its JSON differs from its pair in view_angle_rad"
 
 
+def test_pairs_are_not_read_again_where_there_is_no_shard(build, monkeypatch):
+    """Of ten million pairs that takes a gigabyte."""
+    shutil.rmtree(build / "shards")
+    monkeypatch.setattr("manifests.audit.shards.Paired.of", None)
+    assert_only_finding(build, "unchecked", message="not run yet: shards")
+
+
 # --- documents, all at once and one by one ---
 
 
