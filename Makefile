@@ -137,7 +137,7 @@ predict: install ## ask the run of `make finetune` about a photograph: IMAGE=pho
 	  $(if $(SIDE),--side $(SIDE)) --out $(or $(TO),$(RUN)/prediction.glb)
 
 study: OUT = out/study$(if $(OF_HANDS),-hand)
-study: fetch ## are references used? 500 rendered people, three seeds: an hour or two. With TASK=..., are these weights the better start?
+study: fetch ## are references used? 500 rendered people, three seeds: under an hour. With TASK=..., are these weights the better start?
 	@$(MAKE) --no-print-directory build RECIPE=docs/study$(if $(OF_HANDS),_hand).yaml OUT=$(OUT)
 ifndef TASK
 	@for seed in $(SEEDS); do $(PYTHON) -m training pretrain --recipe study --seed $$seed --shards $(OUT)/shards \
