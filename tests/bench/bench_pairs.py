@@ -1,6 +1,6 @@
 """Pairs at scale: 10 million from 5 million crops, read from and committed to disk as the stage does.
 
-Run it on a quiet machine with two cores and 2 GB free for temporary files:
+Run it with 2 GB free for temporary files; it is judged by the processor's time, for the wall's belongs to whoever else is there:
 `python -m pytest tests/bench/bench_pairs.py --timeout 0 -o log_cli=true -o log_cli_level=INFO`.
 
 The crops are made by `tests.support.many_crops`: four shapes of recordings, as large datasets have them, and no pixels.
@@ -107,7 +107,7 @@ def crops(tmp_path_factory) -> Path:
 
 
 def draw(crops: Path, out: Path, *, workers: int, num: int | None = None, **recipe) -> tuple[int, float, float]:
-    """Draw the pairs of `num` recordings; tells pairs, seconds and MB at the peak, all workers together."""
+    """Draw the pairs of `num` recordings; tells pairs, seconds of CPU and MB at the peak, all workers together."""
     out.mkdir()
     names = [f"{shape.source}-{name}" for name, shape in shapes_of(CROPS)][:num]
     recipe = {"cross_view": 5100, "cross_pose": 5100} | recipe
@@ -115,25 +115,25 @@ def draw(crops: Path, out: Path, *, workers: int, num: int | None = None, **reci
         DRAW, [[str(crops), str(out), json.dumps(recipe), ",".join(names[w::workers])] for w in range(workers)]
     )
     told = [json.loads(text) for text in told]
-    rows, peak_mb = sum(one["rows"] for one in told), sum(one["peak_mb"] for one in told)
+    rows, cpu_s, peak_mb = (sum(one[name] for one in told) for name in ("rows", "cpu_s", "peak_mb"))
     steps, total = Counter(), sum(one["total"] for one in told)
     for one in told:
         steps.update(one["seconds"])
     logger.info(
-        "%d pairs of %d recordings by %d workers in %.1f s (%.1f s of CPU in all): %.0f pairs/s, peak %.0f MB",
-        rows, len(names), workers, seconds, sum(one["cpu_s"] for one in told), rows / seconds, peak_mb,
+        "%d pairs of %d recordings by %d workers in %.1f s of CPU (%.1f s by the wall): %.0f pairs/s, peak %.0f MB",
+        rows, len(names), workers, cpu_s, seconds, rows / cpu_s, peak_mb,
     )  # fmt: skip
     for step, spent in steps.items():
         logger.info("    %-40s %5.1f %%", step, 100 * spent / total)
-    return rows, seconds, peak_mb
+    return rows, cpu_s, peak_mb
 
 
 def test_ten_million_pairs_in_two_minutes(crops, tmp_path):
-    rows, seconds, peak_mb = draw(crops, tmp_path / "pairs", workers=WORKERS)
+    rows, cpu_s, peak_mb = draw(crops, tmp_path / "pairs", workers=WORKERS)
     size = sum(path.stat().st_size for path in (tmp_path / "pairs").glob("*.pairs.parquet"))
     logger.info("pairs on disk: %.0f MB, %.1f bytes each", size / 1e6, size / rows)
     assert rows >= PAIRS
-    assert seconds < MOST_S
+    assert cpu_s < MOST_S
     assert peak_mb < 1024 * MOST_GB
 
 
@@ -157,8 +157,8 @@ def test_what_every_wish_costs(crops, tmp_path):
         "views": {"num_views": 4, "mixed_tuples": True},
     }
     for name, wish in wishes.items():
-        rows, seconds, _ = draw(crops, tmp_path / name, workers=1, num=SOME, **wish)
-        rates[name] = rows / seconds
+        rows, cpu_s, _ = draw(crops, tmp_path / name, workers=1, num=SOME, **wish)
+        rates[name] = rows / cpu_s
     for name, rate in rates.items():
         logger.info("%-10s %.2f times the rate of plain pairs", name, rate / rates["plain"])
         assert rate > rates["plain"] / 4
