@@ -54,7 +54,8 @@ class Drawn:
         # Among a corner's copies the one nearest before the triangle that asks, so that OpenGL still remembers it.
         place = have_C[order] * len(have_C) + order
         at = np.searchsorted(place, sides[:, 1:] * len(have_C) + np.arange(len(sides))[:, None], side="right") - 1
-        at += have_C[order[np.maximum(at, 0)]] != sides[:, 1:]
+        at = np.maximum(at, 0)
+        at += have_C[order[at]] != sides[:, 1:]  # or, where none lies before it, the first
         return cls(
             corner_C=have_C // 2,
             back_C=have_C % 2 == 1,
