@@ -72,6 +72,7 @@ class Evaluation:
             "protocol": self.about.protocol,
             "examples": len(self.keys),
             "subjects": len(set(self.subjects)),
+            "left_out": len(self.about.rejects),
             "scores": {
                 name: {**asdict(score), "value": _plain(score.value), "interval": self.intervals[name]}
                 for name, score in self.scores.items()

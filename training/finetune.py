@@ -131,6 +131,7 @@ def prepare(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Task, Sets]:
         validation = [whole(open_examples(recipe.validation))]
     for part in (*train, *validation, *test):
         about = part.examples.about
+        logger.info("%s, %s: %d examples, %d left out", about.name, about.split, len(part.index), len(about.rejects))
         if not len(part.index):
             raise TrainingError(f"{about.name} has no example", where=f"split {about.split}", hint="check --data")
     for part in (*validation, *test):

@@ -3,6 +3,7 @@
 Shape letters: `B` examples, `C H W` image.
 """
 
+import os
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -29,7 +30,7 @@ from training.views import STILL, Draw, Image, look, sample_draws
 
 Ints = npt.NDArray[np.int64]
 T = TypeVar("T")
-DECODE_THREADS = 2
+DECODE_THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)

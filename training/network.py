@@ -106,17 +106,14 @@ def find_start(init: str) -> Start | None:
             raise TrainingError("the run's weights are shared among files", where=found[-1], hint=hint)
         path = found[-1]
     payload = read_payload(path)
-    state, recipe = payload["model"], payload.get("recipe")
+    state, recipe = payload["model"], payload.get("recipe", {})
     mae = "cls_token" in state
-    if isinstance(recipe, Mapping):
+    if "architecture" in recipe:
         architecture = from_mapping(Architecture, recipe["architecture"], where=str(path))
         what = f"step {payload['step']} of {recipe['name']}"
     else:
-        stated = architecture_of(payload)
-        cosine = mae or "enc_pos_embed" in state
-        architecture = replace(base_small(), **({"positions": "cosine" if cosine else "rope"} | stated))
-        what = "public weights"
-    finetuned = recipe.get("task") if isinstance(recipe, Mapping) else None
+        architecture, what = _public_architecture(payload, path), "public weights"
+    finetuned = recipe.get("task")
     parts = "encoder" if mae else "encoder and decoder"
     return Start(
         path=path,
@@ -126,6 +123,17 @@ def find_start(init: str) -> Start | None:
         finetuned=finetuned,
         told=f"{parts} of {'an MAE' if mae else 'a CroCo'}, {what}" + (f" on {finetuned}" if finetuned else ""),
     )
+
+
+def _public_architecture(payload: Mapping[str, Any], path: Path) -> Architecture:
+    """What a public file states, and of what it does not state the size that most of them have."""
+    try:
+        stated = architecture_of(payload)
+    except (ValueError, SyntaxError) as error:
+        hint = "check its origin"
+        raise TrainingError(f"the file's own settings cannot be read: {error}", where=path, hint=hint) from error
+    is_cosine = not payload["model"].keys().isdisjoint(("enc_pos_embed", "pos_embed"))
+    return replace(base_small(), **{"positions": "cosine" if is_cosine else "rope", **stated})
 
 
 def settle(recipe: FinetuneRecipe, task: Task, start: Start | None) -> FinetuneRecipe:

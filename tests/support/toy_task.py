@@ -70,14 +70,14 @@ class ToyExamples:
 
 
 class PointHead(nn.Module):
-    """A point of the mean token, with dropout: a run that goes on must draw the same."""
+    """A point of all tokens, with dropout: a run that goes on must draw the same."""
 
-    def __init__(self, dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_patches: int, dropout: float) -> None:
         super().__init__()
-        self.drop, self.map = nn.Dropout(dropout), nn.Linear(dim, 2)
+        self.drop, self.map = nn.Dropout(dropout), nn.Linear(num_patches * dim, 2)
 
     def forward(self, maps):
-        return self.map(self.drop(maps[-1].mean(dim=1))).float()
+        return self.map(self.drop(maps[-1].flatten(1))).float()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class ToyTask:
                 raise TrainingError(f"{about.name} has no points", where=about.split, hint="use discs")
 
     def head(self, widths, num_patches):
-        return PointHead(widths[-1], self.dropout)
+        return PointHead(widths[-1], num_patches, self.dropout)
 
     def target(self, example, cut, about):
         point = example.labels["keypoints_px"][0, :2]

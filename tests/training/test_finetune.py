@@ -7,13 +7,16 @@ import pytest
 import torch
 
 from manifests.errors import RecipeError, TrainingError
+from tests.support.toy_pairs import ToyPairs
 from tests.support.toy_task import register
+from tests.training.test_pretrain import TINY
 from training.checkpoints import list_checkpoints, read_checkpoint
 from training.evaluate import evaluate, load_finetuned, whole
 from training.finetune import Tuner, finetune, layer_of, learning_rate, prepare
 from training.machine import Machine
 from training.model.croco import Architecture
 from training.network import BEST, TaskNetwork, build_network, dense_hooks
+from training.pretrain import pretrain
 from training.record import read_metrics
 from training.tasks.recipes import Data, FinetuneRecipe, open_examples, with_roots
 
@@ -269,3 +272,61 @@ def test_validation_scores_are_those_of_an_evaluation(tmp_path, recipe):
     found = evaluate(run, whole(open_examples(recipe.validation)), device=torch.device("cpu"))
     lines = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "validation"]
     assert found.scores["distance"].value == min(line["distance"] for line in lines)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """Runs of a few steps: a CroCo's and an MAE's, of one size."""
+    out, pairs = tmp_path_factory.mktemp("pretrained"), ToyPairs(num_train=4, num_validation=2)
+    for network in ("croco", "mae"):
+        short = replace(TINY, network=network, num_steps=3, anneal_steps=3, validate_every=3)
+        pretrain(short, pairs, out / network)
+    return out
+
+
+def weights_before(monkeypatch):
+    """The weights a run starts from."""
+    seen = {}
+    during_step(
+        monkeypatch, 1, lambda tuner, _: seen.update({n: v.clone() for n, v in tuner.network.state_dict().items()})
+    )
+    return seen
+
+
+@pytest.mark.parametrize("name", ["croco", "mae"])
+def test_a_run_starts_from_a_pretrained_encoder_of_its_size(tmp_path, recipe, pretrained, name, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    seen = weights_before(monkeypatch)
+    finetune(replace(recipe, num_steps=2, architecture=None), tmp_path / "run", init=str(pretrained / name))
+    encoder = last(pretrained / name).model
+    found = {n.removeprefix("features.network."): v for n, v in seen.items() if n.startswith("features.network.")}
+    assert ("cls_token" in found) is (name == "mae")
+    assert all(torch.equal(value, encoder[n]) for n, value in found.items())
+    assert any("blocks.0.attn.qkv.weight" in n for n in found)
+    assert f"of {'an MAE' if name == 'mae' else 'a CroCo'}, step 3 of smoke" in caplog.text
+
+
+def test_two_pictures_go_through_an_mae_s_encoder_and_a_decoder_that_is_random(
+    tmp_path, recipe, pretrained, monkeypatch
+):
+    seen = weights_before(monkeypatch)
+    two = replace(recipe, num_steps=2, architecture=None, options={"reads": "two"})
+    finetune(two, tmp_path / "run", init=str(pretrained / "mae"))
+    encoder = last(pretrained / "mae").model
+    assert torch.equal(seen["features.network.enc_blocks.0.attn.qkv.weight"], encoder["blocks.0.attn.qkv.weight"])
+    assert "features.network.dec_blocks.0.attn.qkv.weight" in seen
+
+
+def test_a_run_starts_from_a_fine_tuned_one_with_its_head(tmp_path, recipe, monkeypatch):
+    finetune(replace(recipe, num_steps=2), tmp_path / "first")
+    seen = weights_before(monkeypatch)
+    finetune(replace(recipe, num_steps=2, architecture=None), tmp_path / "second", init=str(tmp_path / "first"))
+    best = read_checkpoint(tmp_path / "first" / BEST)
+    assert torch.equal(seen["head.map.weight"], best.head["map.weight"])
+    assert torch.equal(seen["features.network.enc_norm.weight"], best.model["enc_norm.weight"])
+
+
+def test_a_folder_without_weights_is_refused(tmp_path, recipe):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TrainingError, match="the folder holds no checkpoint"):
+        finetune(recipe, tmp_path / "run", init=str(tmp_path / "empty"))

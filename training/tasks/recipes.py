@@ -51,9 +51,6 @@ READERS: Mapping[str, str] = {
 FREE: Mapping[str, str] = {"gesture": "free_classes", "grasp": "free_classes", "densepose": "free_surface"}
 """Readers of rendered data for tasks that need other labels than `free` gives."""
 
-HANDS = ("hand_mesh", "hand_two", "gesture", "grasp")
-"""Tasks on hands; the others are on bodies."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:

@@ -1,0 +1,122 @@
+import inspect
+from pathlib import Path
+
+import pytest
+
+from manifests.errors import RecipeError, TrainingError
+from manifests.recipes import from_mapping, to_mapping
+from training.tasks import recipes
+from training.tasks.recipes import (
+    READERS,
+    RECIPES,
+    TASKS,
+    Data,
+    FinetuneRecipe,
+    build_task,
+    open_examples,
+    read_finetune,
+    with_roots,
+    without_roots,
+)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_is_there_with_what_the_loop_asks_of_it(name):
+    task = build_task(name, {})
+    assert task.name == name
+    assert task.reads in ("pooled", "dense", "two", "query")
+    for method in ("check", "head", "target", "loss", "measure", "scores", "draw", "write"):
+        assert callable(getattr(task, method))
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_every_reader_takes_a_root_and_a_split(kind):
+    names = list(inspect.signature(recipes._named(READERS[kind])).parameters)
+    assert names[0] == "root"
+    assert "split" in names
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_name_readers_and_options_that_exist_and_survive_json(name, task):
+    if (name, task) in {("paper", "keypoints"), ("paper", "texture")}:
+        with pytest.raises(RecipeError, match="not read here"):
+            read_finetune(name, task)
+        return
+    recipe = read_finetune(name, task)
+    assert from_mapping(FinetuneRecipe, to_mapping(recipe)) == recipe
+    build_task(recipe.task, recipe.options)
+    for data in (*recipe.train, *recipe.test, *([recipe.validation] if recipe.validation else [])):
+        taken = inspect.signature(recipes._named(READERS[data.kind])).parameters
+        assert {*data.options} <= {*taken}
+
+
+def test_a_file_changes_a_recipe_of_its_task(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "recipe: free\nbatch_size: 8\noptions: {rotation: procrustes}\n"
+        "train: [{kind: free, weight: 2, root: /a}, {kind: threedpw, options: {neighbour: 3}}]\n"
+    )
+    recipe = read_finetune(str(path), "body_mesh")
+    assert (recipe.name, recipe.batch_size, recipe.options) == ("mine", 8, {"rotation": "procrustes"})
+    assert recipe.train == (Data(kind="free", weight=2.0, root="/a"), Data(kind="threedpw", options={"neighbour": 3}))
+    assert build_task(recipe.task, recipe.options).rotation == "procrustes"
+    path.write_text("recipe: free\ntask: gesture\n")
+    with pytest.raises(RecipeError, match="of the task gesture"):
+        read_finetune(str(path), "body_mesh")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("share: 0", "share"),
+        ("betas: [0.9, 1.0]", "betas"),
+        ("num_steps: 0", "num_steps"),
+        ("train: []", "train and test each need a dataset"),
+        ("train: [{kind: free}, {kind: free}]", "named twice"),
+        ("train: [{kind: free, weight: 0}]", "weight"),
+        ("variation: {flip: 2}", "flip"),
+        ("varation: {flip: 1}", "did you mean `variation`"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(tmp_path, changes, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"recipe: free\n{changes}\n")
+    with pytest.raises(RecipeError, match=message):
+        read_finetune(str(path), "body_mesh")
+
+
+def test_roots_are_given_by_kind_or_for_all_and_are_no_part_of_the_result():
+    recipe = from_mapping(
+        FinetuneRecipe,
+        {"train": [{"kind": "coco_eft"}, {"kind": "mpii", "root": "/own"}]},
+        base=read_finetune("paper", "body_mesh"),
+    )
+    placed = with_roots(recipe, ["coco_eft=/coco", "threedpw=/3dpw"])
+    assert [data.root for data in (*placed.train, placed.validation, *placed.test)] == [
+        "/coco",
+        "/own",
+        "/coco",
+        "/3dpw",
+    ]
+    assert [data.root for data in with_roots(recipe, ["/all", "mpii=/m"]).train] == ["/all", "/m"]
+    with pytest.raises(RecipeError, match="nothing says where threedpw lies"):
+        with_roots(recipe, ["coco_eft=/coco"])
+    with pytest.raises(RecipeError, match="no dataset free"):
+        with_roots(recipe, ["/all", "free=/f"])
+    with pytest.raises(RecipeError, match="two folders"):
+        with_roots(recipe, ["/all", "/more"])
+    assert without_roots(placed) == without_roots(with_roots(recipe, ["/all"]))
+
+
+def test_wrong_names_and_options_are_answered_with_right_ones(tmp_path):
+    with pytest.raises(RecipeError, match="did you mean body_mesh"):
+        read_finetune("free", "bodymesh")
+    with pytest.raises(RecipeError, match="no reader is called fre"):
+        open_examples(Data(kind="fre", root=str(tmp_path)))
+    with pytest.raises(RecipeError, match=r"free has no option keypoints[\s\S]*it takes keypoint_set"):
+        open_examples(Data(kind="free", root=str(tmp_path), options={"keypoints": "penn13"}))
+    with pytest.raises(TrainingError, match="there is no such folder"):
+        open_examples(Data(kind="free", root=str(Path("/no/such"))))
+    with pytest.raises(RecipeError, match="did you mean `rotation`"):
+        build_task("body_mesh", {"rotaton": "sixd"})

@@ -1,0 +1,84 @@
+import json
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from manifests.errors import TrainingError
+from tests.support.toy_pairs import ToyPairs
+from tests.support.toy_task import register
+from tests.training.test_finetune import during_step, recipe, toy  # noqa: F401  # fixtures
+from tests.training.test_pretrain import TINY
+from training.compare import Cell, compare, rows_of
+from training.machine import Machine
+from training.pretrain import pretrain
+
+
+@pytest.fixture
+def short(recipe):  # noqa: F811
+    return replace(recipe, num_steps=2, architecture=None, test=(replace(recipe.test[0], options={"count": 24}),))
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("pretrained")
+    pairs = ToyPairs(num_train=4, num_validation=2)
+    for network in ("croco", "mae"):
+        pretrain(replace(TINY, network=network, num_steps=3, anneal_steps=3, validate_every=3), pairs, out / network)
+    return out
+
+
+def test_starts_are_compared_over_seeds_and_shares(tmp_path, short, pretrained):
+    starts = {"ours": str(pretrained / "croco"), "mae": str(pretrained / "mae"), "random": "random"}
+    report = compare(short, starts, tmp_path, shares=(1.0, 0.25), seeds=(0, 1), machine=Machine())
+    assert {path.name for path in (tmp_path / "cells").iterdir()} == {
+        f"{start}-{share}-{seed}" for start in starts for share in (100, 25) for seed in (0, 1)
+    }
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "cells", "compare.json", "compare.html", "efficiency.png", "predictions.png",
+    }  # fmt: skip
+    assert len(report["rows"]) == 6
+    for row in report["rows"]:
+        own = row["scores"]["distance"]
+        cells = [tmp_path / "cells" / Cell(start=row["start"], share=row["share"], seed=seed).name for seed in (0, 1)]
+        told = [json.loads((cell / "scores.json").read_text())["datasets"][0] for cell in cells]
+        assert own["seeds"] == [one["scores"]["distance"]["value"] for one in told]
+        assert own["mean"] == pytest.approx(np.mean(own["seeds"]))
+        assert own["low"] < own["mean"] < own["high"]
+        if row["start"] == "ours":
+            assert own["difference"] is None
+        else:
+            against = next(r for r in report["rows"] if (r["share"], r["start"]) == (row["share"], "ours"))
+            assert own["difference"]["mean"] == pytest.approx(own["mean"] - against["scores"]["distance"]["mean"])
+    page = (tmp_path / "compare.html").read_text()
+    assert "of the image&#x27;s side" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert "http" not in page
+    assert [row[:2] for row in rows_of(report, "distance")][:3] == [("100 %", start) for start in starts]
+    # Random weights have the architecture of the others.
+    said = [json.loads((tmp_path / "cells" / f"{start}-100-0/recipe.json").read_text())["recipe"] for start in starts]
+    assert said[0]["architecture"] == said[1]["architecture"] == said[2]["architecture"]
+    assert [one["mae"] for one in said] == [False, True, False]
+
+
+def test_a_comparison_that_was_stopped_goes_on_where_it_was(tmp_path, short, monkeypatch):
+    starts = {"random": "random"}
+    with monkeypatch.context() as patch:
+        register(patch)
+        during_step(patch, 1, lambda tuner, _: tuner.recipe.seed and os.kill(os.getpid(), signal.SIGTERM))
+        assert compare(short, starts, tmp_path, shares=(1.0,), seeds=(0, 1), machine=Machine()) is None
+    first = tmp_path / "cells/random-100-0/finished.json"
+    assert not (tmp_path / "compare.json").exists()
+    before = first.stat().st_mtime_ns
+    assert compare(short, starts, tmp_path, shares=(1.0,), seeds=(0, 1), machine=Machine()) is not None
+    assert first.stat().st_mtime_ns == before
+
+
+def test_weights_of_two_sizes_are_not_compared(tmp_path, short, pretrained):
+    other = replace(TINY, architecture=replace(TINY.architecture, enc_dim=64), num_steps=3, anneal_steps=3)
+    pretrain(other, ToyPairs(num_train=4, num_validation=2), tmp_path / "other")
+    starts = {"ours": str(pretrained / "croco"), "other": str(tmp_path / "other")}
+    with pytest.raises(TrainingError, match="different architectures"):
+        compare(short, starts, tmp_path / "out", shares=(1.0,), seeds=(0,), machine=Machine())

@@ -1,0 +1,173 @@
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from manifests.errors import RecipeError, SourceError, TrainingError
+from tests.support.toy_task import ToyTask, draw_example
+from tests.training.test_finetune import recipe, toy  # noqa: F401  # fixtures
+from training.__main__ import main
+from training.evaluate import Evaluation, Measured, _interval, evaluate, evaluate_run, load_finetuned, values_of, whole
+from training.finetune import finetune
+from training.predict import predict, square_of
+from training.tasks.base import Score
+from training.tasks.recipes import open_examples
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def run(tmp_path, recipe):  # noqa: F811
+    finetune(replace(recipe, num_steps=2), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_scores_are_exact_over_all_examples_whatever_the_batch(run):
+    loaded = load_finetuned(run, CPU)
+    part = whole(open_examples(replace(loaded.recipe.test[0], root=str(run))))
+    scores = evaluate(loaded, part, device=CPU)
+    one_by_one = evaluate(replace(loaded, recipe=replace(loaded.recipe, batch_size=7)), part, device=CPU)
+    np.testing.assert_allclose(one_by_one.values_n["distance"], scores.values_n["distance"], rtol=1e-5)
+    assert len(scores.keys) == 48
+    with torch.no_grad():
+        example = part.examples[5]
+        pixels = np.asarray(Image.fromarray(example.rgb_HW3))
+        assert pixels.shape == (64, 64, 3)
+    assert scores.scores["distance"].value == pytest.approx(scores.values_n["distance"].mean(), rel=1e-6)
+
+
+def test_the_scores_of_each_example_are_kept(run):
+    told = json.loads((run / "scores.json").read_text())["datasets"][0]
+    table = pq.read_table(run / "examples-toy-test.parquet").to_pydict()
+    assert list(table) == ["key", "subject", "distance", "median"]
+    assert table["key"][:3] == ["test/0", "test/1", "test/2"]
+    assert table["subject"][13] == "test-1"
+    assert np.mean(table["distance"]) == pytest.approx(told["scores"]["distance"]["value"], rel=1e-5)
+    low, high = told["scores"]["distance"]["interval"]
+    assert low < told["scores"]["distance"]["value"] < high
+
+
+def test_an_interval_draws_people_and_not_pictures():
+    """A hundred pictures of each of eight people, all pictures of one person alike: eight numbers are known, not 800."""
+    rng = np.random.default_rng(0)
+    people = rng.normal(0, 1, 8)
+    values = np.repeat(people, 100)
+    task = ToyTask()
+    found = Measured(keys=(), arrays={"distance": values}, scores=task.scores({"distance": values}))
+    low, high = _interval(task, "distance", found, values, [str(i // 100) for i in range(800)])
+    deviation = people.std() / math.sqrt(8)
+    assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+    # The median of a set is no mean of its examples' medians: it is computed for every draw.
+    low, high = _interval(task, "median", found, values, [str(i // 100) for i in range(800)])
+    assert low < np.median(values) < high
+    assert {round(low, 6), round(high, 6)} <= {
+        round(x, 6) for x in np.concatenate([people, (people[:, None] + people).ravel() / 2])
+    } or high - low > deviation
+    assert _interval(task, "distance", found, values, ["one"] * 800) is None
+
+
+def test_an_example_without_a_score_has_none():
+    class Partial(ToyTask):
+        def scores(self, measured):
+            return {
+                "distance": Score(
+                    value=float(np.nanmean(measured["distance"])), unit="mm", better="lower", convention=""
+                )
+            }
+
+    values = values_of(Partial(), {"distance": np.array([1.0, math.nan, 3.0])}, 3)["distance"]
+    np.testing.assert_array_equal(values, [1.0, math.nan, 3.0])
+
+
+def test_scores_that_are_not_known_are_null_in_json():
+    score = Score(value=math.nan, unit="mm", better="lower", convention="none")
+    about = open_examples_about()
+    told = Evaluation(
+        about=about, scores={"a": score}, intervals={"a": None}, keys=("k",), subjects=("s",), values_n={}
+    )
+    assert json.loads(json.dumps(told.as_json(), allow_nan=False))["scores"]["a"]["value"] is None
+
+
+def open_examples_about():
+    from pathlib import Path
+
+    from tests.support.toy_task import ToyExamples
+
+    return ToyExamples(Path(), split="test").about
+
+
+def test_a_run_is_scored_on_another_split_and_in_another_folder(run, tmp_path):
+    (found,) = evaluate_run(run, tmp_path / "scores", given=[], test="toy/val", device=CPU, console=None)
+    assert found.about.split == "val"
+    names = {path.name for path in (tmp_path / "scores").iterdir()}
+    assert names == {"scores.json", "examples-toy-val.parquet", "predictions-toy-val.png"}
+    with pytest.raises(RecipeError, match="no reader is called nothing"):
+        evaluate_run(run, tmp_path / "scores", given=["/"], test="nothing", device=CPU, console=None)
+
+
+def test_a_folder_that_is_no_fine_tuning_says_so(tmp_path):
+    with pytest.raises(TrainingError, match="there is no such file"):
+        load_finetuned(tmp_path, CPU)
+    (tmp_path / "recipe.json").write_text('{"recipe": {"name": "demo"}}')
+    with pytest.raises(TrainingError, match="this is no fine-tuning"):
+        load_finetuned(tmp_path, CPU)
+
+
+def test_a_photograph_is_answered_as_the_example_is(run, tmp_path):
+    """A box whose square is the example's: the same pixels, so the same answer."""
+    example = draw_example("test", 4)
+    Image.fromarray(example.rgb_HW3).save(tmp_path / "photo.png")
+    files = predict(run, [tmp_path / "photo.png"], tmp_path / "out/answer.txt", device=CPU)
+    assert {path.name for path in files} == {"answer.txt", "answer.png"}
+    answer = np.array(json.loads((tmp_path / "out/answer.txt").read_text()))
+    truth = example.labels["keypoints_px"][0, :2]
+    loaded = load_finetuned(run, CPU)
+    values = evaluate(loaded, whole(open_examples(replace(loaded.recipe.test[0], root=str(run)))), device=CPU)
+    distance = np.linalg.norm(answer - (truth + 0.5) / 64)
+    assert distance == pytest.approx(values.values_n["distance"][4], abs=1e-5)
+
+
+def test_a_box_gets_its_margin_and_wrong_boxes_are_told(run, tmp_path):
+    np.testing.assert_allclose(square_of([10, 20, 30, 60]), [20 - 24, 40 - 24, 20 + 24, 40 + 24])
+    Image.fromarray(draw_example("test", 4).rgb_HW3).save(tmp_path / "photo.png")
+    photo = tmp_path / "photo.png"
+    with pytest.raises(TrainingError, match="is empty"):
+        predict(run, [photo], tmp_path / "a.txt", boxes=[(30, 20, 10, 60)], device=CPU)
+    with pytest.raises(TrainingError, match="2 boxes for 1"):
+        predict(run, [photo], tmp_path / "a.txt", boxes=[(1, 2, 3, 4)] * 2, device=CPU)
+    with pytest.raises(TrainingError, match="2 photographs are given"):
+        predict(run, [photo] * 2, tmp_path / "a.txt", device=CPU)
+    with pytest.raises(SourceError):
+        predict(run, [tmp_path / "none.jpg"], tmp_path / "a.txt", device=CPU)
+
+
+def test_the_command_line_goes_the_whole_way(tmp_path, capsys):
+    small = tmp_path / "small.yaml"
+    small.write_text(
+        "recipe: smoke\nnum_steps: 2\nbatch_size: 4\ntrain: [{kind: toy}]\nvalidation: {kind: toy, split: val}\n"
+        "test: [{kind: toy, split: test, options: {count: 12}}]\n"
+    )
+    out = tmp_path / "run"
+    finetuning = ["finetune", "--task", "toy", "--recipe", str(small), "--data", str(tmp_path), "--out", str(out)]
+    assert main([*finetuning, "--seed", "3"]) == 0
+    told = capsys.readouterr().out
+    assert "of the image's side" in told, "the convention stands beside the number"
+    assert "95 %" in told
+    assert main(["evaluate", "--run", str(out), "--task", "toy", "--test", "toy/val"]) == 0
+    assert (out / "toy-val/scores.json").exists()
+    Image.fromarray(draw_example("test", 4).rgb_HW3).save(tmp_path / "photo.png")
+    asking = ["predict", "--run", str(out), "--image", str(tmp_path / "photo.png"), "--out", str(tmp_path / "a.txt")]
+    assert main([*asking, "--task", "toy", "--box", "10,10,50,50"]) == 0
+    assert (tmp_path / "a.png").exists()
+    capsys.readouterr()
+    assert main([*asking, "--task", "body_mesh"]) == 2
+    assert "the run is of the task toy" in capsys.readouterr().err
+    assert main(["finetune", "--task", "toi", "--out", str(out)]) == 2
+    assert "did you mean toy?" in capsys.readouterr().err
+    assert main(finetuning) == 2
+    assert "seed: 3 -> 0" in capsys.readouterr().err
