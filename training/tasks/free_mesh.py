@@ -70,13 +70,20 @@ class FreeMeshHead(nn.Module):
         return mesh
 
 
-def orthographic(points_BV3: Tensor, camera_B3: Tensor) -> Tensor:
+def orthographic(points_BV3: Tensor, camera_B3: Tensor, unit_m: float) -> Tensor:
     """(B, V, 2) where points are seen in the crop, from -1 to 1."""
-    return camera_B3[:, None, :1] * (points_BV3[..., :2] + camera_B3[:, None, 1:])
+    return camera_B3[:, None, :1] * (points_BV3[..., :2] / unit_m + camera_B3[:, None, 1:])
 
 
 def free_loss(
-    outputs: FreeMesh, target: Tensors, *, model: MeshModel, places: Sequence[int], root: int, root_V: Tensor
+    outputs: FreeMesh,
+    target: Tensors,
+    *,
+    model: MeshModel,
+    places: Sequence[int],
+    root: int,
+    root_V: Tensor,
+    unit_m: float,
 ) -> Mapping[str, Tensor]:
     """Weighted terms: joints of the queries and joints of the mesh, vertices of all meshes, keypoints of both.
 
@@ -87,6 +94,7 @@ def free_loss(
         places: which points of the vocabulary are queried.
         root: the point that vertices are measured from.
         root_V: shares of the points that joints are measured from.
+        unit_m: metres of the camera's unit.
     """
     levels, verts = levels_of(model), [mesh.float() for mesh in outputs.vertices]
     known_B, (true_BX3, _) = target["rotations_known"], model(target["rotations"], target["betas"])
@@ -114,9 +122,9 @@ def free_loss(
         for predicted, mesh in zip(verts, meshes, strict=True)
     ]
     camera_B3 = outputs.camera_B3.float()
-    seen = keypoints_loss(orthographic(of_mesh_BV3, camera_B3), target)
+    seen = keypoints_loss(orthographic(of_mesh_BV3, camera_B3, unit_m), target)
     queried = {**target, "keypoints_weight": target["keypoints_weight"] * scored_V}
-    seen = seen + keypoints_loss(orthographic(queried_BV3, camera_B3), queried)
+    seen = seen + keypoints_loss(orthographic(queried_BV3, camera_B3, unit_m), queried)
     share = round(1 / len(meshes), 2)
     return {
         "joints": JOINTS * joints,

@@ -36,6 +36,7 @@ class HandMesh(MeshTask):
     name: ClassVar[str] = "hand_mesh"
     main: ClassVar[str] = "pa_mpjpe"
     asset: ClassVar[str] = "hand_right.npz"
+    unit_m: ClassVar[float] = 0.1
     flips: ClassVar[bool] = False
     side: ClassVar[Literal["right"] | None] = "right"
     mirror_aligned: ClassVar[bool] = True

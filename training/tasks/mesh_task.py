@@ -72,10 +72,13 @@ class Predicted(NamedTuple):
 class MeshTask:
     """Options of all mesh tasks.
 
+    Attributes:
+        unit_m: metres of the unit that cameras and joints are learned in, so that hands weigh as people do.
+
     Args:
         model: npz that `python -m synthetic` wrote; the free model of the assets if none is named.
         mean: npz with pose (six numbers of each rotation), shape and cam, where the regressor starts, as SPIN's
-            smpl_mean_params.npz; a standing person, or the hand's own mean pose, if none is named.
+            smpl_mean_params.npz, the camera's in `unit_m`; a standing person, or the hand's own mean pose, if none is named.
         rotation: what is predicted of a rotation, see `IterativeRegressor`.
         predictor: the iterative regressor of the model's parameters, or the transformer that needs no model but its mesh.
     """
@@ -88,6 +91,7 @@ class MeshTask:
     reads: ClassVar[Literal["pooled", "dense", "two"]] = "pooled"
     side: ClassVar[Literal["right"] | None] = None
     asset: ClassVar[str]
+    unit_m: ClassVar[float] = 1.0
     flips: ClassVar[bool]
     turns: ClassVar[bool] = True
     score_names: ClassVar[tuple[str, ...]]
@@ -165,7 +169,8 @@ class MeshTask:
         shape = torch.zeros(NUM_SHAPES)
         points_V3 = model.cpu()(rotations_R33[None], shape[None]).points_BV3[0]
         low, high = points_V3[:, :2].amin(dim=0), points_V3[:, :2].amax(dim=0)
-        camera = torch.cat([2 * _FILLS / (high - low).amax()[None], -(low + high) / 2])
+        extent, middle = (high - low).amax() / self.unit_m, (low + high) / 2 / self.unit_m
+        camera = torch.cat([2 * _FILLS / extent[None], -middle])
         return Mesh(rotations_BR33=rotations_R33, shape_BS=shape, camera_B3=camera)
 
     def rest_pose(self, model: MeshModel) -> Floats:
@@ -245,22 +250,31 @@ class MeshTask:
         else:
             verts_BX3 = outputs.vertices[-1].float()
             posed = Posed(verts_BX3, levels_of(model).points_VX.to(verts_BX3.device) @ verts_BX3)
-        return Predicted(posed.verts_BX3, posed.points_BV3, camera_from_mesh(camera_B3))
+        return Predicted(posed.verts_BX3, posed.points_BV3, camera_from_mesh(camera_B3, self.unit_m))
 
     def loss(self, outputs: Mesh | FreeMesh, target: Tensors) -> Mapping[str, Tensor]:
         """Weighted terms: of SPIN for the regressor, of METRO for the model-free head."""
         model = self.mesh_model().to(outputs.camera_B3.device)
         if isinstance(outputs, FreeMesh):
             root_V = torch.from_numpy(model.vocabulary.root(self.scored_names)).to(outputs.camera_B3)
-            return free_loss(outputs, target, model=model, places=self.scored(), root=self.root_place(), root_V=root_V)
+            return free_loss(
+                outputs,
+                target,
+                model=model,
+                places=self.scored(),
+                root=self.root_place(),
+                root_V=root_V,
+                unit_m=self.unit_m,
+            )
         points_BV3 = model.points(outputs.rotations_BR33, outputs.shape_BS)
         known_B, shape_known_B = target["rotations_known"], target["betas_known"]
         apart = (outputs.rotations_BR33.float() - target["rotations"]).square().mean(dim=(1, 2, 3))
         betas = target["betas"]
         betas = betas * (betas.abs() <= LARGEST_SHAPE).all(dim=1, keepdim=True)
+        seen_BV2 = projected(points_BV3, outputs.camera_B3.float(), self.unit_m)
         terms = {
-            "keypoints": KEYPOINTS * keypoints_loss(projected(points_BV3, outputs.camera_B3.float()), target),
-            "joints": JOINTS * joints_loss(points_BV3, target),
+            "keypoints": KEYPOINTS * keypoints_loss(seen_BV2, target),
+            "joints": JOINTS / self.unit_m**2 * joints_loss(points_BV3, target),
             "rotations": ROTATIONS * mean_of_known(apart, known_B),
             "shape": SHAPE * mean_of_known((outputs.shape_BS.float() - betas).square().mean(dim=1), shape_known_B),
             "camera": torch.exp(-10 * outputs.camera_B3[:, 0].float()).square().mean(),
@@ -394,15 +408,15 @@ def means_of(measured: Arrays, conventions: Mapping[str, str], *, shares: Sequen
     return told
 
 
-def camera_from_mesh(camera_B3: Tensor) -> Tensor:
+def camera_from_mesh(camera_B3: Tensor, unit_m: float) -> Tensor:
     """(B, 3) metres: where a weak-perspective camera's scale, x and y put a mesh before the camera that is assumed."""
     away_B = 2 * FOCAL_PX / (CROP_PX * camera_B3[:, 0] + 1e-9)
-    return torch.stack([camera_B3[:, 1], camera_B3[:, 2], away_B], dim=1)
+    return unit_m * torch.stack([camera_B3[:, 1], camera_B3[:, 2], away_B], dim=1)
 
 
-def projected(points_BV3: Tensor, camera_B3: Tensor) -> Tensor:
+def projected(points_BV3: Tensor, camera_B3: Tensor, unit_m: float) -> Tensor:
     """(B, V, 2) where points are seen in the crop, from -1 at its left or upper edge to 1 at the other."""
-    seen_BV3 = points_BV3 + camera_from_mesh(camera_B3)[:, None]
+    seen_BV3 = points_BV3 + camera_from_mesh(camera_B3, unit_m)[:, None]
     return FOCAL_PX / (CROP_PX / 2) * seen_BV3[..., :2] / seen_BV3[..., 2:]
 
 

@@ -65,7 +65,8 @@ def test_a_perfect_mesh_costs_nothing_and_has_no_error(task, rendered):
     outputs = mesh_of(task, target)
     levels = levels_of(task.mesh_model())
     points = levels.points_VX @ outputs.vertices[-1]
-    target["keypoints"] = outputs.camera_B3[:, None, :1] * (points[..., :2] + outputs.camera_B3[:, None, 1:])
+    seen = points[..., :2] / task.unit_m + outputs.camera_B3[:, None, 1:]
+    target["keypoints"] = outputs.camera_B3[:, None, :1] * seen
     losses = task.loss(outputs, target)
     assert max(loss.item() for loss in losses.values()) < 1e-5
     scores = task.scores(task.measure(outputs, target))
@@ -108,7 +109,7 @@ def test_the_losses_are_their_slow_twin(task, rendered):
             weight = target["points_weight"][i, scored].numpy() if i == 1 else np.full(len(scored), 1 / len(scored))
             total += (weight * (apart**2).mean(axis=1)).sum()
             s, tx, ty = outputs.camera_B3[i].double().tolist()
-            seen = s * (points[:, :2] + [tx, ty])
+            seen = s * (points[:, :2] / (0.1 if task.side else 1.0) + [tx, ty])
             gap = ((seen - target["keypoints"][i, scored].numpy()) ** 2).mean(axis=1)
             keypoints += 100 * (target["keypoints_weight"][i, scored].numpy() * gap).sum() / 3
         joints.append(1000 * total)

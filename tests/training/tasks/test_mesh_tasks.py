@@ -205,7 +205,7 @@ def slow_losses(task, outputs, target):
     points = model(outputs.rotations_BR33.double(), outputs.shape_BS.double()).points_BV3.numpy()
     model.float()
     t = {name: value.numpy().astype(np.float64) for name, value in target.items()}
-    num = len(points)
+    num, unit = len(points), 0.1 if task.side else 1.0  # hands in decimetres
     keypoints, joints, rotations, shape, camera = 0.0, [], [], [], 0.0
     for i in range(num):
         s, tx, ty = outputs.camera_B3[i].double().tolist()
@@ -214,11 +214,11 @@ def slow_losses(task, outputs, target):
         true_root = sum(t["root"][i][v] * t["points_m"][i][v] for v in range(points.shape[1]))
         joint = 0.0
         for v, (x, y, z) in enumerate(points[i]):
-            seen = 5000 / 112 * (x + tx) / (z + away), 5000 / 112 * (y + ty) / (z + away)
+            seen = [5000 / 112 * (at / unit + shift) / (z / unit + away) for at, shift in ((x, tx), (y, ty))]
             for axis in (0, 1):
                 keypoints += t["keypoints_weight"][i][v] * (seen[axis] - t["keypoints"][i][v][axis]) ** 2 / 2 / num
             apart = points[i][v] - root - (t["points_m"][i][v] - true_root)
-            joint += t["points_weight"][i][v] * (apart**2).sum() / 3
+            joint += t["points_weight"][i][v] * ((apart / unit) ** 2).sum() / 3
         if t["points_weight"][i].any():
             joints.append(joint)
         if t["rotations_known"][i]:
@@ -277,7 +277,7 @@ def test_a_perfect_prediction_costs_nothing_and_has_no_error(domain, rendered):
     target["betas"].clamp_(-3, 3)
     outputs = perfect(target)
     points = task.mesh_model().points(outputs.rotations_BR33, outputs.shape_BS)
-    target["points_m"], target["keypoints"] = points.clone(), projected(points, outputs.camera_B3)
+    target["points_m"], target["keypoints"] = points.clone(), projected(points, outputs.camera_B3, task.unit_m)
     losses = task.loss(outputs, target)
     assert losses.pop("camera") < 1e-6
     assert max(loss.item() for loss in losses.values()) < 1e-7
@@ -456,7 +456,7 @@ def test_the_mean_mesh_stands_before_the_camera(domain):
     mean = task.mean_mesh()
     model = task.mesh_model()
     points = model.points(mean.rotations_BR33[None], mean.shape_BS[None])
-    seen = projected(points, mean.camera_B3[None])[0]
+    seen = projected(points, mean.camera_B3[None], task.unit_m)[0]
     low, high = seen.amin(dim=0), seen.amax(dim=0)
     assert 1.4 < (high - low).max() < 1.6
     torch.testing.assert_close(low + high, torch.zeros(2), atol=0.05, rtol=0)
