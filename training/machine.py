@@ -134,6 +134,8 @@ class Processes:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.world > 1:
+            if kind is None:
+                self.wait()  # nobody hangs up while another is still talking
             dist.destroy_process_group()
 
     def share(self, objective: nn.Module, blocks: Iterable[nn.Module]) -> None:

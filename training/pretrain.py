@@ -318,7 +318,6 @@ def pretrain(
         validation = validation or trainer.validate(source)
         if processes.is_first:
             _finish(out, trainer, validation)
-        processes.wait()
         return Outcome(finished=True, step=trainer.step, validation_loss=validation["loss"])
 
 
