@@ -177,13 +177,20 @@ def test_stages_that_are_to_come(build, kept, told):
 def test_what_an_audit_of_tables_alone_does_not_prove_is_said(build):
     (found,) = audit(build, tables_only=True).findings
     assert (found.rule, found.severity) == ("unchecked", Severity.INFO)
-    for rule in ("image", "tar", "sample_bytes", "sample_json", "hash (crops and tars", "copies (byte for byte)"):
+    for rule in (
+        "image",
+        "tar",
+        "sample_bytes",
+        "sample_json",
+        "hash (bytes of crops and tars)",
+        "copies (byte for byte)",
+    ):
         assert rule in found.message
     left_out = audit(build, tables_only=True).left_out
     assert left_out.keys() <= RULES.keys()
     assert audit(build).left_out == {}
     page = page_of(audit(build, tables_only=True), "out")
-    assert "not looked at: crops and tars" in page
+    assert "not looked at: bytes of crops and tars" in page
     assert "not or not in full looked at: image" in page
 
 
