@@ -19,7 +19,7 @@ export CROSSPOSE_ASSETS := $(abspath $(ASSETS))
 # Threads that wait must sleep: on a CPU with other work to do, spinning made training nearly three times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 PYTHON   := .venv/bin/python
-STATION   = $(PYTHON) -m pipeline $@ --recipe $(RECIPE) $(foreach root,$(ROOT),--root $(root)) --out $(OUT) --executor $(EXECUTOR) \
+STATION   = $(PYTHON) -m pipeline $@ --recipe "$(RECIPE)" $(foreach root,$(ROOT),--root $(root)) --out "$(OUT)" --executor $(EXECUTOR) \
             $(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(GPUS),--gpus $(GPUS)) \
             $(if $(EXTEND),--extend) $(if $(RETRY_FAILED),--retry-failed)
 
