@@ -28,7 +28,7 @@ from training.checkpoints import Checkpoint, list_checkpoints, read_checkpoint, 
 from training.evaluate import Evaluation, Run, load_finetuned, measure, precision_of, restore, score, spoken, whole
 from training.machine import Machine, StopSignal
 from training.mixture import Batch, Mixture, Part, ahead, divide, stamp_of, thin
-from training.network import BEST, TaskNetwork, build_network, find_start, settle
+from training.network import BEST, TaskNetwork, build_network, find_start, settle, told_of
 from training.record import Record, read_metrics
 from training.run_folder import FINISHED, claim, write_json
 from training.sheet import draw_curves
@@ -95,6 +95,7 @@ def finetune(recipe: FinetuneRecipe, out: Path, *, init: str = "random", machine
     if done is not None:
         logger.info("%s is finished: %d steps", out, done["step"])
         return Outcome(finished=True, step=done["step"])
+    logger.info("%s", told_of(start, recipe.task))
     with StopSignal() as stop:
         tuner = Tuner(recipe, task, build_network(recipe, task, start), machine)
         tuner.stamp, tuner.init = wanted["data"], wanted["init"]

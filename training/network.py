@@ -1,6 +1,5 @@
 """A task's network: features of a pre-trained encoder (and decoder), a head, and the weights both start from."""
 
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,8 +20,6 @@ from training.model.mae import MAE
 from training.recipes import demo
 from training.tasks.base import Asking, Task
 from training.tasks.recipes import FinetuneRecipe
-
-logger = logging.getLogger(__name__)
 
 BEST = "best.pt"
 DECODED = ("two", "query")  # what is read behind the decoder
@@ -79,6 +76,14 @@ class Start:
     mae: bool
     finetuned: str | None
     told: str
+
+
+def told_of(start: Start | None, task: str) -> str:
+    """What a run of a task starts from, in a line."""
+    if start is None:
+        return "random weights"
+    head = "" if start.finetuned is None else ", with its head" if start.finetuned == task else ", with a new head"
+    return f"{start.path}: {start.told}{head}"
 
 
 def find_start(init: str) -> Start | None:
@@ -164,11 +169,7 @@ def build_network(recipe: FinetuneRecipe, task: Task, start: Start | None = None
             load_weights(network, start.path)
         torch.manual_seed(seed_for(recipe.seed, "head"))
         whole = TaskNetwork(network, task)
-    if start is None:
-        logger.info("random weights")
-    elif start.finetuned is None:
-        logger.info("%s: %s", start.path, start.told)
-    else:
+    if start is not None and start.finetuned is not None:
         _load_finetuned(whole, recipe, start)
     return whole
 
@@ -182,5 +183,3 @@ def _load_finetuned(whole: TaskNetwork, recipe: FinetuneRecipe, start: Start) ->
     except RuntimeError as error:
         hint = "start from a run of the same architecture, and of a task that reads as many pictures"
         raise TrainingError(f"the weights do not fit: {str(error)[:200]}", where=start.path, hint=hint) from error
-    head = "with its head" if start.finetuned == recipe.task else "with a new head"
-    logger.info("%s: %s, %s", start.path, start.told, head)

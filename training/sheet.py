@@ -50,6 +50,7 @@ def draw_curves(run: Path, path: Path, *, main: str, unit: str) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     lines = read_metrics(run)
     train = [line for line in lines if line["kind"] == "train"]
@@ -60,6 +61,8 @@ def draw_curves(run: Path, path: Path, *, main: str, unit: str) -> None:
     left.set_xlabel("step")
     left.set_ylabel("training loss")
     left.set_yscale("log")
+    left.yaxis.set_major_formatter(LogFormatter())
+    left.yaxis.set_minor_formatter(LogFormatter())
     right = left.twinx()
     right.plot([v["step"] for v in validation], [v[main] for v in validation], "o-", color="tab:orange", label=main)
     right.set_ylabel(f"{main} in validation{f', {unit}' if unit else ''}")

@@ -34,10 +34,6 @@ def test_scores_are_exact_over_all_examples_whatever_the_batch(run):
     one_by_one = evaluate(replace(loaded, recipe=replace(loaded.recipe, batch_size=7)), part, device=CPU)
     np.testing.assert_allclose(one_by_one.values_n["distance"], scores.values_n["distance"], rtol=1e-5)
     assert len(scores.keys) == 48
-    with torch.no_grad():
-        example = part.examples[5]
-        pixels = np.asarray(Image.fromarray(example.rgb_HW3))
-        assert pixels.shape == (64, 64, 3)
     assert scores.scores["distance"].value == pytest.approx(scores.values_n["distance"].mean(), rel=1e-6)
 
 
@@ -65,9 +61,7 @@ def test_an_interval_draws_people_and_not_pictures():
     # The median of a set is no mean of its examples' medians: it is computed for every draw.
     low, high = _interval(task, "median", found, values, [str(i // 100) for i in range(800)])
     assert low < np.median(values) < high
-    assert {round(low, 6), round(high, 6)} <= {
-        round(x, 6) for x in np.concatenate([people, (people[:, None] + people).ravel() / 2])
-    } or high - low > deviation
+    assert high - low > deviation
     assert _interval(task, "distance", found, values, ["one"] * 800) is None
 
 

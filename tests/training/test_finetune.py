@@ -18,7 +18,7 @@ from training.model.croco import Architecture
 from training.network import BEST, TaskNetwork, build_network, dense_hooks
 from training.pretrain import pretrain
 from training.record import read_metrics
-from training.tasks.recipes import Data, FinetuneRecipe, open_examples, with_roots
+from training.tasks.recipes import Data, FinetuneRecipe, Variation, open_examples, with_roots
 
 SMALL = Architecture(
     image_px=56, patch_px=8, enc_dim=32, enc_depth=2, enc_heads=2, dec_dim=32, dec_depth=1, dec_heads=2
@@ -264,6 +264,29 @@ def _task(reads):
     from tests.support.toy_task import ToyTask
 
     return ToyTask(reads=reads)
+
+
+@pytest.mark.slow
+def test_sixty_four_examples_are_learned_by_heart(tmp_path, recipe):
+    """The whole chain, from pictures to the score: what is wrong anywhere keeps the error up."""
+    data = Data(kind="toy", split="train", root=str(tmp_path), options={"count": 64})
+    by_heart = replace(
+        recipe,
+        train=(data,),
+        validation=data,
+        test=(data,),
+        options={"dropout": 0.0},
+        architecture=replace(SMALL, patch_px=14, enc_dim=64, enc_heads=4),
+        variation=Variation(flip=0, noise=0, turned=0, scale=0),
+        batch_size=64,
+        num_steps=300,
+        base_lr=1e-2,
+        layer_decay=1.0,
+        weight_decay=0.0,
+        validate_every=100,
+    )
+    outcome = finetune(by_heart, tmp_path / "run")
+    assert outcome.evaluations[0].scores["distance"].value < 0.01, "of the image's side; the middle scores 0.33"
 
 
 def test_validation_scores_are_those_of_an_evaluation(tmp_path, recipe):
