@@ -132,7 +132,8 @@ def paint_skin(points: Points, look: Look) -> Floats32:
     u = (points.x + 0.4 * points.z) / np.float32(0.45) + shift
     v = (points.y + 0.6 * points.z) / np.float32(0.45) + shift
     base = np.array(look.skin, np.float32)
-    hollow = np.clip(points.hollow, -0.003, 0.007)
+    hand = ramp(points.side - np.float32(points.marks.wrist_x + 0.03), 0.04) * (points.side < 1.0)
+    hollow = np.clip(points.hollow, -0.003, np.float32(0.007) - np.float32(0.0085) * hand)  # a palm is no hollow
     colour = np.empty((3, len(points)), np.float32)
     light = np.float32(0.93) + np.float32(0.14) * lookup(_BLOTCHES, u, v)
     for channel, depth in enumerate((-36.0, -52.0, -56.0)):  # hollows are reddish
@@ -140,8 +141,8 @@ def paint_skin(points: Points, look: Look) -> Floats32:
     flush = (1.06, 0.9, 0.89) if float(base.mean()) > 0.5 else (1.05, 0.95, 0.94)
     knuckles = ramp(points.side - np.float32(points.marks.wrist_x + 0.07), 0.06) * (points.side < 1.0)
     colour = mix(colour, colour * np.array(flush, np.float32)[:, None], 0.6 * knuckles)
-    hand = np.flatnonzero(points.side > points.marks.tips_53[:, 0].min() - 0.02)
-    colour[:, hand] = _paint_nails(points.take(hand), look, colour.take(hand, axis=1))
+    ends = np.flatnonzero(points.side > points.marks.tips_53[:, 0].min() - 0.02)
+    colour[:, ends] = _paint_nails(points.take(ends), look, colour.take(ends, axis=1))
     face = np.flatnonzero((points.y > points.marks.neck_y - 0.02) & (points.z > -0.03) & (points.side < 0.095))
     colour[:, face] = _paint_face(points.take(face), look, colour.take(face, axis=1), np.array(flush, np.float32))
     return np.asarray(colour, np.float32)

@@ -9,9 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from manifests.errors import SyntheticError
-from synthetic.looks.canvas import SKIRT_GROUP, neighbour_means, texture_coordinates
+from synthetic.looks.canvas import SKIRT_GROUP, Landmarks, body_points, neighbour_means, texture_coordinates
 from synthetic.looks.look import SHOES as SHOES_WORN
 from synthetic.looks.look import TOPS, Look, sample_look
+from synthetic.looks.skins import paint_skin
 from synthetic.looks.wardrobe import PARTS, TEXTURE_PX, Outfit, Wardrobe, vertex_normals
 from synthetic.models.body import BodyModel
 from synthetic.patterns import KINDS, Pattern, noise, sample_tile, tile
@@ -150,6 +151,15 @@ def test_the_skirt_has_room_in_the_texture_and_lies_on_nothing_else(body: BodyMo
     first, second, third = (body.template_X3[body.faces_F3[skirt][:, corner]] for corner in range(3))
     area_m2 = 0.5 * np.linalg.norm(np.cross(second - first, third - first), axis=1).sum()
     assert np.sqrt(area_m2 / (own > 0).sum()) < 0.012
+
+
+def test_palms_have_no_spot(body: BodyModel) -> None:
+    marks = Landmarks.of(body)
+    points = body_points(body, marks)
+    off_m = points.side - marks.wrist_x
+    palm = np.intersect1d(body.skin_vertices, np.flatnonzero((off_m > 0.05) & (off_m < 0.1)))
+    red, green, _ = paint_skin(points.take(palm), look_of(3))
+    assert np.ptp(red / green) < 0.09 * np.median(red / green)
 
 
 def test_an_outfit_is_the_same_each_time(body: BodyModel, wardrobe: Wardrobe) -> None:
