@@ -20,7 +20,7 @@ from manifests.commit import PLAN, STATS, TEMPORARY, Commit, DataFile, read_comm
 from manifests.errors import ManifestError
 from manifests.files import sha256_of
 from manifests.lineage import behind, own_stamp, planned_from
-from manifests.schema import SCHEMAS
+from manifests.schema import SCHEMAS, schema_version
 
 logger = logging.getLogger(__name__)
 
@@ -279,7 +279,10 @@ def _look_at_file(
             [error("commit", file.table, where, f"the commit lists an unknown table {file.table!r}")],
             file.table,
         )
-    findings = []
+    findings, version = [], 1 if file.table == "tar" else schema_version(file.table)
+    if file.version != version:
+        message = f"the commit tells version {file.version} of {file.table}, which is at version {version}"
+        findings.append(error("commit", file.table, f"{stage}/{commit.unit}.json", message))
     try:
         size = path.stat().st_size
         if size != file.bytes:

@@ -114,3 +114,13 @@ def test_sums_of_a_stage_whose_commits_do_not_all_read_are_not_judged(build):
 def test_what_the_writers_of_the_build_count_is_right(build):
     add_crop(build)
     assert audit(build).findings == ()
+
+
+@pytest.mark.parametrize("table", ["crops", "tar"])
+def test_a_commit_that_tells_of_another_version(build, table):
+    path = build / ("crops/rig-rec1.json" if table == "crops" else f"shards/{SHARD}.json")
+    told = json.loads(path.read_text())
+    told["files"] = [file | {"version": 9} if file["table"] == table else file for file in told["files"]]
+    path.write_text(json.dumps(told))
+    found = assert_only_finding(build, "commit", table=table, where=str(path.relative_to(build)))
+    assert found.message.startswith(f"the commit tells version 9 of {table}, which is at version ")
