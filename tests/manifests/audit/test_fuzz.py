@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manifests import table as tables
 from manifests.audit.prove import audit
+from manifests.errors import ManifestError
 from tests.support.build_folder import make_build
 
 NOT_PROVEN = ("stats.json", ".lock")  # durations and locks say nothing about the build
@@ -40,6 +42,14 @@ def damaged(data, draw):
     }[how]
 
 
+def reads_as(path, other):
+    """Whether both are tables of shards of the same rows."""
+    try:
+        return tables.read("shards", path).equals(tables.read("shards", other))
+    except ManifestError:
+        return False
+
+
 @settings(max_examples=20)
 @given(data=st.data())
 def test_any_damage_to_any_file_is_found(data, whole, tmp_path_factory):
@@ -52,7 +62,9 @@ def test_any_damage_to_any_file_is_found(data, whole, tmp_path_factory):
     same = path.read_bytes() == before
     whitespace = path.suffix == ".json" and path.read_bytes().split() == before.split()
     result = audit(root, threads=1)
-    assert result.findings or same or whitespace or path.name == "plan.json", "damage that nobody saw"
+    # No commit tells the hash of the table of shards: its values are proven, not bytes that no reader looks at (the first four).
+    unread = path.name == "shards.parquet" and reads_as(path, whole / path.relative_to(root))
+    assert result.findings or same or whitespace or unread or path.name == "plan.json", "damage that nobody saw"
     shutil.rmtree(root.parent)
 
 
