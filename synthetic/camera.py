@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from manifests.geometry import crop_from_frame, project
+from manifests.geometry import crop_from_frame
 
 Floats = npt.NDArray[np.float64]
 
@@ -93,18 +93,25 @@ def look_at(eye_m: Floats, target_m: Floats, *, up: Floats) -> Floats:
         ValueError: eye and target coincide, or up is parallel to the gaze.
     """
     gaze = np.asarray(target_m, dtype=np.float64) - eye_m
-    length = np.linalg.norm(gaze)
+    length = np.sqrt(gaze @ gaze)
     if length < 1e-9:
         raise ValueError(f"eye and target coincide at {np.asarray(eye_m).tolist()}")
     forward = gaze / length
-    right = np.cross(forward, up)
-    if np.linalg.norm(right) < 1e-9 * max(float(np.linalg.norm(up)), 1e-30):
+    right = _cross(forward, up)
+    share = np.sqrt(right @ right)
+    if share < 1e-9 * max(float(np.sqrt(up @ up)), 1e-30):
         raise ValueError("up is parallel to the gaze")
-    right /= np.linalg.norm(right)
+    right /= share
     pose = np.eye(4)
-    pose[:3, :3] = np.stack([right, np.cross(forward, right), forward])
+    pose[:3, :3] = right, _cross(forward, right), forward
     pose[:3, 3] = -pose[:3, :3] @ eye_m
     return pose
+
+
+def _cross(a_3: Floats, b_3: Floats) -> Floats:
+    """The cross product of two vectors; numpy's takes long for so few."""
+    (ax, ay, az), (bx, by, bz) = a_3.tolist(), b_3.tolist()
+    return np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
 
 
 def sample_rig(
@@ -207,8 +214,10 @@ def crop_intrinsics(camera: Camera, points_X3: npt.ArrayLike, image_px: int) -> 
     Returns:
         K, (3, 3): the box of the projected points has its longer side `person_share` of the image, wholly inside it.
     """
-    flat_X2, _ = project(np.asarray(points_X3, dtype=np.float64), np.eye(3), camera.camera_from_world)
-    low, high = flat_X2.min(axis=0), flat_X2.max(axis=0)
+    pose = camera.camera_from_world
+    x_X, y_X, z_X = pose[:3, :3] @ np.asarray(points_X3, dtype=np.float64).T + pose[:3, 3:]
+    x_X, y_X = x_X / z_X, y_X / z_X
+    low, high = np.array([x_X.min(), y_X.min()]), np.array([x_X.max(), y_X.max()])
     side = float((high - low).max()) / camera.person_share
     slack = (side - (high - low)) / 2.0 * 0.8
     centre = (low + high) / 2.0 - np.array(camera.shift) * slack

@@ -87,27 +87,26 @@ class GL:
                 hint=_EGL_HINT,
             ) from error
         self._offscreen._platform.make_current()  # and never another
-        self._pass = importlib.import_module("synthetic.label_pass").LabelPass()
-        # Rows of textures of any width: the default of 4 shears those of odd width and reads past their end.
-        self._api.glPixelStorei(self._api.GL_UNPACK_ALIGNMENT, 1)
+        self._ours: Any = importlib.import_module("synthetic.label_pass")
+        self._pass = self._ours.LabelPass()
         self.device = " | ".join(
             self._api.glGetString(n).decode() for n in (self._api.GL_RENDERER, self._api.GL_VERSION)
         )
         logger.info("rendering on %s", self.device)
 
-    def texture(self, picture_HWC: Bytes, *, tiles: bool) -> Any:
-        """A texture to draw with, row 0 at the top: RGB, or RGB and the id of the garment.
+    def texture(self, picture: Bytes, *, tiles: bool) -> Any:
+        """A texture to draw with.
 
         Args:
-            picture_HWC: (H, W, C) uint8.
+            picture: (H, W, 3) or (H, W) uint8; row 0 is at v = 0.
             tiles: whether it goes on beyond its edge, and is seen from afar, so that it must be filtered.
         """
         api = self._api
         wrap = api.GL_REPEAT if tiles else api.GL_CLAMP_TO_EDGE
         fine = api.GL_LINEAR_MIPMAP_NEAREST if tiles else api.GL_LINEAR
-        return self.pyrender.Texture(
-            source=np.ascontiguousarray(picture_HWC),
-            source_channels="RGBA" if picture_HWC.shape[2] == 4 else "RGB",
+        return self._ours.Picture(
+            source=np.ascontiguousarray(picture),
+            source_channels="R" if picture.ndim == 2 else "RGB",
             sampler=self.pyrender.Sampler(magFilter=api.GL_LINEAR, minFilter=fine, wrapS=wrap, wrapT=wrap),
         )
 
@@ -134,15 +133,11 @@ class GL:
             shadow: texture of the root of the light that arrives on the floor, or none.
         """
         pr = self.pyrender
-        primitive = pr.Primitive(
-            positions=np.asarray(verts_K3, dtype=np.float32),
-            texcoord_0=np.asarray(uvs_K2, dtype=np.float32),
-            color_0=np.column_stack([light_K3, numbers_K]),
-            indices=triangles_F3.astype(np.uint32),
-            material=pr.MetallicRoughnessMaterial(baseColorTexture=texture, emissiveTexture=shadow),
-            mode=4,
-        )
-        return pr.Mesh(primitives=[primitive])
+        verts = np.asarray(verts_K3)
+        corners = np.empty((len(verts), 9), dtype=np.float32)
+        corners[:, :3], corners[:, 3:6], corners[:, 6], corners[:, 7:] = verts, light_K3, numbers_K, uvs_K2
+        material = pr.MetallicRoughnessMaterial(baseColorTexture=texture, emissiveTexture=shadow)
+        return pr.Mesh(primitives=[self._ours.Corners(corners, triangles_F3.astype(np.uint32), material)])
 
     def surface(
         self,
@@ -165,7 +160,7 @@ class GL:
             np.zeros(sides * len(length)),
             np.tile(surface.uvs_X2, (sides, 1)),
             np.concatenate([faces, faces[:, ::-1] + len(length)]) if double_sided else faces,
-            self.texture(surface.texture_HWC, tiles=True) if texture is None else texture,
+            self.texture(surface.texture_HWC[::-1], tiles=True) if texture is None else texture,
             shadow=shadow,
         )
 

@@ -4,6 +4,7 @@ Import it when PYOPENGL_PLATFORM is set: pyrender and OpenGL choose their platfo
 """
 
 from collections.abc import Sequence
+from ctypes import c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import numpy.typing as npt
 from OpenGL import GL as api  # noqa: N811
 from OpenGL.raw.GL.VERSION.GL_1_0 import glReadPixels  # it fills our arrays
 from pyrender.constants import RenderFlags
+from pyrender.primitive import Primitive
 from pyrender.renderer import Renderer
 from pyrender.shader_program import ShaderProgramCache
+from pyrender.texture import Texture
 
 from manifests.errors import SyntheticError
 from synthetic.pixels import Drawing
@@ -26,6 +29,57 @@ _NUMBER = (api.GL_COLOR_ATTACHMENT1, api.GL_R32F)
 _DEPTH = (api.GL_DEPTH_ATTACHMENT, api.GL_DEPTH_COMPONENT32F)
 
 
+class Picture(Texture):  # type: ignore[misc]
+    """A texture of bytes, row 0 at the bottom; only one that is seen from afar has smaller copies, which take long to make."""
+
+    def _add_to_context(self) -> None:
+        kind = api.GL_RED if self.source.ndim == 2 else api.GL_RGB
+        height, width = self.source.shape[:2]
+        self._texid = api.glGenTextures(1)
+        self._bind()
+        api.glTexImage2D(self.tex_type, 0, kind, width, height, 0, kind, api.GL_UNSIGNED_BYTE, self.source)
+        if self.sampler.minFilter == api.GL_LINEAR_MIPMAP_NEAREST:
+            api.glGenerateMipmap(self.tex_type)
+        for name, value in (
+            (api.GL_TEXTURE_MAG_FILTER, self.sampler.magFilter),
+            (api.GL_TEXTURE_MIN_FILTER, self.sampler.minFilter),
+            (api.GL_TEXTURE_WRAP_S, self.sampler.wrapS),
+            (api.GL_TEXTURE_WRAP_T, self.sampler.wrapT),
+        ):
+            api.glTexParameteri(self.tex_type, name, value)
+
+
+class Corners(Primitive):  # type: ignore[misc]
+    """Triangles whose corners lie in memory as OpenGL reads them.
+
+    Args:
+        corners_K9: (K, 9) float32: place, light, number, texture coordinate.
+        triangles_F3: (F, 3) indices into them.
+        material: what they are made of.
+    """
+
+    def __init__(self, corners_K9: Floats32, triangles_F3: npt.NDArray[np.uint32], material: Any) -> None:
+        super().__init__(positions=corners_K9[:, :3], indices=triangles_F3, material=material, mode=api.GL_TRIANGLES)
+        self._corners, self._triangles = corners_K9, triangles_F3  # pyrender keeps indices as floats
+
+    def _add_to_context(self) -> None:
+        self._vaid = api.glGenVertexArrays(1)
+        api.glBindVertexArray(self._vaid)
+        self._buffers = api.glGenBuffers(2).tolist()
+        for buffer, kind, data in zip(
+            self._buffers,
+            (api.GL_ARRAY_BUFFER, api.GL_ELEMENT_ARRAY_BUFFER),
+            (self._corners, self._triangles),
+            strict=True,
+        ):
+            api.glBindBuffer(kind, buffer)
+            api.glBufferData(kind, data.nbytes, data, api.GL_STATIC_DRAW)
+        for place, (first, size) in enumerate(((0, 3), (3, 4), (7, 2))):
+            api.glVertexAttribPointer(place, size, api.GL_FLOAT, False, self._corners.strides[0], c_void_p(4 * first))
+            api.glEnableVertexAttribArray(place)
+        api.glBindVertexArray(0)
+
+
 class LabelPass:
     """Draws without multisampling: colour and depth of all, and the numbers of the person's triangles.
 
@@ -34,6 +88,8 @@ class LabelPass:
     """
 
     def __init__(self) -> None:
+        # Rows of textures of any width: the default of 4 shears those of odd width and reads past their end.
+        api.glPixelStorei(api.GL_UNPACK_ALIGNMENT, 1)
         self._uploads = Renderer(1, 1)
         programs = ShaderProgramCache(shader_dir=str(Path(__file__).with_name("shaders")))
         self._plain, self._shadowed = (_Program(programs, defines) for defines in ({}, {"SHADOWED": 1}))

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manifests.geometry import project
 from synthetic.pixels import SAMPLES, Pixels
 from synthetic.rotations import axis_angle_from_matrix, matrix_from_axis_angle
 
@@ -88,21 +87,6 @@ def _weights(x_3P: Floats32, y_3P: Floats32) -> Floats32:
     (ax, bx, cx), (ay, by, cy) = x_3P, y_3P
     weights = np.stack([bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx])
     return np.asarray(weights * np.sign(weights.sum(axis=0)))  # seen from the front or the back
-
-
-def joints_in_image(joints_m: npt.ArrayLike, intrinsics: Floats, camera_from_world: Floats) -> tuple[Floats, Floats]:
-    """Project joints.
-
-    Args:
-        joints_m: (J, 3) in the world.
-        intrinsics: (3, 3) K.
-        camera_from_world: (4, 4).
-
-    Returns:
-        (J, 2) pixels and (J,) depth in metres.
-    """
-    pixels, depth = project(np.asarray(joints_m, dtype=np.float64), intrinsics, camera_from_world)
-    return np.asarray(pixels), np.asarray(depth)
 
 
 def joint_visibility(

@@ -20,7 +20,7 @@ from synthetic.camera import crop_intrinsics
 from synthetic.drawn import Drawn, root_light
 from synthetic.figure import BodyFigure, Dressed, Figure, Posed
 from synthetic.gl import Stage, shared_gl
-from synthetic.labels import Seen, in_camera, joint_visibility, joints_in_image, seen_surface, silhouette_box
+from synthetic.labels import Seen, in_camera, joint_visibility, seen_surface, silhouette_box
 from synthetic.models.body import BodyModel
 from synthetic.motion.library import Clip
 from synthetic.pixels import Drawing, pixels_of
@@ -168,7 +168,12 @@ class Renderer:
         uv_P2 = seen.carry(self._now.uvs_K2, dressed.triangles_T3)
         texture = dressed.texture_SS4
         column, row = np.clip(uv_P2.T * len(texture), 0, len(texture) - 1).astype(np.int64)
-        joints_xy_px, joint_depth_m = joints_in_image(posed.joints_J3, intrinsics, pose)
+        points = {"": posed.joints_J3, **posed.keypoints}
+        xy_px, along_m = project(np.concatenate(list(points.values())), intrinsics, pose)
+        visible = joint_visibility(xy_px, along_m, depth_m, silhouette, under_m=self.figure.limb_m)
+        joints, *sets = np.split(
+            np.column_stack([xy_px, visible]), np.cumsum([len(some) for some in points.values()])[:-1]
+        )
         return View(
             rgb=rgb,
             alpha=pixels.alpha,
@@ -182,14 +187,9 @@ class Renderer:
             intrinsics=intrinsics,
             camera_from_world=pose,
             joints_m=posed.joints_J3,
-            joints_xy_px=joints_xy_px,
-            joint_visible=joint_visibility(
-                joints_xy_px, joint_depth_m, depth_m, silhouette, under_m=self.figure.limb_m
-            ),
-            keypoints_px={
-                name: _keypoints(points_m, intrinsics, pose, depth_m, silhouette, self.figure.limb_m)
-                for name, points_m in posed.keypoints.items()
-            },
+            joints_xy_px=joints[:, :2],
+            joint_visible=joints[:, 2] > 0,
+            keypoints_px=dict(zip(posed.keypoints, sets, strict=True)),
             parameters=in_camera(posed.parameters, posed.root_3, pose),
             box_xyxy_px=silhouette_box(silhouette),
             time_s=posed.time_s,
@@ -205,18 +205,18 @@ class Renderer:
             now.dressed, now.look, now.moment = self.figure.dress(scene), look, None
             now.uvs_K2 = self.figure.uvs_U2[now.dressed.corners_K2[:, 1]]
             now.drawn = Drawn.of(now.dressed)
-            now.person_texture = self._gl.texture(now.dressed.texture_SS4[::-1, :, :3], tiles=False)
+            now.person_texture = self._gl.texture(now.dressed.texture_SS4[..., :3], tiles=False)
         place = (scene.room, scene.backdrop, scene.occluders, scene.light)
         strange = scene.backdrop is not None  # which way the faces of a stranger's mesh look is not known
         if now.walls is None or now.place != place:
             surfaces = self._surroundings(scene)
             now.walls = [self._gl.surface(s, scene.light.sh, double_sided=strange) for s in surfaces if not s.is_floor]
-            now.floors = [(s, self._gl.texture(s.texture_HWC, tiles=True)) for s in surfaces if s.is_floor]
+            now.floors = [(s, self._gl.texture(s.texture_HWC[::-1], tiles=True)) for s in surfaces if s.is_floor]
             now.place = place
         if now.posed is None or now.stage is None or now.moment != (scene, instant):
             posed = self.figure.pose(scene, instant, now.dressed)
             now.shadow = floor_shadow(posed.shown_N3, scene.light, scene.room, scene.occluders)
-            shadow = self._gl.texture(_ROOT[now.shadow], tiles=False)
+            shadow = self._gl.texture(_ROOT[now.shadow[::-1, :, 0]], tiles=False)
             floors = [
                 self._gl.surface(floor, scene.light.sh, texture=texture, shadow=shadow, double_sided=strange)
                 for floor, texture in now.floors
@@ -278,11 +278,3 @@ def _spread(at: npt.NDArray[np.int64], like: Bools, values: npt.NDArray[Any], ou
     pixels = np.full((like.size, *values.shape[1:]), outside, dtype=values.dtype)
     pixels[at] = values
     return pixels.reshape(*like.shape, *values.shape[1:])
-
-
-def _keypoints(
-    points_m: Floats, intrinsics: Floats, pose: Floats, depth_m: Floats32, silhouette: Bools, limb_m: float
-) -> Floats:
-    xy_px, along_m = project(points_m, intrinsics, pose)
-    visible = joint_visibility(np.asarray(xy_px), np.asarray(along_m), depth_m, silhouette, under_m=limb_m)
-    return np.concatenate([xy_px, visible[:, None]], axis=1)

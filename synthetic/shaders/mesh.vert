@@ -1,8 +1,7 @@
 #version 330 core
-// Locations as pyrender gives them to positions, texture coordinates and colours.
 layout(location = 0) in vec3 position;
-layout(location = 1) in vec2 texcoord;
-layout(location = 2) in vec4 light_number;  // the root of the light that arrives; the number of the triangle that begins here
+layout(location = 1) in vec4 light_number;  // the root of the light that arrives; the number of the triangle that begins here
+layout(location = 2) in vec2 texcoord;
 
 uniform mat4 camera;  // clip space from world, row 0 of the image at the bottom
 
