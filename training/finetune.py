@@ -24,10 +24,11 @@ from torch import nn
 from manifests.errors import TrainingError
 from manifests.recipes import fingerprint, to_mapping
 from manifests.seeds import seed_for
+from training.ahead import ahead
 from training.checkpoints import Checkpoint, list_checkpoints, read_checkpoint, save_checkpoint, write_checkpoint
 from training.evaluate import Evaluation, Run, load_finetuned, measure, precision_of, restore, score, spoken, whole
 from training.machine import Machine, StopSignal
-from training.mixture import Batch, Mixture, Part, ahead, divide, stamp_of, thin
+from training.mixture import Batch, Mixture, Part, divide, stamp_of, thin
 from training.network import BEST, TaskNetwork, build_network, find_start, settle, told_of
 from training.record import Record, read_metrics
 from training.run_folder import FINISHED, claim, write_json
@@ -191,9 +192,11 @@ class Tuner:
             terms = self.task.loss(outputs, batch.target)
         loss = torch.stack([term.float() for term in terms.values()]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+        trained = [p for p in self.network.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
         if not bool(torch.isfinite(loss + norm)):
             raise _not_finite(self.step, batch, terms)
+        nn.utils.clip_grads_with_norm_(trained, self.recipe.clip, norm)
         self.optimizer.step()
         self.step += 1
         numbers = {"loss": float(loss.detach()), "lr": lr, "gradient_norm": float(norm)}

@@ -6,9 +6,7 @@ Shape letters: `B` examples, `C H W` image.
 import os
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +27,6 @@ from training.tasks.recipes import FinetuneRecipe
 from training.views import STILL, Draw, Image, look, sample_draws
 
 Ints = npt.NDArray[np.int64]
-T = TypeVar("T")
 DECODE_THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -141,16 +138,6 @@ def still_batches(part: Part, task: Task, *, image_px: int, batch_size: int, dev
             places = [(part, int(i)) for i in part.index[start : start + batch_size]]
             draws = [STILL] * len(places)
             yield _batch(threads, places, draws, task, image_px=image_px, device=device)
-
-
-def ahead(stream: Generator[T, None, None]) -> Generator[T, None, None]:
-    """Make the next item in a thread while this one is at use."""
-    with closing(stream), ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
-        coming = thread.submit(next, stream)
-        while True:
-            ready = coming.result()
-            coming = thread.submit(next, stream)
-            yield ready
 
 
 def stamp_of(parts: Sequence[Part]) -> str:

@@ -11,7 +11,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch.distributed.tensor import DTensor
 from manifests.errors import TrainingError
 from manifests.recipes import changed_keys, fingerprint, from_mapping, to_mapping
 from manifests.seeds import seed_for
+from training.ahead import ahead
 from training.augment import black
 from training.checkpoints import (
     Checkpoint,
@@ -410,7 +410,7 @@ def _run(
     shown = processes.is_first and machine.console is not None
     profiler = profile_of(machine, out) if processes.is_first else None
     with (
-        closing(_ahead(_groups(trainer, source, processes))) as stream,
+        closing(ahead(_groups(trainer, source, processes))) as stream,
         Progress(console=machine.console, disable=not shown) as progress,
         profiler or nullcontext(),
     ):
@@ -461,16 +461,6 @@ def _groups(trainer: Trainer, source: PairSource, processes: Processes) -> Gener
     with closing(stream):
         for batch in stream:
             yield list(training_groups(batch, recipe, trainer.machine.device, source))
-
-
-def _ahead(groups: Generator[list[Group], None, None]) -> Generator[list[Group], None, None]:
-    """Make the next step's groups in a thread while the network is at work on these."""
-    with closing(groups), ThreadPoolExecutor(1, thread_name_prefix="views") as thread:
-        coming = thread.submit(next, groups)
-        while True:
-            ready = coming.result()
-            coming = thread.submit(next, groups)
-            yield ready
 
 
 def _report(

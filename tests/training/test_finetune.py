@@ -14,6 +14,7 @@ from training.checkpoints import list_checkpoints, read_checkpoint
 from training.evaluate import evaluate, load_finetuned, whole
 from training.finetune import Tuner, finetune, layer_of, learning_rate, prepare
 from training.machine import Machine
+from training.mixture import Mixture
 from training.model.croco import Architecture
 from training.network import BEST, TaskNetwork, build_network, dense_hooks
 from training.pretrain import pretrain
@@ -203,6 +204,18 @@ def test_every_example_comes_once_before_any_comes_again(recipe, tmp_path):
         finetune(recipe, tmp_path / "run")
     assert len(seen) == 48
     assert len({*seen}) == 48
+
+
+@pytest.mark.parametrize(("clip", "wanted"), [(1.0, 1.0), (0.01, 0.01), (1e9, None)])
+def test_a_long_gradient_is_shortened(recipe, clip, wanted):
+    heavy = replace(recipe, options={"weight": 1e5}, clip=clip, mae=False)
+    _, task, sets = prepare(heavy)
+    tuner = Tuner(heavy, task, build_network(heavy, task), Machine())
+    batch = next(Mixture(sets.train, heavy, task, image_px=56).batches(0, device=torch.device("cpu")))
+    told = tuner.train_step(batch)["gradient_norm"]
+    used = float(torch.nn.utils.get_total_norm([p.grad for p in tuner.network.parameters() if p.grad is not None]))
+    assert told > 1e3, "what is told is the length before"
+    assert used == pytest.approx(wanted or told, rel=1e-4)
 
 
 def test_rates_fall_from_block_to_block_towards_the_image(recipe):
