@@ -3,6 +3,7 @@
 Shape letters: `B` examples, `J` joints, `G` cells of a heatmap along a side, `H W` image.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,17 @@ from torch import Tensor, nn
 from manifests.errors import TrainingError
 from manifests.files import write_json
 from training.examples.base import About, Example
-from training.keypoints import JOINTS, MIRRORED, PLACES, KeypointHead, gaussians, joints_of, keypoint_losses
+from training.keypoints import (
+    JOINTS,
+    MIRRORED,
+    PATCH_CELLS,
+    PLACES,
+    SIGMA_CELLS,
+    KeypointHead,
+    gaussians,
+    joints_of,
+    keypoint_losses,
+)  # fmt: skip
 from training.metrics.points import pck
 from training.tasks.base import Arrays, Cut, Score, Tensors
 from training.tasks.placing import shares_in_image
@@ -54,9 +65,9 @@ class Keypoints:
                     hint=f"use a dataset with one of {', '.join(PLACES)}",
                 )
 
-    def head(self, widths: Sequence[int], num_patches: int) -> nn.Module:  # noqa: ARG002
-        """The simple head of pre-training with keypoints."""
-        return _OfLast(widths[-1])
+    def head(self, widths: Sequence[int], num_patches: int) -> nn.Module:
+        """The simple head of pre-training with keypoints, which starts from how rarely a cell is a joint's."""
+        return _OfLast(widths[-1], num_patches)
 
     def target(self, example: Example, cut: Cut, about: About) -> Arrays:
         """Make "place" (J, 2), shares of the image's side, and "weight" (J,): the confidence."""
@@ -146,11 +157,16 @@ class Keypoints:
 
 
 class _OfLast(nn.Module):
-    """The simple head on the last of the maps of tokens."""
+    """The simple head on the last of the maps of tokens.
 
-    def __init__(self, width: int) -> None:
+    A Gaussian fills a hundredth of its map. From even odds, a network of small steps would spend hundreds of them on learning that alone.
+    """
+
+    def __init__(self, width: int, num_patches: int) -> None:
         super().__init__()
         self.simple = KeypointHead(width)
+        share = 2 * math.pi * SIGMA_CELLS**2 / (num_patches * PATCH_CELLS**2)
+        nn.init.constant_(self.simple.bias, -math.log(max(1 / share - 1, 1.0)))
 
     def forward(self, maps_BND: Sequence[Tensor]) -> Tensor:
         logits_BJGG: Tensor = self.simple(maps_BND[-1])

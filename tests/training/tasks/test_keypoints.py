@@ -136,6 +136,20 @@ def test_the_head_gives_a_quarter_of_a_patch_for_each_joint():
     assert head((torch.randn(2, 9, 8),)).shape == (2, 13, 12, 12)
 
 
+def test_the_head_starts_from_how_much_of_a_map_a_joint_fills():
+    cells = 4 * 14
+    maps, _ = gaussians(np.full((1, 13, 2), cells / 2), np.ones((1, 13)), cells=cells)
+    start = torch.sigmoid(TASK.head([8], 14**2)((torch.zeros(1, 14**2, 8),)).detach())
+    assert float(start.mean()) == pytest.approx(float(maps.mean()), rel=0.05)
+    # No constant is a better answer.
+    target = {"place": torch.full((1, 13, 2), 0.5), "weight": torch.ones(1, 13)}
+    logits = torch.full((1, 13, cells, cells), float(torch.logit(start).mean()))
+    best = TASK.loss(logits, target)["keypoints"]
+    assert all(TASK.loss(logits + change, target)["keypoints"] > best for change in (-0.2, 0.2))
+    tiny = TASK.head([8], 1)((torch.zeros(1, 1, 8),))
+    assert torch.isfinite(tiny).all()
+
+
 def test_a_skeleton_is_drawn_where_the_network_is_sure(tmp_path):
     image = np.full((96, 96, 3), 90, np.uint8)
     target = targets_of(example_of(np.zeros((96, 96, 3), np.uint8), keypoints_px=points_in(image)), cut=cut_of(image))
