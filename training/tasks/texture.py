@@ -44,6 +44,7 @@ from training.tasks.placing import map_in_image
 from training.views import cut_square, take
 
 SECOND_WEIGHT = 1.0
+FIRST_GAIN = 0.01  # of the head's weights
 PATCH_TEXELS = 16  # texels along a side of a patch of the atlas
 OFF = -1.0  # texture coordinates off the person
 
@@ -176,12 +177,12 @@ def rendered(textures_BCTT: Tensor, uv_BHW2: Tensor) -> Tensor:
 
 
 class _Colours(nn.Module):
-    """Colours in [0, 1] of the texels of each patch, from its token."""
+    """Colours in [0, 1] of the texels of each patch, from its token; grey at the start, as texels that nobody sees stay what they were."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.linear = nn.Linear(width, 3 * PATCH_TEXELS**2)
-        nn.init.xavier_uniform_(self.linear.weight)
+        nn.init.xavier_uniform_(self.linear.weight, gain=FIRST_GAIN)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, maps_BNE: Sequence[Tensor]) -> Tensor:

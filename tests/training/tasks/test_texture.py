@@ -157,6 +157,8 @@ def test_examples_without_a_second_picture_learn_from_their_own_and_are_not_scor
 def test_the_head_gives_sixteen_texels_a_patch_in_their_places():
     head = TASK.head([8], 4)
     tokens = torch.randn(2, 4, 8)
+    assert (head((tokens,)).detach() - 0.5).abs().max() < 0.05  # grey at the start
+    torch.nn.init.normal_(head.linear.weight)
     colours = head((tokens,)).detach()
     assert colours.shape == (2, 3, 32, 32)
     assert 0 <= float(colours.min()) < float(colours.max()) <= 1
