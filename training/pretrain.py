@@ -307,7 +307,12 @@ def pretrain(
             logger.info("%s is finished: %d steps, validation loss %s", out, done.step, done.validation_loss)
             return done
         found = list_checkpoints(out / "checkpoints")
-        trainer = Trainer(recipe, machine, processes, init=None if found else init)
+        try:
+            trainer = Trainer(recipe, machine, processes, init=None if found else init)
+        except TrainingError:
+            if not found and processes.is_first:
+                (out / "recipe.json").unlink(missing_ok=True)  # nothing was trained: the folder is nobody's
+            raise
         if found:
             _go_on(trainer, found[-1], source)
         with Record(out, step=trainer.step) if processes.is_first else nullcontext() as record:

@@ -254,6 +254,13 @@ def test_decay_is_on_weights_only():
     assert "mask_token" in {names[id(p)] for p in decayed["params"]}
 
 
+def test_weights_that_are_refused_leave_the_folder_free(tmp_path, pairs):
+    (tmp_path / "bad.pth").write_bytes(b"no weights")
+    with pytest.raises(TrainingError, match="cannot be read safely"):
+        pretrain(TINY, pairs, tmp_path / "run", init=tmp_path / "bad.pth")
+    assert pretrain(TINY, pairs, tmp_path / "run").finished
+
+
 def test_an_initial_file_is_loaded_and_recorded(tmp_path, pairs):
     torch.manual_seed(4)
     weights = CroCo(TINY.architecture)
