@@ -21,6 +21,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -294,11 +295,22 @@ def _fill_pair(batch: _Growing, folder: Shards, place: int, index: int, row: int
         batch.packed_RB[role, place] = np.frombuffer(shard.member(row, SILHOUETTES[role]), np.uint8)
     if len(batch.images_IBHWC) > 2:
         num_views = 1 + len(shard.further(row))
+        if num_views < len(batch.images_IBHWC) - 1:
+            _tell_repeated(num_views, len(batch.images_IBHWC) - 1)
         for number, out_HWC in enumerate(batch.images_IBHWC[2:, place], start=1):
             if number < num_views:
                 shard.decode_further(row, number - 1, out_HWC=out_HWC)
             else:  # all are shown: again from the first
                 out_HWC[...] = batch.images_IBHWC[1 + number % num_views, place]
+
+
+@cache  # told once
+def _tell_repeated(num_views: int, wanted: int) -> None:
+    logger.warning(
+        "pairs with %d of %d references are shown these again in turn; `pair: {num_views: ...}` of a build gives more",
+        num_views,
+        wanted,
+    )
 
 
 def _stand_in(batch: _Growing, folder: Shards, place: int, others: Others, error: ShardError) -> None:

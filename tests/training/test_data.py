@@ -20,7 +20,7 @@ from manifests.errors import ManifestError, ShardError
 from manifests.sample import read_tar, unpack_cells
 from manifests.types import Split
 from tests.support.builds import Made, encode, make_sample, texture, write_shard, write_shards
-from training.data import PairStream, _Memory, validation_batches
+from training.data import PairStream, _Memory, _tell_repeated, validation_batches
 from training.shards import _further
 
 ROWS = {"a": (9, 7), "b": (6,)}
@@ -119,6 +119,15 @@ def test_further_views_come_in_turn(viewed, num_references):
         for number in range(1, num_references):
             wanted = simplejpeg.decode_jpeg(shown[number % len(shown)])
             np.testing.assert_array_equal(batch.further_BFHWC[i, number - 1], wanted)
+
+
+def test_references_that_are_shown_again_are_told_once(viewed, caplog):
+    _tell_repeated.cache_clear()
+    with stream(viewed, num_references=9) as batches:
+        next(batches), next(batches)
+    told = [record.getMessage() for record in caplog.records if "shown these again" in record.getMessage()]
+    assert told
+    assert len(told) == len(set(told))
 
 
 @pytest.mark.parametrize(("field", "value"), [("offset", 10**9), ("offset", -1), ("size", -1), ("size", 5 << 20)])
