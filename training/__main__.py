@@ -65,6 +65,8 @@ def _pretrain(options: argparse.Namespace, console: Console) -> int:
     )
     source = _shards(options, threads=options.decode_threads, on_bad_shard=options.on_bad_shard)
     outcome = pretrain(recipe, source, options.out, machine=machine, init=options.init)
+    for shard, pairs in sorted(source.left_out.items()):
+        print(f"{shard}: left out since this start; other pairs stood in {pairs} times")
     if outcome.finished:
         print(f"{options.out}: {outcome.step} steps, validation loss {outcome.validation_loss:.4f}")
         print(f"loss curve: {options.out / 'loss.png'}")

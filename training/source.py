@@ -1,6 +1,7 @@
 """Where a run's pairs come from."""
 
 import json
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -58,6 +59,9 @@ class Shards:
         cache: where fetched shards are kept on this node.
         on_bad_shard: `error` ends the run; `skip` leaves the shard out of training and counts it.
 
+    Attributes:
+        left_out: pairs of this start of `train` for which others stood in, by bad shard.
+
     Raises:
         ManifestError: there is no shard table, or it holds nothing for training or validation.
         ShardError: a shard is missing or of another size than its commit says.
@@ -77,6 +81,7 @@ class Shards:
             for split in (Split.TRAIN, Split.VAL)
         }
         self._orders: dict[int, Order] = {}
+        self.left_out: Counter[str] = Counter()
         self.shards_hash = fingerprint({split.value: opened.table_hash for split, opened in self._splits.items()})
 
     def train(
@@ -96,6 +101,7 @@ class Shards:
             on_bad_shard=self.on_bad_shard,
             num_references=num_references,
         )
+        self.left_out = stream.left_out
         with stream:
             yield from stream
 

@@ -1,5 +1,6 @@
 """The door of the room on real shards: train, go on, find finished, draw, export, and every mistake with its message."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -209,6 +210,15 @@ def test_a_shard_that_is_left_out_has_others_say_what_stands_in(tmp_path):
     assert {key.split("/")[2] for key in batch.keys} == {"000000"}
     said = source.about(batch, seed=0)
     assert [pair["target"]["key"] for pair in said] == [f"{key}/target" for key in batch.keys]
+
+
+def test_shards_that_are_left_out_are_counted_at_the_end(tmp_path, recipe, capsys):
+    folder = write_shards(tmp_path, [Made(source="rig", rows=(3, 3)), Made(source="rig", rows=(2,), split="val")])
+    (folder / "train-rig-body-000001.tar").unlink()
+    options = ["--recipe", str(recipe), "--shards", str(folder), "--threads", "1", "--out", str(tmp_path / "run")]
+    assert main(["pretrain", *options]) == 2
+    assert main(["pretrain", *options, "--on-bad-shard", "skip"]) == 0
+    assert re.search(r"train-rig-body-000001: left out .* [1-9]\d* times", capsys.readouterr().out)
 
 
 def test_runs_on_shards_learn_keypoints_and_need_frame_keys_to_be_probed(shards, recipe, tmp_path, capsys):
