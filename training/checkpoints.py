@@ -264,6 +264,12 @@ def load_weights(model: CroCo | MAE, path: Path) -> str:
     of_mae = "cls_token" in state
     if isinstance(model, MAE) and not of_mae:
         raise TrainingError("these are no weights of an MAE", where=path, hint="give mae_pretrain_vit_base.pth")
+    if not state.keys() & model.state_dict().keys() and not of_mae:
+        raise TrainingError(
+            f"no weight of this network is in the file; it begins with {', '.join(list(state)[:3]) or 'nothing'}",
+            where=path,
+            hint="give a CroCo or MAE: public weights, or a checkpoint of ours",
+        )
     _check_architecture(payload, model.architecture, path)
     trained = "cosine" if of_mae or _POSITIONS[0] in state else "rope"
     if trained != model.architecture.positions:
@@ -411,9 +417,12 @@ def _load(path: Path) -> dict[str, Any]:
                 where=path,
                 hint="save its weights alone, torch.save({'model': state_dict}, path), where you trust it",
             ) from error
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        said = str(error).strip()
+        first = type(error).__name__ if not said or isinstance(error, KeyError) else said.splitlines()[0]
         raise TrainingError(
-            f"the checkpoint cannot be read safely: {first}", where=path, hint="it is damaged; fetch it again"
+            f"the file cannot be read as a checkpoint: {first}",
+            where=path,
+            hint="it is none, or damaged: fetch it again",
         ) from error
     if not isinstance(payload, dict):
         raise TrainingError("the file holds no checkpoint", where=path, hint="give CroCo.pth or OUT/checkpoints/*.pt")

@@ -524,7 +524,8 @@ def _not_finite(step: int, groups: Sequence[Group], losses_B: Tensor) -> Trainin
 
 def _hash_of(init: Path) -> str:
     if not init.is_file():
-        raise TrainingError("there is no such file", where=init, hint="check --init")
+        what = "this is a folder" if init.is_dir() else "there is no such file"
+        raise TrainingError(what, where=init, hint="check --init: it takes a file of weights")
     return file_sha256(init)
 
 

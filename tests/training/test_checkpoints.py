@@ -109,7 +109,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_state(tmp_path, monkeypatch):
 def test_a_file_cut_short_is_told(tmp_path, share):
     path = save_checkpoint(tmp_path, example(), keep=1)
     os.truncate(path, int(path.stat().st_size * share))
-    with pytest.raises(TrainingError, match=r"cannot be read safely(.|\n)*step-00000007.pt(.|\n)*damaged"):
+    with pytest.raises(TrainingError, match=r"cannot be read as a checkpoint(.|\n)*step-00000007.pt(.|\n)*damaged"):
         read_checkpoint(path)
 
 
@@ -352,3 +352,9 @@ def test_an_mae_goes_on_from_weights_with_and_without_a_decoder(tmp_path):
     torch.save({"model": CroCo(SIZE).state_dict()}, tmp_path / "croco.pth")
     with pytest.raises(TrainingError, match="no weights of an MAE"):
         load_weights(other, tmp_path / "croco.pth")
+
+
+def test_a_file_of_another_network_is_called_that(tmp_path):
+    torch.save({"model": {"a": torch.zeros(3)}}, tmp_path / "other.pth")
+    with pytest.raises(TrainingError, match=r"no weight of this network is in the file; it begins with a\n"):
+        load_weights(CroCo(SIZE), tmp_path / "other.pth")

@@ -256,7 +256,7 @@ def test_decay_is_on_weights_only():
 
 def test_weights_that_are_refused_leave_the_folder_free(tmp_path, pairs):
     (tmp_path / "bad.pth").write_bytes(b"no weights")
-    with pytest.raises(TrainingError, match="cannot be read safely"):
+    with pytest.raises(TrainingError, match="cannot be read as a checkpoint"):
         pretrain(TINY, pairs, tmp_path / "run", init=tmp_path / "bad.pth")
     assert pretrain(TINY, pairs, tmp_path / "run").finished
 
