@@ -9,6 +9,9 @@ Shape letters: `H W` image, `X` vertices, `F` faces.
 import importlib
 import logging
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,7 +48,8 @@ def draw_mesh(image_HW3: Bytes, verts_X3: Floats, faces_F3: Ints, *, focal_px: f
     Returns:
         (H, W, 3) uint8.
     """
-    opened = _renderer()
+    with _leaving_opengl():
+        opened = _renderer()
     if opened is None:
         return paint_mesh(image_HW3, verts_X3, faces_F3, focal_px=focal_px)
     pyrender, renderer = opened
@@ -73,7 +77,8 @@ def draw_mesh(image_HW3: Bytes, verts_X3: Floats, faces_F3: Ints, *, focal_px: f
         pose = np.array([[cos, 0, sin, 0], [0, 1, 0, 0], [-sin, 0, cos, 0], [0, 0, 0, 1.0]])
         scene.add(pyrender.DirectionalLight(intensity=1.7), pose=pose)
     renderer.viewport_width, renderer.viewport_height = width, height
-    rgba = _drawn(renderer, scene, pyrender.RenderFlags.RGBA)
+    with _leaving_opengl():
+        rgba, _depth = renderer.render(scene, pyrender.RenderFlags.RGBA)
     share = rgba[..., 3:].astype(np.float32) / 255.0
     return np.asarray(rgba[..., :3] * share + image_HW3 * (1.0 - share) + 0.5).astype(np.uint8)
 
@@ -136,16 +141,16 @@ def _normals(verts_X3: Floats, faces_F3: Ints) -> Floats:
     return np.asarray(normals_X3 / np.maximum(np.linalg.norm(normals_X3, axis=1, keepdims=True), 1e-12))
 
 
-def _drawn(renderer: Any, scene: Any, flags: int) -> Bytes:
-    """Draw, and leave whoever drew before in possession of OpenGL."""
-    egl = importlib.import_module("OpenGL.EGL")
-    display, context = egl.eglGetCurrentDisplay(), egl.eglGetCurrentContext()
+@contextmanager
+def _leaving_opengl() -> Iterator[None]:
+    """Leave whoever drew before in possession of OpenGL: opening a renderer takes it, too."""
+    egl = sys.modules.get("OpenGL.EGL")  # not loaded: nobody drew
+    display, context = (egl.eglGetCurrentDisplay(), egl.eglGetCurrentContext()) if egl else (None, None)
     try:
-        rgba, _depth = renderer.render(scene, flags)
+        yield
     finally:
-        if context:
+        if egl and context:
             egl.eglMakeCurrent(display, egl.EGL_NO_SURFACE, egl.EGL_NO_SURFACE, context)
-    return np.asarray(rgba)
 
 
 @cache

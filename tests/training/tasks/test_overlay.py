@@ -1,3 +1,5 @@
+from functools import cache
+
 import numpy as np
 import pytest
 import trimesh
@@ -7,6 +9,8 @@ from training.tasks import overlay
 from training.tasks.overlay import draw_mesh, from_the_side, paint_mesh, write_glb
 
 BALL = trimesh.creation.icosphere(subdivisions=3, radius=0.3)
+
+KEPT = []  # a renderer that is forgotten closes the display of all
 
 
 def draw(image, verts, faces=BALL.faces, focal_px=100.0, how=draw_mesh):
@@ -43,10 +47,14 @@ def test_what_is_near_hides_what_is_far(how):
         np.testing.assert_allclose(draw(white, both, indices, 500.0, how)[16, 16], facing, atol=1)
 
 
-def test_whoever_drew_before_goes_on_drawing(hand_stage):
+def test_whoever_drew_before_goes_on_drawing(hand_stage, monkeypatch):
     """Training's pictures and the renderer of synthetic people live in one process: neither takes the other's OpenGL away."""
     renderer, scene = hand_stage
     before = renderer.render(scene, instant=0, view=0).rgb
+    # Pictures' own renderer is opened while somebody else has OpenGL; the one that may be there lives on.
+    KEPT.append(overlay._renderer)
+    monkeypatch.setattr(overlay, "_renderer", cache(overlay._renderer.__wrapped__))
+    KEPT.append(overlay._renderer)
     image = np.zeros((40, 40, 3), np.uint8)
     first = draw(image, BALL.vertices + np.array([0, 0, 3.0]))
     assert first.any()
