@@ -21,8 +21,6 @@ TEXTURE_PX = 768
 TEXEL_M = 0.0024  # about; charts differ
 SKIN_GROUP, LEFT_EYE, RIGHT_EYE, SKIRT_GROUP, LOCKS_GROUP = range(5)
 _GUTTER_PX = 9.0
-# MakeHuman's texture coordinates give the skirt a corner of 47 texels by 31; beside the left leg there is room for ten times that.
-_SKIRT_ROOM = ((0.008, 0.181), (0.113, 0.409))
 _FINGERS = ("thumb", "index", "middle", "ring", "pinky")
 
 
@@ -112,8 +110,8 @@ class Points:
 
     @property
     def texel_m(self) -> float:
-        """Distance between neighbouring texels: the skirt has fewer."""
-        return 4 * TEXEL_M if len(self) and self.group[0] == SKIRT_GROUP else TEXEL_M
+        """Distance between neighbouring texels: the skirt has few."""
+        return 8 * TEXEL_M if len(self) and self.group[0] == SKIRT_GROUP else TEXEL_M
 
     @cached_property
     def side(self) -> Floats32:
@@ -146,9 +144,8 @@ class Points:
 
     @cached_property
     def around(self) -> Floats32:
-        """The same in metres, for a limb or skirt of middling girth."""
+        """The same in metres, for a limb of middling girth."""
         girth = np.where(self.on_arm, np.float32(0.314), np.where(self.on_leg, np.float32(0.534), np.float32(0.942)))
-        girth = np.where(self.group == SKIRT_GROUP, np.float32(1.4), girth)
         return np.asarray(self.turn * girth, np.float32)
 
     @cached_property
@@ -197,20 +194,9 @@ def body_points(body: BodyModel, marks: Landmarks) -> Points:
     return Points(x=x, y=y, z=z, group=group_X, hollow=_hollows(body), marks=marks)
 
 
-def texture_coordinates(body: BodyModel) -> Floats32:
-    """The body's texture coordinates (U, 2), the skirt turned by a right angle and moved to where it has room."""
-    uvs_U2 = body.uvs_U2.copy()
-    skirt = np.unique(body.face_uvs_F3[body.face_group_F == SKIRT_GROUP])
-    own = uvs_U2[skirt]
-    low, high = np.array(_SKIRT_ROOM, dtype=np.float32)
-    share = (own - own.min(axis=0)) / np.ptp(own, axis=0)
-    uvs_U2[skirt] = low + share[:, ::-1] * (high - low)
-    return uvs_U2
-
-
-def build_canvas(body: BodyModel, uvs_U2: Floats32, vertices: Points) -> Canvas:
+def build_canvas(body: BodyModel, vertices: Points) -> Canvas:
     """Rasterise the T-pose into texture space."""
-    corners_F32 = uvs_U2[body.face_uvs_F3].astype(np.float64) * TEXTURE_PX - 0.5
+    corners_F32 = body.uvs_U2[body.face_uvs_F3].astype(np.float64) * TEXTURE_PX - 0.5
     low = np.floor(corners_F32.min(axis=1)).astype(np.int64)
     extent = np.ceil(corners_F32.max(axis=1)).astype(np.int64) - low + 1
     face_of = np.full(TEXTURE_PX * TEXTURE_PX, -1, dtype=np.int64)

@@ -28,7 +28,6 @@ from synthetic.looks.canvas import (
     body_points,
     build_canvas,
     neighbour_means,
-    texture_coordinates,
     vertex_normals,
 )
 from synthetic.looks.garments import (
@@ -189,7 +188,7 @@ class Wardrobe:
 
     Attributes:
         parts: names of the part ids in a texture's fourth channel.
-        uvs_U2: texture coordinates, origin at the lower left: the body's, with more room for the skirt.
+        uvs_U2: texture coordinates, origin at the lower left.
         face_uvs_F3: indices into them for each face of the body.
 
     Raises:
@@ -207,10 +206,10 @@ class Wardrobe:
                 "smpl_uv.obj; nobody is rendered undressed",
             )
         self._body = body
-        self.uvs_U2, self.face_uvs_F3 = texture_coordinates(body), body.face_uvs_F3
+        self.uvs_U2, self.face_uvs_F3 = body.uvs_U2, body.face_uvs_F3
         self._marks = Landmarks.of(body)
         self._vertices = body_points(body, self._marks)
-        self._canvas = build_canvas(body, self.uvs_U2, self._vertices)
+        self._canvas = build_canvas(body, self._vertices)
         self._mean_XX = neighbour_means(body.faces_F3, len(body.template_X3))
         self._pieces = [Piece(body, joint) for joint in _RIGID_JOINTS]
         points, marks = self._canvas.points, self._marks

@@ -2,14 +2,13 @@ import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from manifests.errors import SyntheticError
-from synthetic.looks.canvas import SKIRT_GROUP, Landmarks, body_points, neighbour_means, texture_coordinates
+from synthetic.looks.canvas import Landmarks, body_points, neighbour_means
 from synthetic.looks.look import SHOES as SHOES_WORN
 from synthetic.looks.look import TOPS, Look, sample_look
 from synthetic.looks.skins import paint_skin
@@ -32,7 +31,7 @@ def look_of(seed: int) -> Look:
 
 def part_of_vertices(outfit: Outfit, body: BodyModel) -> np.ndarray:
     """The part painted where each vertex lies in the texture; 0 for vertices without faces."""
-    at = np.clip((texture_coordinates(body)[outfit.corners_K2[:, 1]] * TEXTURE_PX).astype(int), 0, TEXTURE_PX - 1)
+    at = np.clip((body.uvs_U2[outfit.corners_K2[:, 1]] * TEXTURE_PX).astype(int), 0, TEXTURE_PX - 1)
     parts = np.zeros(len(body.template_X3), dtype=int)
     parts[outfit.corners_K2[:, 0]] = outfit.texture_SS4[at[:, 1], at[:, 0], 3]
     return parts
@@ -138,19 +137,6 @@ def test_hems_of_skirts_are_even(body: BodyModel, wardrobe: Wardrobe, skirt_end:
     assert len(hem) > 30
     assert np.ptp(hem) < 0.1
     assert hem.mean() == pytest.approx(body.joints_J3[1, 1] - 0.26 - 0.3 * skirt_end, abs=0.06)
-
-
-def test_the_skirt_has_room_in_the_texture_and_lies_on_nothing_else(body: BodyModel, wardrobe: Wardrobe) -> None:
-    corners = np.rint(wardrobe.uvs_U2[wardrobe.face_uvs_F3] * TEXTURE_PX).astype(np.int32)
-    skirt = body.face_group_F == SKIRT_GROUP
-    own, other = (np.zeros((TEXTURE_PX, TEXTURE_PX), np.uint8) for _ in range(2))
-    for drawn, faces in ((own, skirt), (other, ~skirt)):
-        for corner in corners[faces]:
-            cv2.fillConvexPoly(drawn, corner, 255)
-    assert not (cv2.dilate(own, np.ones((9, 9), np.uint8)) & other).any(), "nor comes near"
-    first, second, third = (body.template_X3[body.faces_F3[skirt][:, corner]] for corner in range(3))
-    area_m2 = 0.5 * np.linalg.norm(np.cross(second - first, third - first), axis=1).sum()
-    assert np.sqrt(area_m2 / (own > 0).sum()) < 0.012
 
 
 def test_palms_have_no_spot(body: BodyModel) -> None:
