@@ -39,19 +39,5 @@ def read_picture(source: Path | bytes, *, where: str | Path) -> npt.NDArray[np.u
         raise SourceError(f"the picture cannot be read: {_reason(error)}", where=where, hint=hint) from error
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height from a picture's header.
-
-    Raises:
-        SourceError: it is missing or damaged.
-    """
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except _DAMAGE as error:
-        what = f"the picture cannot be read: {_reason(error)}"
-        raise SourceError(what, where=path, hint="get the picture again") from error
-
-
 def _reason(error: Any) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -7,6 +7,7 @@ Source: losses and weights of Kolotouros et al., SPIN, ICCV 2019, as published w
 import io
 import os
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class Predicted(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeshTask:
+class MeshTask(ABC):
     """Options of all mesh tasks.
 
     Attributes:
@@ -99,9 +100,9 @@ class MeshTask:
 
     # ----------------------------------------------------------------------------------------------------------- models
 
+    @abstractmethod
     def mesh_model(self) -> MeshModel:
         """The model whose parameters are predicted."""
-        raise NotImplementedError
 
     def mesh_path(self) -> Path:
         """Its file."""
@@ -173,9 +174,9 @@ class MeshTask:
         camera = torch.cat([2 * _FILLS / extent[None], -middle])
         return Mesh(rotations_BR33=rotations_R33, shape_BS=shape, camera_B3=camera)
 
+    @abstractmethod
     def rest_pose(self, model: MeshModel) -> Floats:
         """(R, 3) axis-angles of the mean pose, upright."""
-        raise NotImplementedError
 
     # ----------------------------------------------------------------------------------------------------------- labels
 
@@ -331,20 +332,20 @@ class MeshTask:
         return int(self.mesh_model().vocabulary.places([self.root_name])[0])
 
     @property
+    @abstractmethod
     def scored_names(self) -> tuple[str, ...]:
         """Names of the joints that are scored."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def root_name(self) -> str:
         """Name of the joint that is their root."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mesh_errors(
         self, points_BV3: npt.NDArray[Any], verts_BX3: npt.NDArray[Any], target: Tensors
     ) -> dict[str, Floats]:
         """Errors of images whose mesh is known, by name."""
-        raise NotImplementedError
 
     def _joint_errors(
         self,

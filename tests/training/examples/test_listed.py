@@ -11,7 +11,7 @@ from manifests.types import Domain
 from training.examples import pictures
 from training.examples.base import About
 from training.examples.listed import Entry, Listed
-from training.examples.pictures import picture_size, read_picture
+from training.examples.pictures import read_picture
 
 ABOUT = About(name="toy", domain=Domain.BODY, split="test", labels=("class",), protocol="whole pictures")
 SQUARE = np.array([0.0, 0.0, 8.0, 8.0])
@@ -55,13 +55,6 @@ class TestReadPicture:
         monkeypatch.setattr(pictures, "MAX_PIXELS", 10)
         with pytest.raises(SourceError, match="claims 5 x 3"):
             read_picture(png(5, 3), where="here")
-
-    def test_size_from_the_header(self, tmp_path):
-        (tmp_path / "a.png").write_bytes(png(5, 3))
-        assert picture_size(tmp_path / "a.png") == (5, 3)
-        (tmp_path / "b.png").write_bytes(b"no picture")
-        with pytest.raises(SourceError, match="cannot be read"):
-            picture_size(tmp_path / "b.png")
 
 
 class TestListed:
