@@ -70,6 +70,9 @@ class SilhouetteFrom(StrEnum):
     NONE = "none"
 
 
+HELD_BACK = "of an evaluation set, never paired"  # what a stage counts of frames that it lists and keeps
+
+
 class Reason(StrEnum):
     """Why a frame, or the link between a frame and the one before it, was left out."""
 

@@ -16,7 +16,7 @@ from manifests.commit import TEMPORARY, UnitWriter, commits
 from manifests.errors import StageError
 from manifests.lineage import hashes
 from manifests.recipes import fingerprint
-from manifests.types import EVALUATION, Split
+from manifests.types import EVALUATION, HELD_BACK, Split
 from pipeline.crop import crop_recording
 from pipeline.guard import guarded
 from pipeline.ingest import RecordingWork, find_recordings, list_frames, states_of
@@ -69,7 +69,7 @@ class Ingest(Stage):
         frames, rejects = list_frames(self._build(work.source), self.roots[work.source.name], work)
         held_back = int(tables.has_flag(frames.column("flags"), EVALUATION).sum())
         if held_back:
-            out.counts["of an evaluation set, never paired"] += held_back
+            out.counts[HELD_BACK] += held_back
         out.table("frames", frames)
         out.reject(rejects)
 

@@ -10,7 +10,6 @@ from manifests.audit.mend import SAME, TARGETS
 from manifests.commit import STATS, Commit
 from manifests.types import PairKind
 
-HELD_BACK = "of an evaluation set, never paired"  # what the stage that lists frames calls those
 Place = tuple[str, str]  # stage and unit
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from manifests import table as tables
 from manifests.audit.copies import look_at_copies
-from manifests.audit.counts import HELD_BACK, look_at_counts
+from manifests.audit.counts import look_at_counts
 from manifests.audit.files import HEAVY, Evidence, Part, Progress, encoded
 from manifests.audit.findings import NUM_EXAMPLES, Finding, Severity, merge, of_rows, plural
 from manifests.audit.keys import Hashes, Ints, Keys, hashes_of, rows_of, words_of
@@ -34,7 +34,7 @@ from manifests.audit.tables import (
 from manifests.splits import leaks
 from manifests.surface import SURFACE_CELLS, covisibility
 from manifests.table import has_flag
-from manifests.types import EVALUATION, OFFICIAL_SPLIT, Split
+from manifests.types import EVALUATION, HELD_BACK, OFFICIAL_SPLIT, Split
 
 N = TypeVar("N", bound=np.generic)
 Values = npt.NDArray[N]

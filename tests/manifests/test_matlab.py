@@ -134,7 +134,7 @@ def test_an_absent_library_is_told_with_the_extra(tmp_path, monkeypatch, write, 
 
 def test_importing_the_reader_imports_neither_library():
     code = "import sys, manifests.matlab; assert not {'scipy', 'h5py'} & {name.split('.')[0] for name in sys.modules}"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("write", [write_version_5, write_version_73])

@@ -46,14 +46,6 @@ TIMELESS = ("pairs_per_s", "data_wait", "tflops")
 EVERY_STEP = Machine(checkpoint_every=1, keep_checkpoints=99)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def pairs():
     return ToyPairs(num_train=12, num_validation=6)

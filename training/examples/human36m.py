@@ -22,11 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import SourceError
-from manifests.geometry import square_around
 from manifests.splits import split_of
 from manifests.types import Domain, Reason, Reject, Split
 from training.examples.base import About
-from training.examples.listed import Entry, Listed
+from training.examples.listed import Entry, Listed, entry_of_joints
 
 TRAIN, TEST = ("S1", "S5", "S6", "S7", "S8"), ("S9", "S11")
 P2_CAMERA = "60457274"
@@ -116,18 +115,8 @@ def _frames(home: Path, path: Path, rejects: list[Reject]) -> list[Entry]:
         if not np.isfinite(xy).all() or not np.isfinite(xyz).all():
             rejects.append(Reject("examples", f"human36m/{name}/{frame:06d}", Reason.BAD_LABEL, "a joint is no number"))
             continue
-        entries.append(
-            Entry(
-                key=f"human36m/{name}/{frame:06d}",
-                picture=folder / picture,
-                square_xyxy_px=square_around(np.concatenate([xy.min(axis=0), xy.max(axis=0)]), margin=MARGIN),
-                labels={
-                    "joints_m": xyz.astype(np.float32),
-                    "keypoints_px": np.column_stack([xy, np.ones(len(xy))]).astype(np.float32),
-                },
-                subject=home.name,
-            )
-        )
+        key = f"human36m/{name}/{frame:06d}"
+        entries.append(entry_of_joints(key, folder / picture, xy, xyz, subject=home.name, margin=MARGIN))
     if lost:
         rejects.append(
             Reject("examples", f"human36m/{name}", Reason.MISSING, f"frames have no picture in {folder}", lost)

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from manifests.geometry import square_around
 from training.examples.base import About, Example
 from training.examples.pictures import read_picture
 
+Floats = npt.NDArray[np.float64]
 Square = npt.NDArray[np.float64] | Callable[[int, int], npt.NDArray[np.float64]]
 
 
@@ -35,6 +37,29 @@ class Entry:
     subject: str | None = None
     second: Path | None = None
     second_square_xyxy_px: npt.NDArray[np.float64] | None = None
+
+
+def entry_of_joints(key: str, picture: Path, xy_J2: Floats, xyz_m: Floats, *, subject: str, margin: float) -> Entry:
+    """An example of which joints are known in the picture and in the camera, all of them seen.
+
+    Args:
+        key: unique in its dataset.
+        picture: its file.
+        xy_J2: pixels.
+        xyz_m: (J, 3) metres, camera axes.
+        subject: who it is.
+        margin: side of the square, as a multiple of the longer side of the joints' box.
+    """
+    return Entry(
+        key=key,
+        picture=picture,
+        square_xyxy_px=square_around(np.concatenate([xy_J2.min(axis=0), xy_J2.max(axis=0)]), margin=margin),
+        labels={
+            "joints_m": xyz_m.astype(np.float32),
+            "keypoints_px": np.column_stack([xy_J2, np.ones(len(xy_J2))]).astype(np.float32),
+        },
+        subject=subject,
+    )
 
 
 class Listed:

@@ -19,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import SourceError
-from manifests.geometry import square_around
 from manifests.matlab import read_mat
 from manifests.types import Domain, Reason, Reject
 from training.examples.base import About
-from training.examples.listed import Entry, Listed
+from training.examples.listed import Entry, Listed, entry_of_joints
 
 CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)
 VAL = ("S8", "Seq2")
@@ -124,16 +123,7 @@ def _test(root: Path, rejects: list[Reject]) -> list[Entry]:
 
 
 def _entry(key: str, picture: Path, xy: Floats, xyz_mm: Floats, subject: str) -> Entry:
-    return Entry(
-        key=key,
-        picture=picture,
-        square_xyxy_px=square_around(np.concatenate([xy.min(axis=0), xy.max(axis=0)]), margin=MARGIN),
-        labels={
-            "joints_m": (xyz_mm / 1000.0).astype(np.float32),
-            "keypoints_px": np.column_stack([xy, np.ones(len(xy))]).astype(np.float32),
-        },
-        subject=subject,
-    )
+    return entry_of_joints(key, picture, xy, xyz_mm / 1000.0, subject=subject, margin=MARGIN)
 
 
 def _cell(cells: Any, camera: int, axes: int, home: Path) -> Floats:

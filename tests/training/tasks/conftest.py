@@ -4,7 +4,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-import torch
 
 from manifests.errors import SyntheticError
 from manifests.types import Domain
@@ -30,14 +29,6 @@ def assets(tmp_path_factory):
     build_body(folder / "body.npz")
     build_hands(folder / "hand_right.npz", folder / "hand_left.npz")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
