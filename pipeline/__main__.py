@@ -62,6 +62,28 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m pipeline", description="Build shards of pairs from raw recordings."
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
+    _add_stages(verbs)
+    _add_copies(verbs)
+    _add_pictures(verbs)
+    _add_parsers(verbs)
+    fetch = verbs.add_parser("fetch", help="get the inputs of the demo: clips, motions, the parser's weights, the body")
+    _add_assets(fetch)
+    recipe = verbs.add_parser("recipe", help="print a recipe with all its values")
+    recipe.add_argument("recipe", nargs="?", default="demo")
+    verbs.add_parser("sources", help="the datasets that are read: what each needs, its terms, what it gives")
+    doctor = verbs.add_parser("doctor", help="say what lies in a data folder, and what a build would make of it")
+    doctor.add_argument("root", type=Path, nargs="+", help="a dataset, or a folder that holds several")
+    doctor.add_argument("--all", action="store_true", help="list the frames of every recording, not of some")
+    arguments, odd = parser.parse_known_args(argv)
+    if odd:
+        spaces = (
+            "" if odd[0].startswith("-") else "; make splits names at spaces: give others, or call this with quotes"
+        )
+        parser.error(f"unrecognized arguments: {' '.join(odd)}{spaces}")
+    return arguments
+
+
+def _add_stages(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     about = {
         "ingest": "list the frames of every recording",
         "render": "render synthetic people",
@@ -93,6 +115,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         if verb in ("render", "build"):
             sub.add_argument("--images", type=int, metavar="N", help="as many people as at least N images take")
         _add_assets(sub)
+
+
+def _add_copies(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     publish = verbs.add_parser(
         "publish", help="copy a build to an object store, where trainers on other machines read it"
     )
@@ -106,6 +131,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         sub.add_argument("--all", action="store_true", help="all stages that are there")
         sub.add_argument("--threads", type=int, default=8, metavar="N", help="files under way at once (8)")
         sub.add_argument("--verify", action="store_true", help="read all of the copy back; send anew what is damaged")
+
+
+def _add_pictures(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     gallery = verbs.add_parser("gallery", help="render some scenes of a recipe into one page to look at, gallery.html")
     gallery.add_argument("--recipe", default="synthetic", help="a recipe's name or a YAML file (synthetic)")
     gallery.add_argument("--out", type=Path, required=True, help="folder for gallery.html")
@@ -120,8 +148,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     rerender.add_argument("key", metavar="KEY", help="of a rendered crop, as `python -m manifests show OUT` lists them")
     rerender.add_argument("--out", type=Path, required=True, help="picture to write: .png, or .jpg as it is stored")
     _add_assets(rerender)
-    fetch = verbs.add_parser("fetch", help="get the inputs of the demo: clips, motions, the parser's weights, the body")
-    _add_assets(fetch)
+
+
+def _add_parsers(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     convert = verbs.add_parser("convert-checkpoint", help="make a checkpoint plain: weights and class names only")
     convert.add_argument("source", type=Path, metavar="IN")
     convert.add_argument("target", type=Path, metavar="OUT")
@@ -137,19 +166,6 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     train.add_argument("--seed", type=int, default=0, help="root of all randomness (0)")
     train.add_argument("--real", type=Path, help="judge it on photos too: a folder with images/*.jpg and labels/*.png")
     _add_assets(train)
-    recipe = verbs.add_parser("recipe", help="print a recipe with all its values")
-    recipe.add_argument("recipe", nargs="?", default="demo")
-    verbs.add_parser("sources", help="the datasets that are read: what each needs, its terms, what it gives")
-    doctor = verbs.add_parser("doctor", help="say what lies in a data folder, and what a build would make of it")
-    doctor.add_argument("root", type=Path, nargs="+", help="a dataset, or a folder that holds several")
-    doctor.add_argument("--all", action="store_true", help="list the frames of every recording, not of some")
-    arguments, odd = parser.parse_known_args(argv)
-    if odd:
-        spaces = (
-            "" if odd[0].startswith("-") else "; make splits names at spaces: give others, or call this with quotes"
-        )
-        parser.error(f"unrecognized arguments: {' '.join(odd)}{spaces}")
-    return arguments
 
 
 def _add_assets(parser: argparse.ArgumentParser) -> None:
