@@ -6,7 +6,6 @@ stopped (float32 on one kind of CPU): nothing random has a state, it is all keye
 Shape letters: `B` pairs, `N` patches of an image, `V` visible, `P` values of a patch.
 """
 
-import json
 import logging
 import math
 import time
@@ -39,7 +38,6 @@ from training.checkpoints import (
     save_checkpoint,
     save_shares,
     shares_of,
-    write_atomic,
 )
 from training.inputs import Group, training_groups, validation_groups
 from training.machine import Machine, Processes, StopSignal, peak_tflops, profile_of
@@ -48,6 +46,7 @@ from training.model.vit import Block
 from training.objective import Inputs, Objective, step_flops
 from training.recipes import PretrainRecipe
 from training.record import Record, draw_loss_curve
+from training.run_folder import FINISHED, RECIPE, claim, write_json
 from training.source import PairSource
 
 logger = logging.getLogger(__name__)
@@ -311,7 +310,7 @@ def pretrain(
             trainer = Trainer(recipe, machine, processes, init=None if found else init)
         except TrainingError:
             if not found and processes.is_first:
-                (out / "recipe.json").unlink(missing_ok=True)  # nothing was trained: the folder is nobody's
+                (out / RECIPE).unlink(missing_ok=True)  # nothing was trained: the folder is nobody's
             raise
         if found:
             _go_on(trainer, found[-1], source)
@@ -358,32 +357,15 @@ def _claim_folder(
         "shards": source.shards_hash,
         "init": None if init is None else _hash_of(init),
     }
-    path = out / "recipe.json"
-    if path.exists():
-        try:
-            found = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise TrainingError(f"not JSON: {error}", where=path, hint="give another --out") from error
-        found.pop("fingerprint", None)
-        found["recipe"] = _as_now(found.get("recipe", {}), path)
-        changes = changed_keys(found, wanted)
-        if changes:
-            raise TrainingError(
-                f"the folder holds another run; changed: {'; '.join(changes)}",
-                where=out,
-                hint="give another --out, or remove this one to start anew",
-            )
-    elif processes.is_first:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TrainingError(f"cannot write: {error}", where=out, hint="give another --out") from error
-        write_atomic(path, _json({**wanted, "fingerprint": fingerprint(recipe)}))
-    finished = out / "finished.json"
-    if finished.exists():
-        numbers = json.loads(finished.read_text())
-        return Outcome(finished=True, step=numbers["step"], validation_loss=numbers["validation"]["loss"])
-    return None
+
+    def as_now(found: dict[str, Any]) -> dict[str, Any]:
+        return found | {"recipe": _as_now(found.get("recipe", {}), out / RECIPE)}
+
+    noted = {"fingerprint": fingerprint(recipe)}
+    done = claim(out, wanted, noted=noted, as_now=as_now, writes=processes.is_first)
+    if done is None:
+        return None
+    return Outcome(finished=True, step=done["step"], validation_loss=done["validation"]["loss"])
 
 
 def _as_now(recipe: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -507,7 +489,7 @@ def _finish(out: Path, trainer: Trainer, validation: dict[str, float]) -> None:
     """Draw the curve, then leave the mark that the run is done."""
     draw_loss_curve(out, out / "loss.png", zero_loss=zero_loss(trainer.recipe))
     numbers = {"step": trainer.step, "position": trainer.position, "validation": validation}
-    write_atomic(out / "finished.json", _json({**numbers, "fingerprint": fingerprint(trainer.recipe)}))
+    write_json(out / FINISHED, {**numbers, "fingerprint": fingerprint(trainer.recipe)})
 
 
 def _not_finite(step: int, groups: Sequence[Group], losses_B: Tensor) -> TrainingError:
@@ -527,7 +509,3 @@ def _hash_of(init: Path) -> str:
         what = "this is a folder" if init.is_dir() else "there is no such file"
         raise TrainingError(what, where=init, hint="check --init: it takes a file of weights")
     return file_sha256(init)
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()

@@ -1,7 +1,7 @@
 """The folder of a run: whose it is, and whether it is done."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,22 @@ from training.checkpoints import write_atomic
 RECIPE, FINISHED = "recipe.json", "finished.json"
 
 
-def claim(out: Path, wanted: Mapping[str, Any], *, noted: Mapping[str, Any]) -> dict[str, Any] | None:
+def claim(
+    out: Path,
+    wanted: Mapping[str, Any],
+    *,
+    noted: Mapping[str, Any],
+    as_now: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    writes: bool = True,
+) -> dict[str, Any] | None:
     """Take an empty folder, or check that a used one is this run's.
 
     Args:
         out: the folder.
         wanted: what decides the run, as plain values.
         noted: what is written beside it and may differ.
+        as_now: says what an older version wrote in the words of this one.
+        writes: whether this process is the one that writes.
 
     Returns:
         What `finished.json` says, if the run is done.
@@ -28,13 +37,13 @@ def claim(out: Path, wanted: Mapping[str, Any], *, noted: Mapping[str, Any]) -> 
     """
     if (out / RECIPE).exists():
         found = {name: value for name, value in read_json(out / RECIPE).items() if name not in noted}
-        if changes := changed_keys(found, wanted):
+        if changes := changed_keys(as_now(found), wanted):
             raise TrainingError(
                 f"the folder holds another run; changed: {'; '.join(changes)}",
                 where=out,
                 hint="give another --out, or remove this one to start anew",
             )
-    else:
+    elif writes:
         make_folder(out)
         write_json(out / RECIPE, {**wanted, **noted})
     return read_json(out / FINISHED) if (out / FINISHED).exists() else None
