@@ -13,9 +13,9 @@ from rich.logging import RichHandler
 
 from manifests.errors import CrossposeError
 from manifests.recipes import read_recipe
-from training import task_verbs
 from training.checkpoints import export_safetensors
 from training.data import OnBadShard
+from training.finetuning.verbs import VERBS, add_verbs
 from training.machine import Machine, find_device
 from training.pretrain import pretrain
 from training.probe import REFERENCES, probe, uses_reference
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.threads:
             torch.set_num_threads(options.threads)
         own = {"pretrain": _pretrain, "reconstruct": _reconstruct, "probe": _probe, "export": _export}
-        return {**own, **task_verbs.VERBS}[options.verb](options, console)
+        return {**own, **VERBS}[options.verb](options, console)
     except CrossposeError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     export = verbs.add_parser("export", parents=[common], help="write a run's weights as safetensors")
     export.add_argument("--run", type=Path, required=True, help="the run's folder")
     export.add_argument("--out", type=Path, required=True, help="file to write")
-    task_verbs.add_verbs(verbs, common)
+    add_verbs(verbs, common)
     return parser
 
 

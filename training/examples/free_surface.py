@@ -14,7 +14,7 @@ from manifests.errors import TrainingError
 from manifests.seeds import rng_for
 from training.examples.base import About, Example
 from training.examples.free import Free
-from training.surface import read_template
+from training.tasks.surface import read_template
 
 NUM_POINTS = 196  # on a person, as many as DensePose trains on
 LATTICE = 24  # places a side of the square at which the background is told
@@ -24,7 +24,7 @@ COARSE = np.array([0, 1, 7, 6, 1, 9, 8, 1, 4, 5, 1, 4, 5, 14, 1, 1, 14, 10, 11, 
 
 
 class FreeSurface:
-    """Rendered people, each with pixels whose part, u and v are known; see `training.surface` for what these are.
+    """Rendered people, each with pixels whose part, u and v are known; see `training.tasks.surface` for what these are.
 
     Args:
         root: of a build whose renders keep parts and uv.

@@ -21,9 +21,9 @@ from training.examples.base import About, Example
 from training.examples.free_surface import body_file
 from training.heads.dense import NUM_PARTS, DenseHead, SurfaceMaps
 from training.metrics.surface import Surface, geodesic_auc, geodesic_errors_m
-from training.surface import read_evaluation, read_template
 from training.tasks.base import Arrays, Cut, Score, Tensors
 from training.tasks.placing import map_in_image, shares_in_image
+from training.tasks.surface import read_evaluation, read_template
 
 CHANNELS = 1 + 3 * NUM_PARTS
 COARSE = 15  # DensePose's 14 coarse parts and the background

@@ -38,9 +38,9 @@ from training.examples.base import About, Example
 from training.examples.free_surface import body_file
 from training.losses import unpatchify
 from training.metrics.images import ssim
-from training.surface import places_at_rest
 from training.tasks.base import Arrays, Cut, Score, Tensors
 from training.tasks.placing import map_in_image
+from training.tasks.surface import places_at_rest
 from training.views import cut_square, take
 
 SECOND_WEIGHT = 1.0

@@ -7,11 +7,11 @@ import torch
 
 from tests.training.heads.fitting import fit
 from tests.training.tasks.cuts import about_of, example_of
+from training.finetuning.mixture import normalised
+from training.finetuning.network import TaskNetwork
 from training.heads import dense
 from training.metrics.surface import Surface
-from training.mixture import normalised
 from training.model.croco import Architecture, CroCo
-from training.network import TaskNetwork
 from training.tasks import texture
 from training.tasks.densepose import DensePose
 from training.tasks.gesture import Gesture

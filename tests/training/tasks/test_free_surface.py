@@ -6,7 +6,7 @@ from manifests.types import Domain
 from tests.training.examples.fake_free import fake_free
 from training.examples import free_surface
 from training.examples.free_surface import COARSE, LATTICE, NUM_POINTS, FreeSurface
-from training.surface import read_template
+from training.tasks.surface import read_template
 
 # Names of SMPL's joints, in order, as bodies are told in them.
 JOINTS = [

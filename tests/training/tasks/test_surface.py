@@ -6,7 +6,7 @@ from scipy.io import savemat
 from manifests.errors import SourceError, TrainingError
 from synthetic.figure import part_of_faces
 from training.metrics.surface import geodesic_errors_m
-from training.surface import LIMIT_M, Geodesics, places_at_rest, read_evaluation, read_template
+from training.tasks.surface import LIMIT_M, Geodesics, places_at_rest, read_evaluation, read_template
 
 SPACING_M = 0.01
 

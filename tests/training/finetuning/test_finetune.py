@@ -8,50 +8,19 @@ import torch
 
 from manifests.errors import RecipeError, TrainingError
 from tests.support.toy_pairs import ToyPairs
-from tests.support.toy_task import register
+from tests.training.finetuning.conftest import SMALL, during_step
 from tests.training.test_pretrain import TINY
 from training.checkpoints import list_checkpoints, read_checkpoint
-from training.evaluate import evaluate, load_finetuned, whole
-from training.finetune import Tuner, finetune, layer_of, learning_rate, prepare
+from training.finetuning.evaluate import evaluate, load_finetuned, whole
+from training.finetuning.finetune import Tuner, finetune, layer_of, learning_rate, prepare
+from training.finetuning.mixture import Mixture
+from training.finetuning.network import BEST, TaskNetwork, build_network, dense_hooks
 from training.machine import Machine
-from training.mixture import Mixture
-from training.model.croco import Architecture
-from training.network import BEST, TaskNetwork, build_network, dense_hooks
 from training.pretrain import pretrain
 from training.record import read_metrics
-from training.tasks.recipes import Data, FinetuneRecipe, Variation, open_examples, with_roots
+from training.tasks.recipes import Data, Variation, open_examples, with_roots
 
-SMALL = Architecture(
-    image_px=56, patch_px=8, enc_dim=32, enc_depth=2, enc_heads=2, dec_dim=32, dec_depth=1, dec_heads=2
-)
 EVERY_STEP = Machine(checkpoint_every=1, keep_checkpoints=99)
-
-
-@pytest.fixture(autouse=True)
-def toy(monkeypatch):
-    register(monkeypatch)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def recipe(tmp_path):
-    data = {split: Data(kind="toy", split=split, root=str(tmp_path)) for split in ("train", "val", "test")}
-    return FinetuneRecipe(
-        name="toy",
-        task="toy",
-        train=(data["train"],),
-        validation=data["val"],
-        test=(data["test"],),
-        architecture=SMALL,
-        batch_size=8,
-        num_steps=6,
-        base_lr=3e-2,
-        precision="float32",
-        validate_every=2,
-    )
 
 
 def last(out):
@@ -66,18 +35,6 @@ def assert_same_state(one, other):
     for number, moments in one.optimizer["state"].items():
         for name, value in moments.items():
             assert torch.equal(value, other.optimizer["state"][number][name]), (number, name)
-
-
-def during_step(monkeypatch, step, action):
-    """Do something when a step begins, counted from 1."""
-    train_step = Tuner.train_step
-
-    def watched(self, batch):
-        if self.step + 1 == step:
-            action(self, batch)
-        return train_step(self, batch)
-
-    monkeypatch.setattr(Tuner, "train_step", watched)
 
 
 def test_a_run_leaves_what_it_promises(tmp_path, recipe):

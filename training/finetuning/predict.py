@@ -11,11 +11,11 @@ from PIL import Image
 
 from manifests.errors import TrainingError
 from training.checkpoints import write_atomic
-from training.evaluate import load_finetuned, precision_of
 from training.examples.pictures import read_picture
-from training.mixture import normalised
+from training.finetuning.evaluate import load_finetuned, precision_of
+from training.finetuning.mixture import normalised
+from training.finetuning.sheet import png
 from training.run_folder import make_folder
-from training.sheet import png
 from training.views import cut_square, take
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from manifests.errors import RecipeError, TrainingError
 from manifests.recipes import from_mapping
 from manifests.seeds import seed_for
 from training.checkpoints import architecture_of, file_sha256, list_checkpoints, load_weights, read_payload
+from training.finetuning.mixture import normalised
 from training.heads.features import Binocular, Monocular, Queried
-from training.mixture import normalised
 from training.model.croco import Architecture, CroCo, base_small
 from training.model.mae import MAE
 from training.recipes import demo

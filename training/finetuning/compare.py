@@ -23,13 +23,13 @@ import torch
 
 from manifests.errors import TrainingError
 from training.checkpoints import write_atomic
-from training.evaluate import LEVEL, draw_example, load_finetuned, spoken, whole
-from training.finetune import finetune
+from training.finetuning.evaluate import LEVEL, draw_example, load_finetuned, spoken, whole
+from training.finetuning.finetune import finetune
+from training.finetuning.network import find_start
+from training.finetuning.sheet import Tile, png, sheet_of
 from training.machine import Machine
-from training.network import find_start
 from training.probe import interval
 from training.run_folder import read_json, write_json
-from training.sheet import Tile, png, sheet_of
 from training.tasks.recipes import FinetuneRecipe, open_examples
 
 logger = logging.getLogger(__name__)

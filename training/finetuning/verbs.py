@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from manifests.errors import TrainingError
-from training.compare import SHARES, compare, rows_of
-from training.evaluate import evaluate_run, scores_table, task_of
-from training.finetune import finetune
+from training.finetuning.compare import SHARES, compare, rows_of
+from training.finetuning.evaluate import evaluate_run, scores_table, task_of
+from training.finetuning.finetune import finetune
+from training.finetuning.predict import predict
 from training.machine import Machine, find_device
-from training.predict import predict
 from training.tasks.recipes import RECIPES, TASKS, check_task, read_finetune, with_roots
 
 Verb = Callable[[argparse.Namespace, Console], int]

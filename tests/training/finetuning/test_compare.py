@@ -9,15 +9,15 @@ import pytest
 from manifests.errors import TrainingError
 from tests.support.toy_pairs import ToyPairs
 from tests.support.toy_task import register
-from tests.training.test_finetune import during_step, recipe, toy  # noqa: F401  # fixtures
+from tests.training.finetuning.conftest import during_step
 from tests.training.test_pretrain import TINY
-from training.compare import Cell, compare, rows_of
+from training.finetuning.compare import Cell, compare, rows_of
 from training.machine import Machine
 from training.pretrain import pretrain
 
 
 @pytest.fixture
-def short(recipe):  # noqa: F811
+def short(recipe):
     return replace(recipe, num_steps=2, architecture=None, test=(replace(recipe.test[0], options={"count": 24}),))
 
 

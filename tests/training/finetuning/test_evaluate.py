@@ -10,11 +10,19 @@ from PIL import Image
 
 from manifests.errors import RecipeError, SourceError, TrainingError
 from tests.support.toy_task import ToyTask, draw_example
-from tests.training.test_finetune import recipe, toy  # noqa: F401  # fixtures
 from training.__main__ import main
-from training.evaluate import Evaluation, Measured, _interval, evaluate, evaluate_run, load_finetuned, values_of, whole
-from training.finetune import finetune
-from training.predict import predict, square_of
+from training.finetuning.evaluate import (
+    Evaluation,
+    Measured,
+    _interval,
+    evaluate,
+    evaluate_run,
+    load_finetuned,
+    values_of,
+    whole,
+)
+from training.finetuning.finetune import finetune
+from training.finetuning.predict import predict, square_of
 from training.tasks.base import Score
 from training.tasks.recipes import open_examples
 
@@ -22,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def run(tmp_path, recipe):  # noqa: F811
+def run(tmp_path, recipe):
     finetune(replace(recipe, num_steps=2), tmp_path / "run")
     return tmp_path / "run"
 

@@ -26,13 +26,23 @@ from manifests.recipes import fingerprint, to_mapping
 from manifests.seeds import seed_for
 from training.ahead import ahead
 from training.checkpoints import Checkpoint, list_checkpoints, read_checkpoint, save_checkpoint, write_checkpoint
-from training.evaluate import Evaluation, Run, load_finetuned, measure, precision_of, restore, score, spoken, whole
+from training.finetuning.evaluate import (
+    Evaluation,
+    Run,
+    load_finetuned,
+    measure,
+    precision_of,
+    restore,
+    score,
+    spoken,
+    whole,
+)
+from training.finetuning.mixture import Batch, Mixture, Part, divide, stamp_of, thin
+from training.finetuning.network import BEST, TaskNetwork, build_network, find_start, settle, told_of
+from training.finetuning.sheet import draw_curves
 from training.machine import Machine, StopSignal
-from training.mixture import Batch, Mixture, Part, divide, stamp_of, thin
-from training.network import BEST, TaskNetwork, build_network, find_start, settle, told_of
 from training.record import Record, read_metrics
 from training.run_folder import FINISHED, claim, write_json
-from training.sheet import draw_curves
 from training.tasks.base import Score, Task, Tensors
 from training.tasks.recipes import FinetuneRecipe, build_task, open_examples, without_roots
 

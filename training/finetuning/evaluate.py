@@ -28,10 +28,10 @@ from manifests.recipes import from_mapping
 from manifests.seeds import rng_for
 from training.checkpoints import list_checkpoints, read_checkpoint, write_atomic
 from training.examples.base import About, Examples
-from training.mixture import Batch, Part, still_batches
-from training.network import BEST, TaskNetwork, build_network
+from training.finetuning.mixture import Batch, Part, still_batches
+from training.finetuning.network import BEST, TaskNetwork, build_network
+from training.finetuning.sheet import Tile, png, sheet_of
 from training.run_folder import RECIPE, make_folder, read_json, write_json
-from training.sheet import Tile, png, sheet_of
 from training.tasks.base import Arrays, Score, Task
 from training.tasks.recipes import Data, FinetuneRecipe, build_task, open_examples, placed
 
