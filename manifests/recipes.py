@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 import sys
 import types
 import typing
@@ -83,7 +84,7 @@ def from_mapping(cls: type[R], mapping: Mapping[str, Any], *, base: R | None = N
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
             hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
-            raise RecipeError(f"unknown recipe key `{key}`", where=where, hint=hint)
+            raise RecipeError(f"unknown recipe key `{key}`", where=f"{where}: {key}", hint=hint)
     values = {name: getattr(base, name) for name in known} if base is not None else {}
     for key, value in mapping.items():
         values[key] = _convert(hints[key], value, values.get(key), f"{where}: {key}")
@@ -101,7 +102,11 @@ def from_mapping(cls: type[R], mapping: Mapping[str, Any], *, base: R | None = N
         verb = "are" if len(missing) > 1 else "is"
         raise RecipeError(f"{named} {verb} missing", where=where, hint="name every required key") from error
     except ValueError as error:
-        raise RecipeError(str(error), where=where, hint="change one of the keys it names") from error
+        told = str(error)
+        keys = ", ".join(name for name in known if re.search(rf"\b{re.escape(name)}\b", told))
+        raise RecipeError(
+            told, where=f"{where}: {keys}" if keys else where, hint="change one of the keys it names"
+        ) from error
 
 
 def check_ranges(recipe: object, **ranges: tuple[float, float]) -> None:

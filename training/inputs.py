@@ -16,7 +16,7 @@ from manifests.seeds import seed_for
 from training.augment import fixed_draws, prepare, sample_draws
 from training.batch import Batch
 from training.keypoints import PATCH_CELLS, heatmaps, joints_of
-from training.masking import Masks, human_masks, patch_coverage, uniform_masks
+from training.masking import Longest, Masks, human_masks, patch_coverage, uniform_masks
 from training.noise import uniform_noise
 from training.objective import Inputs
 from training.recipes import PretrainRecipe
@@ -34,12 +34,20 @@ class Group:
 
 
 def training_groups(
-    batch: Batch, recipe: PretrainRecipe, device: torch.device, source: PairSource
+    batch: Batch, recipe: PretrainRecipe, device: torch.device, source: PairSource, *, longest: Longest = int
 ) -> Generator[Group, None, None]:
-    """Vary and mask a training batch group by group, each pair by its place in the stream."""
+    """Vary and mask a training batch group by group, each pair by its place in the stream.
+
+    Args:
+        batch: of this process: whole groups, or a part of one.
+        recipe: what decides the result.
+        device: where the network computes.
+        source: of the batch.
+        longest: asks those that hold the other parts of a group, so that all mask as if it were whole.
+    """
     for start in range(0, len(batch), recipe.group_size):
         part = batch[start : start + recipe.group_size]
-        yield Group(part.keys, _inputs(part, recipe, device, source, seed=recipe.seed))
+        yield Group(part.keys, _inputs(part, recipe, device, source, seed=recipe.seed, longest=longest))
 
 
 def validation_groups(
@@ -52,7 +60,13 @@ def validation_groups(
 
 
 def _inputs(
-    batch: Batch, recipe: PretrainRecipe, device: torch.device, source: PairSource, *, seed: int | None
+    batch: Batch,
+    recipe: PretrainRecipe,
+    device: torch.device,
+    source: PairSource,
+    *,
+    seed: int | None,
+    longest: Longest = int,
 ) -> Inputs:
     """Crop, vary and mask; with a seed as in training, without one as in validation."""
     architecture, augmentation = recipe.architecture, recipe.augmentation
@@ -70,7 +84,7 @@ def _inputs(
             return uniform_masks(noise_BN, mask_ratio=recipe.mask_ratio)
         pad_to = recipe.full_length if seed is None else recipe.pad_to
         human_BN = coverage_BN >= recipe.human_coverage
-        return human_masks(human_BN, noise_BN, mask_ratio=recipe.mask_ratio, pad_to=pad_to)
+        return human_masks(human_BN, noise_BN, mask_ratio=recipe.mask_ratio, pad_to=pad_to, longest=longest)
 
     def on_device(masks: Masks) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(masks.visible_BV).to(device), torch.from_numpy(masks.masked_BM).to(device)

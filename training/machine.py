@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from manifests.errors import TrainingError
+from training.masking import Longest
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +156,22 @@ class Processes:
         return nn.parallel.DistributedDataParallel(
             objective, device_ids=devices, gradient_as_bucket_view=True, forward_sync_buffers=False
         )
+
+    def longest(self, num: int) -> Longest:
+        """How each `num` processes in a row find the largest of their numbers, also in a thread beside the network's work.
+
+        Every process must ask for it, and all that are in one row must use it equally often.
+        """
+        if num == 1:
+            return int
+        row, _ = dist.new_subgroups(num, backend="gloo")  # type: ignore[no-untyped-call]
+
+        def longest(length: int) -> int:
+            value = torch.tensor(length)
+            dist.all_reduce(value, dist.ReduceOp.MAX, group=row)
+            return int(value)
+
+        return longest
 
     def sum(self, *values: Tensor) -> list[float]:
         """Sum each number over the processes."""

@@ -4,6 +4,7 @@ Shape letters: `B` pairs, `G` silhouette cells along a side, `T` patches along a
 `M` masked.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,9 @@ import numpy.typing as npt
 from training.batch import CELL_PX
 
 PadTo = Literal["batch_max"] | int
+
+Longest = Callable[[int], int]
+"""Of the lengths that several processes need, the largest; alone, `int`: the one there is."""
 
 _ROUNDING_GUARD = 1e-9  # 0.29 * 100 is 28.999999999999996 in floating point
 
@@ -79,6 +83,7 @@ def human_masks(
     *,
     mask_ratio: float,
     pad_to: PadTo = "batch_max",
+    longest: Longest = int,
 ) -> Masks:
     """Hide the same share of every person, whatever its size, and fill up with background to an equal length.
 
@@ -92,6 +97,7 @@ def human_masks(
         mask_ratio: share of human patches to hide.
         pad_to: length `V`: the largest of the batch (the paper), or a fixed number, which must be
             `num_visible(N, mask_ratio)` to be feasible for every image.
+        longest: turns the largest length of this batch into that of all parts of a batch, where other processes hold some.
 
     Raises:
         ValueError: the fixed length is too short for a person, or longer than the background allows.
@@ -101,7 +107,7 @@ def human_masks(
     human_BN = human_BN | ~human_BN.any(axis=1, keepdims=True)
     human_B = human_BN.sum(axis=1)
     keep_B = human_B - np.floor(mask_ratio * human_B + _ROUNDING_GUARD).astype(np.int64)
-    length = int(keep_B.max()) if pad_to == "batch_max" else int(pad_to)
+    length = longest(int(keep_B.max())) if pad_to == "batch_max" else int(pad_to)
     fill_B = length - keep_B
     if (fill_B < 0).any() or (fill_B > (~human_BN).sum(axis=1)).any():
         feasible = num_visible(human_BN.shape[1], mask_ratio)

@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from manifests.doors import door
 from manifests.errors import TrainingError
 from manifests.recipes import changed_keys, fingerprint, from_mapping, to_mapping
 from manifests.seeds import seed_for
@@ -41,12 +42,13 @@ from training.checkpoints import (
 )
 from training.inputs import Group, training_groups, validation_groups
 from training.machine import Machine, Processes, StopSignal, peak_tflops, profile_of
+from training.masking import Longest
 from training.model.decoder import DecoderBlock
 from training.model.vit import Block
 from training.objective import Inputs, Objective, step_flops
 from training.recipes import PretrainRecipe
 from training.record import Record, draw_loss_curve
-from training.run_folder import FINISHED, RECIPE, claim, write_json
+from training.run_folder import FINISHED, RECIPE, claim, few, write_json
 from training.source import PairSource
 
 logger = logging.getLogger(__name__)
@@ -294,13 +296,7 @@ def pretrain(
     """
     machine = machine or Machine()
     with Processes(machine) as processes, StopSignal() as stop:
-        if recipe.batch_size // recipe.group_size % processes.world:
-            raise TrainingError(
-                f"{processes.world} processes cannot share {recipe.batch_size // recipe.group_size} groups of"
-                f" {recipe.group_size} pairs",
-                where="batch_size, group_size",
-                hint="change either, or the number of processes",
-            )
+        num_sharing = processes_of_a_group(recipe, processes.world)
         done = _claim_folder(out, recipe, source, init, processes)
         if done is not None:
             logger.info("%s is finished: %d steps, validation loss %s", out, done.step, done.validation_loss)
@@ -315,7 +311,8 @@ def pretrain(
         if found:
             _go_on(trainer, found[-1], source)
         with Record(out, step=trainer.step) if processes.is_first else nullcontext() as record:
-            validation = _run(trainer, source, out, record, processes, stop)
+            longest = processes.longest(num_sharing)
+            validation = _run(trainer, source, out, record, processes, stop, longest)
         if trainer.step < recipe.num_steps:
             return Outcome(finished=False, step=trainer.step, signal=stop.number)
         # A run killed after its last checkpoint comes back here without having validated.
@@ -340,6 +337,30 @@ def learning_rate(step: int, recipe: PretrainRecipe) -> float:
         return recipe.peak_lr * (step + 1) / recipe.warmup_steps
     progress = (step - recipe.warmup_steps) / (recipe.anneal_steps - recipe.warmup_steps)
     return recipe.peak_lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def processes_of_a_group(recipe: PretrainRecipe, world: int) -> int:
+    """How many processes share a group; 1 where each has whole ones.
+
+    Raises:
+        TrainingError: so many processes cannot share a step evenly.
+    """
+    num_groups = recipe.batch_size // recipe.group_size
+
+    def num_sharing(processes: int) -> int:
+        num, rest = divmod(processes, num_groups)
+        return 1 if num_groups % processes == 0 else 0 if rest or recipe.group_size % num else num
+
+    if num := num_sharing(world):
+        return num
+    fewer = next(num for num in range(world - 1, 0, -1) if num_sharing(num))
+    own, rest = divmod(recipe.batch_size, world)
+    raise TrainingError(
+        f"{world} processes cannot share {num_groups} groups of {recipe.group_size} pairs",
+        where=f"batch_size {recipe.batch_size} and group_size {recipe.group_size} of the recipe",
+        hint=f"start {fewer} process{'es' * (fewer > 1)}, or set "
+        + (f"`batch_size: {(own + 1) * world}` and `group_size: {own + 1}`" if rest else f"`group_size: {own}`"),
+    )
 
 
 def zero_loss(recipe: PretrainRecipe) -> float:
@@ -380,7 +401,7 @@ def _go_on(trainer: Trainer, path: Path, source: PairSource) -> None:
     changes = changed_keys(_as_now(place.recipe, path), to_mapping(trainer.recipe))
     if changes or place.shards != source.shards_hash:
         raise TrainingError(
-            f"the checkpoint is of another run: {'; '.join(changes) or 'other shards'}",
+            f"the checkpoint is of another run: {few(changes) or 'other shards'}",
             where=path,
             hint="give another --out",
         )
@@ -389,7 +410,13 @@ def _go_on(trainer: Trainer, path: Path, source: PairSource) -> None:
 
 
 def _run(
-    trainer: Trainer, source: PairSource, out: Path, record: Record | None, processes: Processes, stop: StopSignal
+    trainer: Trainer,
+    source: PairSource,
+    out: Path,
+    record: Record | None,
+    processes: Processes,
+    stop: StopSignal,
+    longest: Longest,
 ) -> dict[str, float]:
     """Step until the run is done or a signal comes; returns the last validation."""
     recipe, machine = trainer.recipe, trainer.machine
@@ -397,7 +424,7 @@ def _run(
     shown = processes.is_first and machine.console is not None
     profiler = profile_of(machine, out) if processes.is_first else None
     with (
-        closing(ahead(_groups(trainer, source, processes))) as stream,
+        closing(ahead(_groups(trainer, source, processes, longest))) as stream,
         Progress(console=machine.console, disable=not shown) as progress,
         profiler or nullcontext(),
     ):
@@ -434,8 +461,10 @@ def _run(
     return validation
 
 
-def _groups(trainer: Trainer, source: PairSource, processes: Processes) -> Generator[list[Group], None, None]:
-    """This process's groups of each step, from the run's place in the stream on."""
+def _groups(
+    trainer: Trainer, source: PairSource, processes: Processes, longest: Longest
+) -> Generator[list[Group], None, None]:
+    """This process's groups of each step, or its part of one, from the run's place in the stream on."""
     recipe = trainer.recipe
     stream = source.train(
         seed=recipe.seed,
@@ -447,7 +476,7 @@ def _groups(trainer: Trainer, source: PairSource, processes: Processes) -> Gener
     )
     with closing(stream):
         for batch in stream:
-            yield list(training_groups(batch, recipe, trainer.machine.device, source))
+            yield list(training_groups(batch, recipe, trainer.machine.device, source, longest=longest))
 
 
 def _report(
@@ -500,7 +529,8 @@ def _not_finite(step: int, groups: Sequence[Group], losses_B: Tensor) -> Trainin
     return TrainingError(
         f"{what} is not finite; stopped before the optimiser's step, so weights and checkpoints are sound",
         where=f"step {step + 1}, pairs {shown}",
-        hint="look at these pairs with `python -m manifests show`; if they are fine, lower base_lr",
+        hint=f"look at them: `{door('manifests', 'show', 'BUILD', '--key', (bad or keys)[0])}`, BUILD the folder above the"
+        " shards; if they are fine, lower base_lr",
     )
 
 

@@ -35,6 +35,7 @@ from training.losses import completed_patches, pair_losses, patchify, unpatchify
 from training.objective import Inputs, Objective
 from training.reconstruct import check_shards, draw_tiles, hide, load_run
 from training.record import read_metrics, steps_left_out
+from training.run_folder import few
 from training.source import PairSource
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def probe(
         changes = [change for change in changed_keys(first, other) if not change.startswith("seed:")]
         if changes:
             hint = "probe runs of one recipe together"
-            raise TrainingError(f"the runs differ in more than their seed: {'; '.join(changes)}", where=run, hint=hint)
+            raise TrainingError(f"the runs differ in more than their seed: {few(changes)}", where=run, hint=hint)
     pairs = _held_out(source, loaded[0][0], device, num_pairs)
     scores = _score([objective for objective, _ in loaded], pairs)
     report = {

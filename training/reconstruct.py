@@ -61,9 +61,7 @@ def load_run(run: Path, device: torch.device) -> tuple[Objective, int]:
     """
     found = list_checkpoints(run / "checkpoints")
     if not found:
-        raise TrainingError(
-            "the run has no checkpoint", where=run, hint="train it first: `python -m training pretrain`"
-        )
+        raise TrainingError("the run has no checkpoint", where=run, hint="train it first: `make pretrain`")
     checkpoint = read_checkpoint(found[-1])
     recipe = from_mapping(PretrainRecipe, checkpoint.recipe, where=str(found[-1]))
     objective = Objective(recipe)

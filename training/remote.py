@@ -137,7 +137,7 @@ class Remote:
             raise ShardError(
                 f"a file of {num_bytes} bytes does not fit a cache of {self._max_bytes}",
                 where=self.where(name),
-                hint="give the cache more room",
+                hint="give the cache more room: --cache-gb",
             )
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise ShardError("the table tells no SHA-256", where=self.where(name), hint="run `make shards` again")
@@ -384,5 +384,5 @@ def _no_room(path: Path, error: OSError) -> TrainingError:
     return TrainingError(
         f"the cache cannot be written: {error.strerror}",
         where=path,
-        hint="free some space, or give the cache another folder or fewer bytes",
+        hint="free some space, or give the cache another folder (--cache) or fewer bytes (--cache-gb)",
     )

@@ -1,7 +1,7 @@
 """The folder of a run: whose it is, and whether it is done."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,13 @@ def claim(
     """
     if (out / RECIPE).exists():
         found = {name: value for name, value in read_json(out / RECIPE).items() if name not in noted}
-        if changes := changed_keys(as_now(found), wanted):
+        found = as_now(found)
+        if changes := changed_keys(found, wanted):
+            theirs, ours = (run.get("recipe", {}).get("name") for run in (found, wanted))
+            other = "another run" if theirs == ours else f"the run `{theirs}`, not `{ours}`"
+            changes = [change for change in changes if not change.startswith("recipe.name:")]
             raise TrainingError(
-                f"the folder holds another run; changed: {'; '.join(changes)}",
+                f"the folder holds {other}{'; changed: ' * bool(changes)}{few(changes)}",
                 where=out,
                 hint="give another --out, or remove this one to start anew",
             )
@@ -47,6 +51,13 @@ def claim(
         make_folder(out)
         write_json(out / RECIPE, {**wanted, **noted})
     return read_json(out / FINISHED) if (out / FINISHED).exists() else None
+
+
+def few(changes: Sequence[str], most: int = 4) -> str:
+    """Changed keys (`changed_keys`) in a line: the least nested first, a few of them, and how many more there are."""
+    keys = sorted(changes, key=lambda change: (not change.startswith("name:"), change.partition(":")[0].count(".")))
+    more = f"; and {len(keys) - most} more" if len(keys) > most else ""
+    return "; ".join(keys[:most]) + more
 
 
 def make_folder(out: Path) -> None:

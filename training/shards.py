@@ -8,6 +8,7 @@ Shape letters: `H W C` stored rows, columns and colours, `N` rows of a shard, `M
 all rows, one after another.
 """
 
+import math
 import mmap
 import threading
 from collections import OrderedDict
@@ -282,7 +283,7 @@ def _check_cache(rows: list[dict[str, Any]], cache: Cache, where: str) -> None:
         raise ShardError(
             f"a cache of {cache.max_bytes} bytes cannot hold the shards that are read at once",
             where=where,
-            hint=f"give it {needed} bytes or more",
+            hint=f"give it {needed} bytes or more: `--cache-gb {math.ceil(needed / 1e8) / 10}`",
         )
 
 

@@ -94,10 +94,14 @@ def mistakes():
         (["pretrain", "--init", "ABSENT.pth"], ["TrainingError", "no such file", "ABSENT.pth", "check --init"]),
         (
             ["pretrain", "--recipe", "smoke", "--out", "RUN"],
-            ["TrainingError", "holds another run", "recipe.batch_size: 4 -> 8"],
+            [
+                "TrainingError",
+                "holds the run `quick`, not `smoke`; changed: recipe.batch_size: 4 -> 8; ",
+                "; and 9 more\n",
+            ],
         ),
         (["pretrain", "--out", "FILE/run"], ["TrainingError", "cannot write", "FILE/run"]),
-        (["reconstruct", "--run", "ABSENT"], ["TrainingError", "no checkpoint", "train it first"]),
+        (["reconstruct", "--run", "ABSENT"], ["TrainingError", "no checkpoint", "train it first: `make pretrain`"]),
         (["reconstruct", "--run", "RUN", "--shards", "OTHER"], ["TrainingError", "not the shards", "--shards"]),
     ]
 

@@ -24,8 +24,8 @@ from training.checkpoints import (
 from training.machine import Machine, Processes, find_device
 from training.model.croco import Architecture, CroCo, base_base_rope, base_small, large_base_rope
 from training.objective import step_flops
-from training.pretrain import Trainer, build_optimizer, learning_rate, pretrain, zero_loss
-from training.recipes import body, smoke
+from training.pretrain import Trainer, build_optimizer, learning_rate, pretrain, processes_of_a_group, zero_loss
+from training.recipes import RECIPES, body, smoke
 from training.reconstruct import load_run
 from training.record import read_metrics
 
@@ -42,6 +42,7 @@ TINY = replace(
     validate_every=3,
     validation_pairs=6,
 )
+ONE_GROUP = replace(TINY, group_size=4, symmetric=True)
 TIMELESS = ("pairs_per_s", "data_wait", "tflops")
 EVERY_STEP = Machine(checkpoint_every=1, keep_checkpoints=99)
 
@@ -302,11 +303,12 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from tests.support.toy_pairs import ToyPairs
-from tests.training.test_pretrain import TINY
+from tests.training.test_pretrain import ONE_GROUP, TINY
 from training.machine import Machine
 from training.pretrain import Trainer, pretrain
 
-out, weights, init, disturbed = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4:]
+out, weights, init = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+disturbed = [] if weights == "both" else sys.argv[4:]
 if disturbed:
     number, once, train_step = int(disturbed[0]), Path(disturbed[1]), Trainer.train_step
 
@@ -318,7 +320,10 @@ if disturbed:
 
     Trainer.train_step = watched
 machine = Machine(shard=weights == "shard", recompute=weights == "shard", checkpoint_every=3)
-pretrain(TINY, ToyPairs(num_train=12, num_validation=6), out, machine=machine, init=init)
+pairs = ToyPairs(num_train=12, num_validation=6)
+pretrain(TINY, pairs, out, machine=machine, init=init)
+if weights == "both":
+    pretrain(ONE_GROUP, pairs, Path(sys.argv[4]), machine=machine)
 """
 
 
@@ -344,12 +349,22 @@ def worker(tmp_path_factory):
 
 
 def test_two_processes_learn_exactly_what_one_learns(tmp_path, pairs, worker):
-    """Two groups make a step: two processes pass one each, one passes both and adds up the same two gradients."""
+    """Two groups make a step: two processes pass one each, one passes both and adds up the same two gradients.
+
+    Of a single group they pass a half each, as long as the whole one: only gradients are added up in another order.
+    """
     start = tmp_path / "start.pth"
     torch.save({"model": CroCo(TINY.architecture).state_dict()}, start)
     pretrain(TINY, pairs, tmp_path / "one", init=start)
-    worker(2, tmp_path / "two", "whole", start)
+    pretrain(ONE_GROUP, pairs, tmp_path / "one-group")
+    worker(2, tmp_path / "two", "both", start, tmp_path / "two-halves")
     assert_same_run(tmp_path / "two", tmp_path / "one")
+    numbers = [
+        [line[key] for line in read_metrics(tmp_path / run) for key in ("loss", "gradient_norm") if key in line]
+        for run in ("one-group", "two-halves")
+    ]
+    assert len(numbers[0]) == 6 + 6 + 2
+    assert numbers[1] == pytest.approx(numbers[0], rel=1e-4)
     # One process goes on from the middle of what two began.
     (tmp_path / "two/finished.json").unlink()
     list_checkpoints(tmp_path / "two/checkpoints")[-1].unlink()
@@ -427,13 +442,32 @@ def test_shared_weights_learn_the_same_and_go_on_in_any_number_of_processes(tmp_
         assert torch.equal(model.state_dict()[name], value), name
 
 
-@pytest.mark.parametrize(("world", "message"), [(3, "3 processes cannot share 2 groups of 2 pairs")])
-def test_processes_that_cannot_share_a_step_are_refused(tmp_path, pairs, monkeypatch, world, message):
+@pytest.mark.parametrize(
+    ("change", "world", "message"),
+    [
+        (
+            {},
+            3,
+            r"3 processes cannot share 2 groups of 2 pairs(.|\n)*2 processes, or set `batch_size: 6` and `group_size: 2`",
+        ),
+        ({"batch_size": 12, "group_size": 4}, 2, r"2 processes cannot(.|\n)*start 1 process, or set `group_size: 6`"),
+        ({"batch_size": 12, "group_size": 4}, 9, r"9 processes cannot(.|\n)*start 6 processes"),
+    ],
+)
+def test_processes_that_cannot_share_a_step_are_refused_with_numbers_that_can(
+    tmp_path, pairs, monkeypatch, change, world, message
+):
     monkeypatch.setattr(Processes, "__enter__", lambda self: self)
     monkeypatch.setattr(Processes, "__exit__", lambda self, *_: None)
     monkeypatch.setenv("WORLD_SIZE", str(world))
-    with pytest.raises(TrainingError, match=rf"{message}(.|\n)*group_size"):
-        pretrain(TINY, pairs, tmp_path)
+    with pytest.raises(TrainingError, match=message):
+        pretrain(replace(TINY, **change), pairs, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_published_recipes_run_on_one_two_four_and_eight_processes(name):
+    for world in (1, 2, 4, 8):
+        assert processes_of_a_group(RECIPES[name](), world) >= 1
 
 
 OBJECTIVES = {

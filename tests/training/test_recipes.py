@@ -73,12 +73,15 @@ def test_a_file_changes_a_named_recipe(tmp_path):
     [
         (
             "recipe: demo\nmask_ration: 0.9\n",
-            r"unknown recipe key `mask_ration`(.|\n)*mine.yaml(.|\n)*did you mean `mask_ratio`",
+            r"unknown recipe key `mask_ration`(.|\n)*mine.yaml: mask_ration\n(.|\n)*did you mean `mask_ratio`",
         ),
         ("recipe: demo\naugmentation: {jiter: 0.1}\n", r"unknown recipe key `jiter`(.|\n)*augmentation(.|\n)*`jitter`"),
         ("recipe: demo\nbatch_size: many\n", "'many' is not a whole number"),
         ("recipe: demo\nmask: hand\n", "'hand' is not one of 'human', 'uniform'"),
-        ("recipe: demo\nwarmup_steps: 9999\n", "warmup_steps 9999 < num_steps"),
+        (
+            "recipe: demo\nwarmup_steps: 9999\n",
+            r"warmup_steps 9999 < num_steps(.|\n)*mine.yaml: num_steps, warmup_steps, anneal_steps\n",
+        ),
         ("num_steps: 7\n", "names no recipe to start from(.|\n)*add `recipe:`"),
         ("recipe: [demo\n", "does not read"),
         ("- demo\n", "names no recipe"),
