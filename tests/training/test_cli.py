@@ -96,7 +96,7 @@ def mistakes():
             ["pretrain", "--recipe", "smoke", "--out", "RUN"],
             [
                 "TrainingError",
-                "holds the run `quick`, not `smoke`; changed: recipe.batch_size: 4 -> 8; ",
+                "holds the run `quick`, not `smoke`; changed: recipe.anneal_steps: 4 -> 20; ",
                 "; and 9 more\n",
             ],
         ),
