@@ -16,13 +16,14 @@ import simplejpeg
 
 from manifests.build import Build
 from manifests.errors import TrainingError
+from manifests.seeds import seed_for
 from manifests.splits import assign
 from manifests.types import Domain, Split
 from training.examples.base import About, Example
 
 MARGIN = 1.2  # of the square around the person's box, as in the protocols of people in photographs
 VALIDATION_SHARE = 0.1
-SEED = 1  # not a build's: among those it keeps, its own choice would hold out nobody
+SEED = seed_for("free", "validation")  # no build's: whom a build keeps, the same choice would never hold out
 POINTS = {Domain.BODY: ("smpl24", "coco17", "penn13"), Domain.HAND: ("hand21",)}
 _JOINTS = {Domain.BODY: "smpl24", Domain.HAND: "mano16"}
 _MOST_PX = 1024

@@ -4,6 +4,8 @@ import simplejpeg
 
 from manifests.build import Build
 from manifests.errors import TrainingError
+from manifests.splits import assign
+from pipeline.recipes import free_body, free_hand
 from tests.support.build_folder import change_rows
 from tests.support.renders import write_renders
 from training.examples.base import LABELS
@@ -54,6 +56,16 @@ def test_nobody_is_in_two_splits_and_the_build_s_held_out_people_are_the_test(bu
     assert sum(map(len, sets.values())) == len(PEOPLE)
     assert sets["val"]
     assert len(sets["train"]) > len(sets["val"])
+
+
+@pytest.mark.parametrize("recipe", [free_body, free_hand])
+def test_a_tenth_of_the_people_that_the_free_builds_keep_is_held_out_for_validation(recipe, tmp_path):
+    made = recipe()
+    people = assign({f"p{n:04d}" for n in range(100)}, seed=made.seed, val_share=made.split.val_share)
+    write_renders(tmp_path, {person: split.value for person, split in people.items()}, views=1)
+    held = {*Free(tmp_path, split="val").subjects()}
+    kept = {*Free(tmp_path, split="train").subjects()}
+    assert 0.04 < len(held) / len(held | kept) < 0.2
 
 
 def test_the_second_picture_is_the_same_moment_from_another_side(build):
