@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,7 +79,7 @@ def from_mapping(cls: type[R], mapping: Mapping[str, Any], *, base: R | None = N
         RecipeError: an unknown key (the nearest known name is suggested), a value of the wrong type, or values that
             contradict each other.
     """
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in mapping:
         if key not in known:
@@ -107,6 +108,11 @@ def from_mapping(cls: type[R], mapping: Mapping[str, Any], *, base: R | None = N
         raise RecipeError(
             told, where=f"{where}: {keys}" if keys else where, hint="change one of the keys it names"
         ) from error
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def check_ranges(recipe: object, **ranges: tuple[float, float]) -> None:

@@ -138,8 +138,21 @@ def check(table: str, data: pa.Table, *, where: str | Path) -> pa.Table:
     Raises:
         ManifestError: another version, another schema, or nulls where none may be.
     """
+    check_schema(table, data.schema, where=where)
+    for field in SCHEMAS[table]:
+        if not field.nullable and data.column(field.name).null_count:
+            raise ManifestError(f"column {field.name} has nulls", where=where, hint="rebuild the table")
+    return data
+
+
+def check_schema(table: str, told: pa.Schema, *, where: str | Path) -> None:
+    """Hold the schema of a file or a table against the one of its name.
+
+    Raises:
+        ManifestError: another version, or another schema.
+    """
     schema = SCHEMAS[table]
-    stamp = {k.decode(): v.decode() for k, v in (data.schema.metadata or {}).items()}
+    stamp = {k.decode(): v.decode() for k, v in (told.metadata or {}).items()}
     wanted = schema.metadata[b"version"].decode()
     if stamp.get("version") != wanted or stamp.get("table") != table:
         raise ManifestError(
@@ -148,19 +161,11 @@ def check(table: str, data: pa.Table, *, where: str | Path) -> pa.Table:
             where=where,
             hint="rebuild it with this version of crosspose, or read it with the version that wrote it",
         )
-    if not data.schema.equals(schema):
-        odd = [
-            field.name
-            for field in schema
-            if field.name not in data.schema.names or data.schema.field(field.name) != field
-        ]
+    if not told.equals(schema):
+        odd = [field.name for field in schema if field.name not in told.names or told.field(field.name) != field]
         raise ManifestError(
-            f"columns {odd or data.schema.names} differ from the schema", where=where, hint="rebuild the table"
+            f"columns {odd or told.names} differ from the schema", where=where, hint="rebuild the table"
         )
-    for field in schema:
-        if not field.nullable and data.column(field.name).null_count:
-            raise ManifestError(f"column {field.name} has nulls", where=where, hint="rebuild the table")
-    return data
 
 
 def write(table: str, data: pa.Table, path: Path) -> None:
@@ -228,7 +233,7 @@ def read(table: str, path: Path, *, columns: Sequence[str] | None = None) -> pa.
     """
     try:
         with pq.ParquetFile(path) as file:
-            check(table, file.schema_arrow.empty_table(), where=path)
+            check_schema(table, file.schema_arrow, where=path)
             check_expanded(table, file.metadata, where=path, columns=columns)
             return file.read(columns=list(columns) if columns is not None else None)
     except FileNotFoundError:

@@ -298,7 +298,7 @@ def _look_at_file(
     rule = "schema"
     try:
         with pq.ParquetFile(path) as opened:
-            tables.check(file.table, opened.schema_arrow.empty_table(), where=path)
+            tables.check_schema(file.table, opened.schema_arrow, where=path)
             rule = "unreadable"
             tables.check_expanded(file.table, opened.metadata, where=path)
             num_rows = opened.metadata.num_rows

@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from manifests.audit.findings import Finding, of_rows
 from manifests.audit.keys import is_word
-from manifests.geometry import camera_centre
 from manifests.types import Domain
 
 Floats = npt.NDArray[np.float64]
@@ -46,23 +45,29 @@ class Sight:
     @classmethod
     def of(cls, crops: pa.Table) -> "Sight":
         """Compute it from rows of the crops table."""
-        pose, K = fixed(crops.column("camera_from_world")), fixed(crops.column("intrinsics"))  # noqa: N806
+        pose = fixed(crops.column("camera_from_world"))
+        x_axis, y_axis, z_axis = (
+            pose[:, first : first + 4].T.copy() for first in (0, 4, 8)
+        )  # each with its translation
+        fx, skew, cx, _, fy, cy, *_ = fixed(crops.column("intrinsics")).T
         middle = (crops.column("size_px").to_numpy() - 1) / 2
         with np.errstate(all="ignore"):
-            y = (middle - K[:, 5]) / K[:, 4]
-            x = (middle - K[:, 2] - K[:, 1] * y) / K[:, 0]
-            matrix = pose.reshape(-1, 4, 4)
-            ray = np.einsum("nij,ni->nj", matrix[:, :3, :3], np.stack([x, y, np.ones_like(x)], axis=1))
-            ray /= np.linalg.norm(ray, axis=1, keepdims=True)
-            return cls(camera_centre(matrix), ray, _numbers(pose))
+            y = (middle - cy) / fy
+            x = (middle - cx - skew * y) / fx
+            ray = x_axis[:3] * x + y_axis[:3] * y + z_axis[:3]
+            ray /= np.sqrt(_dot(ray, ray))
+            centre = -(x_axis[:3] * x_axis[3] + y_axis[:3] * y_axis[3] + z_axis[:3] * z_axis[3])
+        return cls(centre.T.copy(), ray.T.copy(), _numbers(pose))
 
 
 def fixed(column: pa.ChunkedArray) -> Floats:
     """(n, size) of a fixed list; NaN where it is null."""
     whole = column.combine_chunks()
-    known = whole.is_valid().to_numpy(zero_copy_only=False)
+    given: Floats = whole.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
+    if not whole.null_count:
+        return given
     values = np.full((len(whole), column.type.list_size), np.nan)
-    values[known] = whole.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
+    values[whole.is_valid().to_numpy(zero_copy_only=False)] = given
     return values
 
 
@@ -151,9 +156,11 @@ def _cross(a: Floats, b: Floats) -> Floats:
 def _numbers(pose: Floats) -> Ints:
     """(n,) numbers that are equal where poses are, (n, 16); NaN equals nothing."""
     # Sums of bits that are weighted by place: those of poses that differ are equal once in 2^50 times.
-    weights = np.array([pow(0x9E3779B97F4A7C15, k, 1 << 64) for k in range(1, 17)], np.uint64)
-    bits = (pose + 0.0).view(np.uint64)  # -0 is 0
-    numbers: Ints = ((bits ^ (bits >> np.uint64(31))) * weights).sum(axis=1, dtype=np.uint64).view(np.int64)
+    sums = np.zeros(len(pose), np.uint64)
+    for k, column in enumerate(pose.T, start=1):
+        bits = (column + 0.0).view(np.uint64)  # -0 is 0
+        sums += (bits ^ (bits >> np.uint64(31))) * np.uint64(pow(0x9E3779B97F4A7C15, k, 1 << 64))
+    numbers: Ints = sums.view(np.int64)
     unknown = np.isnan(pose[:, 0])
     numbers[unknown] = np.arange(unknown.sum())
     return numbers

@@ -56,9 +56,11 @@ def codes_of(*columns: pa.ChunkedArray | pa.Array) -> list[Ints]:
     """Numbers that are equal where values are, across columns of words (see `Part.read`); a null is equal to a null."""
     split = [words_of(column) for column in columns]
     values = pa.concat_arrays([words for words, _ in split]).dictionary_encode().indices.to_numpy().astype(np.int64)
-    values, first, found = np.append(values, -1), 0, []  # a null has row -1, and so the last number
+    first, found = 0, []
     for words, rows in split:
-        found.append(np.where(rows < 0, -1, values[first + rows]) if len(words) else np.full(len(rows), -1))
+        found.append(
+            np.append(values[first : first + len(words)], -1)[rows]
+        )  # a null has row -1, and so the last number
         first += len(words)
     return found
 

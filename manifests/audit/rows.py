@@ -124,8 +124,8 @@ def look_at_rows(evidence: Evidence, pool: ThreadPoolExecutor, progress: Progres
     findings += _look_at_rejects(evidence, tally, left_out)
     findings += look_at_counts(evidence.commits, _counted(evidence, seen), left_out)
     keys = {table: _keys(evidence, seen, table) for table in TABLES}
-    for table in TABLES:
-        findings += _unique(table, keys[table])
+    for found_twice in pool.map(lambda table: list(_unique(table, keys[table])), TABLES):
+        findings += found_twice
     findings += _look_up_lost(evidence, keys, [lost for one in seen for lost in one.lost], asked)
     findings += _leaks(seen)
     split = _in_order(evidence, "crops", seen, lambda one: one.split)
@@ -181,21 +181,22 @@ def _look_at_batch(parts: dict[str, list[Part]], asked: Asked) -> Seen:
     findings += look_at_crops(crops, frames, frame)
     if (frame < 0).any():
         lost.append(_Lost("crops", ("frame_key",), crops.filter(pa.array(frame < 0))))
-    target, reference = (rows_of(pairs.column(role), crops.column("key")) for role in ("target", "reference"))
+    sides = pa.chunked_array([*pairs.column("target").chunks, *pairs.column("reference").chunks], pa.string())
+    target, reference = np.split(rows_of(sides, crops.column("key")), 2)
     home = (target >= 0) & (reference >= 0)
     if not home.all():
         lost.append(_Lost("pairs", ("target", "reference"), pairs.filter(pa.array(~home))))
         at_home, target, reference = pairs.filter(pa.array(home)), target[home], reference[home]
     else:
         at_home = pairs
-    sides = Sides(crops)
-    findings += look_at_pairs(at_home, sides, target, reference, asked)
+    shown = Sides(crops)
+    findings += look_at_pairs(at_home, shown, target, reference, asked)
     findings += look_at_weights(pairs, asked)
     findings += _covisible(read.get("crops", []), at_home, target, reference)
     parent, further = _flat(pairs.column("further"))
     if len(further):
         row = rows_of(further, crops.column("key"))
-        findings += look_at_further(pairs, sides, parent[row >= 0], row[row >= 0])
+        findings += look_at_further(pairs, shown, parent[row >= 0], row[row >= 0])
         gone = np.isin(np.arange(pairs.num_rows), parent[row < 0])
         if gone.any():
             lost.append(_Lost("pairs", ("further",), pairs.filter(pa.array(gone))))

@@ -28,6 +28,7 @@ EDGES: dict[str, npt.NDArray[np.float64]] = {
 FULL = 0.9  # share of the crop from which a silhouette covers everything
 ASTRAY = 0.5  # overlap of a silhouette's box and the dataset's, below which one of them is of something else
 NUM_EXTREMES = 6
+FEW_CODES = 1 << 16  # combinations of words that are counted without being sorted
 PLACE = ["source", "domain", "split"]
 DRAWN = ["source", "domain", "silhouette_from"]
 
@@ -109,8 +110,8 @@ class Tally:
         across = pa.array(is_word(pairs.column("kind"), PairKind.CROSS_VIEW))
         gaps = pc.abs(pc.if_else(across, None, pairs.column("dt_s")))
         angles = pc.if_else(across, pairs.column("view_angle_rad"), None)
-        tally._count("view_angle_rad", pairs.filter(across), "view_angle_rad")
-        tally._count("dt_s", pairs.filter(pc.invert(across)), "dt_s")
+        tally._count("view_angle_rad", pairs.select(["source", "view_angle_rad"]).filter(across), "view_angle_rad")
+        tally._count("dt_s", pairs.select(["source", "dt_s"]).filter(pc.invert(across)), "dt_s")
         tally._count("coverage", crops, "coverage")
         tally._count("covisibility", pairs, "covisibility")
         keys = pairs.column("key")
@@ -203,13 +204,19 @@ class Tally:
 def count_by(data: pa.Table, by: list[str], *, of: str | None = None) -> Counter[Place]:
     """Rows of each combination of words; or the sum of a column. A null is None."""
     words, codes = zip(*(words_of(data.column(name)) for name in by), strict=True)
-    combined = np.zeros(data.num_rows, np.int64)
+    combined, num_codes = np.zeros(data.num_rows, np.int64), 1
     for known, rows in zip(words, codes, strict=True):
         combined = combined * (len(known) + 1) + rows + 1
-    found, first, inverse = np.unique(combined, return_index=True, return_inverse=True)
+        num_codes *= len(known) + 1
+    if num_codes > FEW_CODES:
+        combined = np.unique(combined, return_inverse=True)[1]
+        num_codes = int(combined.max(initial=-1)) + 1
+    first = np.full(num_codes, -1)
+    first[combined[::-1]] = np.arange(data.num_rows)[::-1]
+    found = np.flatnonzero(first >= 0)
     weights = None if of is None else data.column(of).to_numpy()
-    totals = np.bincount(inverse, weights=weights, minlength=len(found)).astype(np.int64).tolist()
-    names = [data.column(name).take(pa.array(first)).cast(pa.string()).to_pylist() for name in by]
+    totals = np.bincount(combined, weights=weights, minlength=num_codes)[found].astype(np.int64).tolist()
+    names = [data.column(name).take(pa.array(first[found])).cast(pa.string()).to_pylist() for name in by]
     return Counter(dict(zip(zip(*names, strict=True), totals, strict=True)))
 
 
