@@ -124,15 +124,18 @@ def look_at_rows(evidence: Evidence, pool: ThreadPoolExecutor, progress: Progres
     findings += _look_at_rejects(evidence, tally, left_out)
     findings += look_at_counts(evidence.commits, _counted(evidence, seen), left_out)
     keys = {table: _keys(evidence, seen, table) for table in TABLES}
-    for found_twice in pool.map(lambda table: list(_unique(table, keys[table])), TABLES):
-        findings += found_twice
-    findings += _look_up_lost(evidence, keys, [lost for one in seen for lost in one.lost], asked)
-    findings += _leaks(seen)
     split = _in_order(evidence, "crops", seen, lambda one: one.split)
-    findings += look_at_copies(keys["crops"], _in_order(evidence, "crops", seen, lambda one: one.phash), split)
     media = _in_order(evidence, "frames", seen, lambda one: one.media)
     frame_split = _in_order(evidence, "frames", seen, lambda one: one.frame_split)
-    findings += _torn_media(keys["frames"], media, frame_split)
+    looks = (
+        *(_unique(table, keys[table]) for table in TABLES),
+        _look_up_lost(evidence, keys, [lost for one in seen for lost in one.lost], asked),
+        _leaks(seen),
+        look_at_copies(keys["crops"], _in_order(evidence, "crops", seen, lambda one: one.phash), split),
+        _torn_media(keys["frames"], media, frame_split),
+    )
+    for some in pool.map(list, looks):  # each in a thread of its own
+        findings += some
     return Rows(merge(findings), tally, keys, split)
 
 
