@@ -109,6 +109,9 @@ class ToyTask:
     def loss(self, outputs, target):
         return {"point": self.weight * (outputs - target["point"]).square().mean()}
 
+    def constant(self, target, num):
+        return target["point"].mean(dim=0).expand(num, 2)
+
     def measure(self, outputs, target):
         return {"distance": (outputs - target["point"]).norm(dim=1).cpu().numpy()}
 

@@ -144,7 +144,7 @@ def _report(recipe: FinetuneRecipe, out: Path, cells: Sequence[Cell], starts: Ma
         "steps": recipe.num_steps,
         "dataset": {name: first[name] for name in ("dataset", "split", "protocol", "examples", "subjects")},
         "scores": {
-            name: {key: score[key] for key in ("unit", "better", "convention")}
+            name: {key: score[key] for key in ("unit", "better", "convention", "constant")}
             for name, score in first["scores"].items()
         },
         "level": LEVEL,
@@ -196,6 +196,8 @@ def _curves(report: Mapping[str, Any]) -> bytes:
             if own[share]["low"] is not None:
                 axes.plot([place, place], [own[share]["low"], own[share]["high"]], color=colour, linewidth=1.5)
     score = report["scores"][main]
+    if score["constant"] is not None:
+        axes.axhline(score["constant"], color="black", linewidth=1, linestyle="--", label="constant answer")
     axes.set_xscale("log")
     axes.set_xticks([100 * share for share in shares], [f"{100 * share:g}" for share in shares], minor=False)
     axes.minorticks_off()
@@ -237,8 +239,10 @@ def _page(report: Mapping[str, Any], pictures: Sequence[bytes]) -> str:
     for name in names:
         score = report["scores"][name]
         unit = "" if score["unit"] == "none" else f", {score['unit']}"
+        none = score["constant"]
+        constant = "" if none is None else f" The best answer without a picture: {spoken(none, score['unit'])}."
         tables += (
-            f"<h2>{html.escape(name)}{html.escape(unit)}</h2><p>{score['better']} is better; {html.escape(score['convention'])}."
+            f"<h2>{html.escape(name)}{html.escape(unit)}</h2><p>{score['better']} is better; {html.escape(score['convention'])}.{constant}"
             f"<table><tr><th>data<th>start<th>mean over seeds<th>above {first}"
             + "".join("<tr>" + "".join(f"<td>{html.escape(text)}" for text in row) for row in rows_of(report, name))
             + "</table>"

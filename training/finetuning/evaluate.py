@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from manifests.errors import TrainingError
+from manifests.errors import CrossposeError, TrainingError
 from manifests.recipes import from_mapping
 from manifests.seeds import rng_for
 from training.checkpoints import list_checkpoints, read_checkpoint, write_atomic
@@ -32,7 +32,7 @@ from training.finetuning.mixture import Batch, Part, still_batches
 from training.finetuning.network import BEST, TaskNetwork, build_network
 from training.finetuning.sheet import Tile, png, sheet_of
 from training.run_folder import RECIPE, make_folder, read_json, write_json
-from training.tasks.base import Arrays, Score, Task
+from training.tasks.base import Arrays, Score, Task, Tensors
 from training.tasks.recipes import Data, FinetuneRecipe, build_task, open_examples, placed
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ LEVEL = 0.95
 NUM_DRAWS = 1000
 NUM_DRAWS_OF_SETS = 200  # where a score of a set is no mean of its examples', it is computed anew for each draw
 NUM_SHOWN = 4
+NUM_LEARNED = 512  # training examples that a constant answer is learned from
 Floats = npt.NDArray[np.float64]
 
 
@@ -52,6 +53,7 @@ class Evaluation:
         about: of the dataset.
         scores: of the whole set, by name.
         intervals: low and high of each; None with fewer than two people.
+        constants: what the best answer without a picture scores, see `Task.constant`; none where the training set is not there.
         keys: (n,) of the examples.
         subjects: (n,) who they show; each example is somebody where nobody is known.
         values_n: of each example by itself, by score.
@@ -60,6 +62,7 @@ class Evaluation:
     about: About
     scores: Mapping[str, Score]
     intervals: Mapping[str, tuple[float, float] | None]
+    constants: Mapping[str, float]
     keys: tuple[str, ...]
     subjects: tuple[str, ...]
     values_n: Mapping[str, Floats]
@@ -74,7 +77,12 @@ class Evaluation:
             "subjects": len(set(self.subjects)),
             "left_out": len(self.about.rejects),
             "scores": {
-                name: {**asdict(score), "value": _plain(score.value), "interval": self.intervals[name]}
+                name: {
+                    **asdict(score),
+                    "value": _plain(score.value),
+                    "interval": self.intervals[name],
+                    "constant": _plain(self.constants.get(name, math.nan)),
+                }
                 for name, score in self.scores.items()
             },
         }
@@ -141,22 +149,45 @@ def evaluate_run(
     run = load_finetuned(folder, device)
     datasets = run.recipe.test if test is None else (_dataset(run.recipe, test),)
     noted = dict(text.split("=", 1) for text in read_json(folder / RECIPE)["roots"])
-    placing = [placed(replace(data, root=noted.get(data.kind)), given) for data in datasets]
-    parts = [whole(open_examples(data)) for data in placing]
+
+    def opened(datasets: Sequence[Data]) -> list[Part]:
+        return [whole(open_examples(placed(replace(data, root=noted.get(data.kind)), given))) for data in datasets]
+
+    parts = opened(datasets)
     for part in parts:
         run.task.check([], part.examples.about)
-    return score(run, parts, out, device=device, console=console)
+    try:
+        train = opened(run.recipe.train)
+    except CrossposeError as error:
+        logger.info("no constant answer is scored, as the training set is not there: %s", error)
+        train = []
+    return score(run, parts, out, train=train, device=device, console=console)
 
 
 def score(
-    run: Run, parts: Sequence[Part], out: Path, *, device: torch.device, console: Console | None
+    run: Run,
+    parts: Sequence[Part],
+    out: Path,
+    *,
+    train: Sequence[Part],
+    device: torch.device,
+    console: Console | None,
 ) -> tuple[Evaluation, ...]:
     """Evaluate a network on datasets; write `scores.json`, and the examples' scores and a picture of predictions for each dataset.
+
+    Args:
+        run: what is evaluated.
+        parts: the datasets.
+        out: folder to write to.
+        train: the training sets, from which the constant answer beside each score is learned; none, and there is none.
+        device: where the network computes.
+        console: where a progress bar is drawn.
 
     Raises:
         TrainingError: an example is damaged, or the folder cannot be written.
     """
-    evaluations = tuple(evaluate(run, part, device=device, console=console) for part in parts)
+    learned = targets_of(run, train, device) if train else None
+    evaluations = tuple(evaluate(run, part, learned=learned, device=device, console=console) for part in parts)
     write_evaluation(out, evaluations)
     for part, found in zip(parts, evaluations, strict=True):
         draw_predictions(out / f"predictions-{name_of(found.about)}.png", run, part, found, device=device)
@@ -185,20 +216,24 @@ def precision_of(recipe: FinetuneRecipe, device: torch.device) -> Iterator[None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a network does on a dataset: the arrays of `Task.measure`, joined, and their scores."""
+    """What a network does on a dataset: the arrays of `Task.measure`, joined, and their scores; and the constant answer's scores."""
 
     keys: tuple[str, ...]
     arrays: Arrays
     scores: Mapping[str, Score]
+    constants: Mapping[str, Score]
 
 
 @torch.no_grad()
-def measure(run: Run, part: Part, *, device: torch.device, console: Console | None = None) -> Measured:
+def measure(
+    run: Run, part: Part, *, learned: Tensors | None = None, device: torch.device, console: Console | None = None
+) -> Measured:
     """Ask a network for all of some examples.
 
     Args:
         run: its network in evaluation mode.
         part: what to score.
+        learned: labels of the training set, for the constant answer.
         device: where the network computes.
         console: where a progress bar is drawn.
 
@@ -209,20 +244,42 @@ def measure(run: Run, part: Part, *, device: torch.device, console: Console | No
     if not len(part.index):
         raise TrainingError("there is nothing to score", where=about.name, hint="give another split")
     measured: list[Arrays] = []
+    constant: list[Arrays] = []
     keys: list[str] = []
     with Progress(console=console, disable=console is None) as progress:
         bar = progress.add_task(f"scoring {about.name} {about.split}", total=len(part.index))
         for batch in _batches(run, part, device):
             measured.append(run.task.measure(_ask(run, batch), batch.target))
+            if learned is not None:
+                constant.append(run.task.measure(run.task.constant(learned, len(batch.keys)), batch.target))
             keys += batch.keys
             progress.advance(bar, len(batch.keys))
-    arrays = {name: np.concatenate([one[name] for one in measured]) for name in measured[0]}
-    return Measured(keys=tuple(keys), arrays=arrays, scores=run.task.scores(arrays))
+    arrays = joined(measured)
+    return Measured(
+        keys=tuple(keys),
+        arrays=arrays,
+        scores=run.task.scores(arrays),
+        constants=run.task.scores(joined(constant)) if constant else {},
+    )
 
 
-def evaluate(run: Run, part: Part, *, device: torch.device, console: Console | None = None) -> Evaluation:
+def joined(arrays: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Arrays of batches as those of the whole set."""
+    return {name: np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
+
+
+def targets_of(run: Run, train: Sequence[Part], device: torch.device) -> Tensors:
+    """Labels of some training examples, spread evenly over the sets."""
+    some = [part.spread(-(-NUM_LEARNED // len(train))) for part in train]
+    targets = [batch.target for part in some for batch in _batches(run, part, device)]
+    return {name: torch.cat([one[name] for one in targets]) for name in targets[0]}
+
+
+def evaluate(
+    run: Run, part: Part, *, learned: Tensors | None = None, device: torch.device, console: Console | None = None
+) -> Evaluation:
     """Score a network on all of some examples, with an interval of each score; arguments and errors as of `measure`."""
-    found = measure(run, part, device=device, console=console)
+    found = measure(run, part, learned=learned, device=device, console=console)
     everybody = part.examples.subjects()
     subjects = tuple(everybody[i] or f"picture {i}" for i in part.index.tolist())
     values_n = values_of(run.task, found.arrays, len(found.keys))
@@ -230,6 +287,7 @@ def evaluate(run: Run, part: Part, *, device: torch.device, console: Console | N
         about=part.examples.about,
         scores=found.scores,
         intervals={name: _interval(run.task, name, found, values_n[name], subjects) for name in found.scores},
+        constants={name: score.value for name, score in found.constants.items()},
         keys=found.keys,
         subjects=subjects,
         values_n=values_n,
@@ -321,12 +379,13 @@ def name_of(about: About) -> str:
 
 
 def scores_table(evaluation: Evaluation) -> Table:
-    """The scores of a dataset with unit, interval and convention beside each number."""
+    """The scores of a dataset with unit, interval, what the best answer without a picture scores, and the convention beside each."""
     about = evaluation.about
     people = len(set(evaluation.subjects))
     title = f"{about.name} {about.split}: {len(evaluation.keys)} examples of {people}; {about.protocol}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    for name, justify in (("score", "left"), ("value", "right"), (f"{100 * LEVEL:.0f} %", "right")):
+    columns = ("score", "left"), ("value", "right"), (f"{100 * LEVEL:.0f} %", "right"), ("constant", "right")
+    for name, justify in columns:
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("convention", min_width=30)
     for name, score in evaluation.scores.items():
@@ -335,6 +394,7 @@ def scores_table(evaluation: Evaluation) -> Table:
             f"{name} {'↓' if score.better == 'lower' else '↑'}",
             f"{spoken(score.value, score.unit)} {'' if score.unit == 'none' else score.unit}",
             "" if interval is None else " to ".join(spoken(end, score.unit) for end in interval),
+            spoken(evaluation.constants[name], score.unit) if name in evaluation.constants else "",
             score.convention,
         )
     return table

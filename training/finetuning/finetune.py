@@ -252,6 +252,7 @@ def build_optimizer(network: TaskNetwork, recipe: FinetuneRecipe) -> torch.optim
     depth = network.architecture.enc_depth
     for name, parameter in network.named_parameters():
         scale = recipe.layer_decay ** (depth + 1 - layer_of(name, depth))
+        scale *= recipe.head_rate if name.startswith("head.") else 1.0
         decay = 0.0 if parameter.ndim == 1 or name.endswith(".bias") else recipe.weight_decay
         groups.setdefault((scale, decay), []).append(parameter)
     return torch.optim.AdamW(
@@ -332,7 +333,7 @@ def _finish(out: Path, tuner: Tuner, sets: Sets) -> tuple[Evaluation, ...]:
     """Score the best weights on the test sets, draw, then leave the mark that the run is done."""
     device, console = tuner.machine.device, tuner.machine.console
     run = load_finetuned(out, device)
-    evaluations = score(run, sets.test, out, device=device, console=console)
+    evaluations = score(run, sets.test, out, train=sets.train, device=device, console=console)
     main = tuner.task.main
     draw_curves(out, out / "loss.png", main=main, unit=evaluations[0].scores[main].unit)
     write_json(out / FINISHED, {"step": tuner.step, "best_step": run.step})

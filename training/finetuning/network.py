@@ -17,7 +17,7 @@ from training.finetuning.mixture import normalised
 from training.heads.features import Binocular, Monocular, Queried
 from training.model.croco import Architecture, CroCo, base_small
 from training.model.mae import MAE
-from training.recipes import demo
+from training.recipes import study
 from training.tasks.base import Asking, Task
 from training.tasks.recipes import FinetuneRecipe
 
@@ -142,17 +142,18 @@ def _public_architecture(payload: Mapping[str, Any], path: Path) -> Architecture
 
 
 def settle(recipe: FinetuneRecipe, task: Task, start: Start | None) -> FinetuneRecipe:
-    """Fill in what the weights decide: the architecture, and whether the network is an MAE.
+    """Fill in what the weights decide: the architecture, whether the network is an MAE, and that random ones are all learned alike.
 
     Raises:
         RecipeError: an MAE is asked to read two pictures.
     """
-    architecture = recipe.architecture or (demo().architecture if start is None else start.architecture)
+    architecture = recipe.architecture or (study().architecture if start is None else start.architecture)
     mae = recipe.mae if recipe.mae is not None else start is not None and start.mae and task.reads not in DECODED
     if mae and task.reads in DECODED:
         hint = "leave mae out: its encoder goes into a network with a random decoder"
         raise RecipeError(f"{task.name} needs a decoder of two pictures, which an MAE has not", where="mae", hint=hint)
-    return replace(recipe, architecture=architecture, mae=mae)
+    layer_decay = 1.0 if start is None else recipe.layer_decay
+    return replace(recipe, architecture=architecture, mae=mae, layer_decay=layer_decay)
 
 
 def build_network(recipe: FinetuneRecipe, task: Task, start: Start | None = None) -> TaskNetwork:

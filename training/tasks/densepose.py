@@ -29,6 +29,7 @@ CHANNELS = 1 + 3 * NUM_PARTS
 COARSE = 15  # DensePose's 14 coarse parts and the background
 UNKNOWN = 255
 MOST_POINTS = 1024
+_CONSTANT_CELLS = 28  # of a constant answer's maps, along a side
 LIMITS_M = (0.30, 0.10)
 
 WEIGHTS: Mapping[str, tuple[float, float, float]] = {"densepose": (0.3, 0.1, 2.0), "detectron2": (1.0, 0.01, 5.0)}
@@ -125,6 +126,19 @@ class DensePose:
             each_BHW = functional.cross_entropy(logits_BCHW, true_BHW * seen_BHW, reduction="none") * seen_BHW
             terms["coarse"] = coarse_weight * each_BHW.sum() / seen_BHW.sum().clamp(min=1)
         return terms
+
+    def constant(self, target: Tensors, num: int) -> Tensor:
+        """How frequent each part is in each cell of a grid, and the part's mean u and v there."""
+        known_BP, side = target["known"], _CONSTANT_CELLS
+        part_n, uv_n2 = target["part"][known_BP], target["uv"][known_BP]
+        x_n, y_n = (target["place"][known_BP] * side).long().clamp(0, side - 1).unbind(1)
+        grids = []
+        for values_n in (torch.ones_like(uv_n2[:, 0]), uv_n2[:, 0], uv_n2[:, 1]):
+            sum_Q = torch.zeros((NUM_PARTS + 1) * side**2, device=values_n.device)
+            grids.append(sum_Q.index_add(0, (part_n * side + y_n) * side + x_n, values_n).reshape(-1, side, side))
+        count, *sums = grids
+        maps = [(count + 1e-3).log(), *((total / count.clamp(min=1))[1:] for total in sums)]
+        return torch.cat(maps).expand(num, -1, -1, -1)
 
     def measure(self, outputs: Tensor, target: Tensors) -> Arrays:
         """What is predicted at the annotated pixels: the likeliest part, and u and v of it."""

@@ -32,6 +32,7 @@ from training.metrics.points import pck
 from training.tasks.base import Arrays, Cut, Score, Tensors
 from training.tasks.placing import shares_in_image
 
+_CONSTANT_CELLS = 56  # of a constant answer's heatmaps, along a side
 SEEN = 0.2  # joints whose heatmap nowhere tops this are not drawn
 
 _BONES = ((0, 1), (0, 2), (1, 2), (7, 8), *((joint, joint + 2) for joint in (1, 2, 3, 4, 7, 8, 9, 10)), (1, 7), (2, 8))
@@ -83,11 +84,15 @@ class Keypoints:
 
     def loss(self, outputs: Tensor, target: Tensors) -> Mapping[str, Tensor]:
         """Binary cross entropy to Gaussians of peak 1."""
-        cells = outputs.shape[-1]
-        place_BJ2, weight_BJ = target["place"].cpu().numpy(), target["weight"].cpu().numpy()
-        maps_BJGG, drawn_BJ = gaussians(place_BJ2 * cells, weight_BJ, cells=cells)
+        maps_BJGG, drawn_BJ = _maps(target, cells=outputs.shape[-1])
         losses_B = keypoint_losses(outputs, maps_BJGG.to(outputs.device), drawn_BJ.to(outputs.device))
         return {"keypoints": losses_B.mean()}
+
+    def constant(self, target: Tensors, num: int) -> Tensor:
+        """The mean of the heatmaps."""
+        maps_BJGG, drawn_BJ = _maps(target, cells=_CONSTANT_CELLS)
+        mean_JGG = (maps_BJGG * drawn_BJ[..., None, None]).sum(0) / drawn_BJ.sum(0).clamp(min=1e-6)[:, None, None]
+        return mean_JGG.clamp(1e-6, 1 - 1e-6).logit().expand(num, -1, -1, -1)
 
     def measure(self, outputs: Tensor, target: Tensors) -> Arrays:
         """Predicted and true places, and which joints are known and lie in the image."""
@@ -171,6 +176,11 @@ class _OfLast(nn.Module):
     def forward(self, maps_BND: Sequence[Tensor]) -> Tensor:
         logits_BJGG: Tensor = self.simple(maps_BND[-1])
         return logits_BJGG
+
+
+def _maps(target: Tensors, *, cells: int) -> tuple[Tensor, Tensor]:
+    place_BJ2, weight_BJ = target["place"].cpu().numpy(), target["weight"].cpu().numpy()
+    return gaussians(place_BJ2 * cells, weight_BJ, cells=cells)
 
 
 def _places(logits_BJGG: Tensor) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

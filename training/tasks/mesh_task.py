@@ -22,7 +22,7 @@ from manifests.errors import TrainingError
 from training.examples.base import About, Example
 from training.heads.model_free import FreeMesh
 from training.heads.regressor import IterativeRegressor, Mesh
-from training.heads.rotations import matrix_from_axis_angle, matrix_from_sixd
+from training.heads.rotations import matrix_from_axis_angle, matrix_from_sixd, nearest_rotation
 from training.metrics.points import mpjpe_mm, pa_mpjpe_mm
 from training.tasks.base import Arrays, Cut, Score, Tensors
 from training.tasks.free_mesh import FreeMeshHead, free_loss, levels_of
@@ -39,6 +39,7 @@ LARGEST_SHAPE = 3.0  # a fit beyond is not believed, and drawn to the mean
 WEIGHT, KEYPOINTS, JOINTS, ROTATIONS, SHAPE = 60.0, 5.0, 5.0, 1.0, 0.001
 GENDERS = ("neutral", "male", "female")
 _UPRIGHT = np.diag([1.0, -1.0, -1.0])  # a model stands y up and looks along +z: turned to face a camera
+_SMALLEST = 0.01  # scale of a camera; at 0 the mesh would be infinitely far, below behind the camera
 _FILLS = 0.75  # of half the crop that the mean mesh takes
 
 
@@ -82,12 +83,15 @@ class MeshTask(ABC):
             smpl_mean_params.npz, the camera's in `unit_m`; a standing person, or the hand's own mean pose, if none is named.
         rotation: what is predicted of a rotation, see `IterativeRegressor`.
         predictor: the iterative regressor of the model's parameters, or the transformer that needs no model but its mesh.
+        rotation_weight: of the error of rotations in the regressor's loss, times SPIN's. A network that cannot yet tell which way people
+            face is right on average, in joints and keypoints, with limbs folded to the middle; a larger weight forbids that.
     """
 
     model: str | None = None
     mean: str | None = None
     rotation: Literal["sixd", "procrustes"] = "sixd"
     predictor: Literal["regressor", "model_free"] = "regressor"
+    rotation_weight: float = 1.0
 
     reads: ClassVar[Literal["pooled", "dense", "two"]] = "pooled"
     side: ClassVar[Literal["right"] | None] = None
@@ -276,13 +280,39 @@ class MeshTask(ABC):
         terms = {
             "keypoints": KEYPOINTS * keypoints_loss(seen_BV2, target),
             "joints": JOINTS / self.unit_m**2 * joints_loss(points_BV3, target),
-            "rotations": ROTATIONS * mean_of_known(apart, known_B),
+            "rotations": self.rotation_weight * ROTATIONS * mean_of_known(apart, known_B),
             "shape": SHAPE * mean_of_known((outputs.shape_BS.float() - betas).square().mean(dim=1), shape_known_B),
-            "camera": torch.exp(-10 * outputs.camera_B3[:, 0].float()).square().mean(),
+            "camera": away_from_zero(outputs.camera_B3[:, 0].float()).mean(),
         }
         return {name: WEIGHT * term for name, term in terms.items()}
 
     # ----------------------------------------------------------------------------------------------------------- scores
+
+    def constant(self, target: Tensors, num: int) -> Mesh | FreeMesh:
+        """The mean pose and shape; of a training set without either those that the regressor starts from."""
+        model, mean, known_B = self.mesh_model(), self.mean_mesh(), target["rotations_known"] > 0
+        rotations_R33, shape_S = mean.rotations_BR33, mean.shape_BS
+        if known_B.any():
+            rotations_R33 = nearest_rotation(target["rotations"][known_B].mean(dim=0).cpu())
+        if (shaped_B := target["betas_known"] > 0).any():
+            shape_S = target["betas"][shaped_B].mean(dim=0).cpu()
+        camera_B3 = mean.camera_B3.expand(num, -1)
+        if self.predictor == "regressor":
+            return Mesh(
+                rotations_BR33=rotations_R33.expand(num, -1, -1, -1),
+                shape_BS=shape_S.expand(num, -1),
+                camera_B3=camera_B3,
+            )
+        levels = levels_of(model)
+        verts_BX3 = model.cpu()(rotations_R33[None], shape_S[None]).verts_BX3.expand(num, -1, -1)
+        points_BV3 = levels.points_VX @ verts_BX3
+        root_B13 = points_BV3[:, self.root_place(), None]
+        verts_BX3 = verts_BX3 - root_B13
+        return FreeMesh(
+            joints=(points_BV3 - root_B13)[:, self.scored()],
+            vertices=(*(verts_BX3[:, index] for index in levels.coarse), verts_BX3),
+            camera_B3=camera_B3,
+        )
 
     def measure(self, outputs: Mesh | FreeMesh, target: Tensors) -> Arrays:
         """What is known of each image.
@@ -411,7 +441,7 @@ def means_of(measured: Arrays, conventions: Mapping[str, str], *, shares: Sequen
 
 def camera_from_mesh(camera_B3: Tensor, unit_m: float) -> Tensor:
     """(B, 3) metres: where a weak-perspective camera's scale, x and y put a mesh before the camera that is assumed."""
-    away_B = 2 * FOCAL_PX / (CROP_PX * camera_B3[:, 0] + 1e-9)
+    away_B = 2 * FOCAL_PX / (CROP_PX * camera_B3[:, 0].clamp(min=_SMALLEST))
     return unit_m * torch.stack([camera_B3[:, 1], camera_B3[:, 2], away_B], dim=1)
 
 
@@ -419,6 +449,11 @@ def projected(points_BV3: Tensor, camera_B3: Tensor, unit_m: float) -> Tensor:
     """(B, V, 2) where points are seen in the crop, from -1 at its left or upper edge to 1 at the other."""
     seen_BV3 = points_BV3 + camera_from_mesh(camera_B3, unit_m)[:, None]
     return FOCAL_PX / (CROP_PX / 2) * seen_BV3[..., :2] / seen_BV3[..., 2:]
+
+
+def away_from_zero(scale_B: Tensor) -> Tensor:
+    """What a camera's small scale costs, exp(-10 s) squared; below 0 its tangent, as the exponential of a first step's -5 is not finite."""
+    return torch.where(scale_B > 0, torch.exp(-20 * scale_B.clamp(min=0)), 1 - 20 * scale_B)
 
 
 def frame_of(cut: Cut) -> Floats:

@@ -112,7 +112,7 @@ class FinetuneRecipe:
         validation: what chooses the best checkpoint; when None, a share of the training sets' people is kept for it.
         validation_share: this share.
         test: datasets that are scored at the end.
-        architecture: of the network; None: as the initial weights are, and `demo`'s when they are random.
+        architecture: of the network; None: as the initial weights are, and `study`'s when they are random.
         mae: keep an MAE's class token beside the patches; None: where the weights are an MAE's and the task reads one picture.
         variation: of training pictures.
         share: of the training examples that is learned from; smaller shares of a seed lie in larger ones.
@@ -120,7 +120,10 @@ class FinetuneRecipe:
         num_steps: steps of the run.
         warmup: share of the steps over which the learning rate rises; then a cosine brings it to 0.
         base_lr: learning rate for 256 examples a step; the peak is base_lr * batch_size / 256.
-        layer_decay: each block of the encoder has this times the rate of the next one; decoder and head have the whole rate.
+        layer_decay: each block of the encoder has this times the rate of the next one; decoder and head have the whole rate. Random
+            weights are all learned at the whole rate.
+        head_rate: the head's share of the rate. The iterative regressor's layers are 1024 wide and pass three times: AdamW's steps of a rate
+            that suits a small encoder throw its answers about.
         weight_decay: AdamW's, on weights only.
         betas: AdamW's.
         clip: a longer gradient is shortened to this; the iterative regressor's is hundreds long at the start.
@@ -149,6 +152,7 @@ class FinetuneRecipe:
     warmup: float = 0.05
     base_lr: float = 1e-4
     layer_decay: float = 0.75
+    head_rate: float = 1.0
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 1.0
@@ -170,8 +174,12 @@ class FinetuneRecipe:
             raise ValueError("share and layer_decay must lie in (0, 1]")
         if not 0 <= self.warmup < 1 or not 0 < self.validation_share < 1:
             raise ValueError("warmup must lie in [0, 1), validation_share in (0, 1)")
-        if min(self.base_lr, self.clip) <= 0 or self.weight_decay < 0 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError("base_lr and clip must be positive, weight_decay at least 0, betas in [0, 1)")
+        if (
+            min(self.base_lr, self.head_rate, self.clip) <= 0
+            or self.weight_decay < 0
+            or not all(0 <= beta < 1 for beta in self.betas)
+        ):
+            raise ValueError("base_lr, head_rate and clip must be positive, weight_decay at least 0, betas in [0, 1)")
 
     @property
     def peak_lr(self) -> float:
@@ -179,31 +187,34 @@ class FinetuneRecipe:
         return self.base_lr * self.batch_size / 256
 
 
-def free(task: str) -> FinetuneRecipe:
-    """Rendered people or hands and a small network, on a CPU. Pictures are not turned: few of them have to teach which way is up.
+FREE_STEPS: Mapping[str, int] = {"body_mesh": 4000, "hand_mesh": 4000, "body_two": 2000, "hand_two": 2000}
+"""Steps of the recipe `free` where they are not 1000: meshes learn more slowly."""
 
-    Meshes get more steps at a lower rate: at a peak of 1e-3 the iterative regressor got worse than the mean pose it starts from.
-    """
-    is_mesh = task in ("body_mesh", "hand_mesh", "body_two", "hand_two")
+
+def free(task: str) -> FinetuneRecipe:
+    """Rendered people or hands and a small network, on a CPU. Pictures are not turned: few of them have to teach which way is up."""
+    is_mesh = task in FREE_STEPS
     options: dict[str, Option] = {"keypoint_set": "penn13"} if task == "keypoints" else {}
     data = {
         split: Data(kind=FREE.get(task, "free"), split=split, options=options) for split in ("train", "val", "test")
     }
+    num_steps = FREE_STEPS.get(task, 1000)
     return FinetuneRecipe(
         name="free",
         task=task,
+        options={"rotation_weight": 20.0} if is_mesh else {},
         train=(data["train"],),
         validation=data["val"],
         test=(data["test"],),
-        variation=Variation(
-            turned=0.0, noise=0.0 if task == "texture" else 0.4
-        ),  # a texture's colours are what is asked for
+        # A texture's colours are what is asked for.
+        variation=Variation(turned=0.0, scale=0.1, noise=0.0 if task == "texture" else 0.4),
         batch_size=32,
-        num_steps=2000 if is_mesh else 400,
-        base_lr=8e-4 if is_mesh else 8e-3,
+        num_steps=num_steps,
+        base_lr=8e-3,
         layer_decay=0.9,
+        head_rate=0.1 if is_mesh else 1.0,
         precision="float32",
-        validate_every=200 if is_mesh else 100,
+        validate_every=num_steps // 10,
         validation_examples=256,
     )
 

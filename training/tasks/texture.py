@@ -46,6 +46,7 @@ from training.views import cut_square, take
 SECOND_WEIGHT = 1.0
 FIRST_GAIN = 0.01  # of the head's weights
 PATCH_TEXELS = 16  # texels along a side of a patch of the atlas
+_CONSTANT_TEXELS = 32  # of a constant answer, along a side
 OFF = -1.0  # texture coordinates off the person
 
 
@@ -118,6 +119,22 @@ class Texture:
             count_B = on_B1HW.sum(dim=(1, 2, 3))
             terms[name] = weight * (error_BCHW.sum(dim=(1, 2, 3)) / (3 * count_B).clamp(min=1)).mean()
         return terms
+
+    def constant(self, target: Tensors, num: int) -> Tensor:
+        """The mean colour of each texel of a small atlas, and of all texels where none is seen."""
+        colours_BCHW, on_B1HW = _truth(target, "own")
+        on_BHW, uv_BHW2 = on_B1HW[:, 0], target["own_uv"]
+        colour_nC = colours_BCHW.permute(0, 2, 3, 1)[on_BHW]
+        column_n, row_n = (
+            (share * _CONSTANT_TEXELS).long().clamp(max=_CONSTANT_TEXELS - 1)
+            for share in (uv_BHW2[..., 0][on_BHW], 1 - uv_BHW2[..., 1][on_BHW])
+        )
+        sum_TC = torch.zeros(_CONSTANT_TEXELS**2, 4, device=colour_nC.device)
+        values_n4 = torch.cat([colour_nC, torch.ones_like(colour_nC[:, :1])], dim=1)
+        sum_TC.index_add_(0, row_n * _CONSTANT_TEXELS + column_n, values_n4)
+        total_4 = sum_TC.sum(dim=0)
+        mean_TC = torch.where(sum_TC[:, 3:] > 0, sum_TC[:, :3] / sum_TC[:, 3:].clamp(min=1), total_4[:3] / total_4[3])
+        return mean_TC.T.reshape(3, _CONSTANT_TEXELS, _CONSTANT_TEXELS).expand(num, -1, -1, -1)
 
     def measure(self, outputs: Tensor, target: Tensors) -> Arrays:
         """How alike the second picture is to the texture as it looks there; NaN where there is none, or nobody in it."""

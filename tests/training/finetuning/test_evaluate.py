@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from manifests.errors import RecipeError, SourceError, TrainingError
-from tests.support.toy_task import ToyTask, draw_example
+from tests.support import toy_task
+from tests.support.toy_task import ToyExamples, ToyTask, draw_example
 from training.__main__ import main
 from training.finetuning.evaluate import (
     Evaluation,
@@ -56,13 +57,39 @@ def test_the_scores_of_each_example_are_kept(run):
     assert low < told["scores"]["distance"]["value"] < high
 
 
+def test_the_best_answer_without_a_picture_is_scored_beside_the_network(run, tmp_path, monkeypatch):
+    def middle(split):
+        places = [draw_example(split, number).labels["keypoints_px"][0, :2] + 0.5 for number in range(48)]
+        return np.array(places) / 64
+
+    told = json.loads((run / "scores.json").read_text())["datasets"][0]["scores"]["distance"]
+    apart = np.linalg.norm(middle("test") - middle("train").mean(axis=0), axis=1).mean()
+    assert told["constant"] == pytest.approx(apart, abs=2e-3)
+    again = evaluate_run(run, tmp_path / "again", given=[str(run)], test=None, device=CPU, console=None)
+    assert again[0].constants["distance"] == pytest.approx(told["constant"])
+
+    class TestOnly(ToyExamples):
+        def __init__(self, root, *, split):
+            if split == "train":
+                raise TrainingError("there is no training set", where=root, hint="none")
+            super().__init__(root, split=split)
+
+    monkeypatch.setattr(toy_task, "ToyExamples", TestOnly)
+    alone = evaluate_run(run, tmp_path / "alone", given=[str(run)], test=None, device=CPU, console=None)
+    assert alone[0].constants == {}
+    assert (
+        json.loads((tmp_path / "alone/scores.json").read_text())["datasets"][0]["scores"]["distance"]["constant"]
+        is None
+    )
+
+
 def test_an_interval_draws_people_and_not_pictures():
     """A hundred pictures of each of eight people, all pictures of one person alike: eight numbers are known, not 800."""
     rng = np.random.default_rng(0)
     people = rng.normal(0, 1, 8)
     values = np.repeat(people, 100)
     task = ToyTask()
-    found = Measured(keys=(), arrays={"distance": values}, scores=task.scores({"distance": values}))
+    found = Measured(keys=(), arrays={"distance": values}, scores=task.scores({"distance": values}), constants={})
     low, high = _interval(task, "distance", found, values, [str(i // 100) for i in range(800)])
     deviation = people.std() / math.sqrt(8)
     assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
@@ -90,7 +117,7 @@ def test_scores_that_are_not_known_are_null_in_json():
     score = Score(value=math.nan, unit="mm", better="lower", convention="none")
     about = open_examples_about()
     told = Evaluation(
-        about=about, scores={"a": score}, intervals={"a": None}, keys=("k",), subjects=("s",), values_n={}
+        about=about, scores={"a": score}, intervals={"a": None}, constants={}, keys=("k",), subjects=("s",), values_n={}
     )
     assert json.loads(json.dumps(told.as_json(), allow_nan=False))["scores"]["a"]["value"] is None
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from manifests.errors import RecipeError, TrainingError
 from tests.support.toy_pairs import ToyPairs
@@ -14,7 +15,7 @@ from training.checkpoints import list_checkpoints, read_checkpoint
 from training.finetuning.evaluate import evaluate, load_finetuned, whole
 from training.finetuning.finetune import Tuner, finetune, layer_of, learning_rate, prepare
 from training.finetuning.mixture import Mixture
-from training.finetuning.network import BEST, TaskNetwork, build_network, dense_hooks
+from training.finetuning.network import BEST, TaskNetwork, build_network, dense_hooks, settle
 from training.machine import Machine
 from training.pretrain import pretrain
 from training.record import read_metrics
@@ -37,7 +38,7 @@ def assert_same_state(one, other):
             assert torch.equal(value, other.optimizer["state"][number][name]), (number, name)
 
 
-def test_a_run_leaves_what_it_promises(tmp_path, recipe):
+def test_a_run_leaves_what_it_promises(tmp_path, recipe, true_curves):
     out = tmp_path / "run"
     outcome = finetune(recipe, out)
     assert outcome.finished
@@ -46,6 +47,8 @@ def test_a_run_leaves_what_it_promises(tmp_path, recipe):
         "recipe.json", "checkpoints", "best.pt", "metrics.jsonl", "tensorboard", "loss.png", "scores.json", "finished.json",
         "predictions-toy-test.png", "examples-toy-test.parquet",
     }  # fmt: skip
+    with Image.open(out / "loss.png") as image:
+        assert image.width > 400
     lines = read_metrics(out)
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
     validations = {line["step"]: line["distance"] for line in lines if line["kind"] == "validation"}
@@ -191,6 +194,18 @@ def test_rates_fall_from_block_to_block_towards_the_image(recipe):
     groups = {(round(g["scale"], 6), g["weight_decay"]) for g in tuner.optimizer.param_groups}
     assert groups == {(round(0.75**k, 6), decay) for k in range(4) for decay in (0.0, 0.05)}
     assert sum(len(g["params"]) for g in tuner.optimizer.param_groups) == len([*tuner.network.parameters()])
+
+
+def test_the_head_has_a_rate_of_its_own_and_random_weights_are_all_learned_alike(recipe):
+    own, task, _ = prepare(replace(recipe, head_rate=0.1))
+    assert (own.layer_decay, settle(own, task, None).layer_decay) == (0.75, 1.0)
+    settled = settle(own, task, None)
+    tuner = Tuner(settled, task, build_network(settled, task), Machine())
+    head = {id(parameter) for parameter in tuner.network.head.parameters()}
+    for group in tuner.optimizer.param_groups:
+        inside = {id(parameter) in head for parameter in group["params"]}
+        assert inside == {group["scale"] < 1}
+        assert group["scale"] == pytest.approx(0.1 if inside == {True} else 1.0)
 
 
 def test_the_rate_rises_for_a_twentieth_and_falls_to_nothing(recipe):

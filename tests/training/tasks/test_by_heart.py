@@ -91,3 +91,5 @@ def test_eight_pictures_are_learned_by_heart(task, steps, wanted, monkeypatch):
     for name, least in wanted.items():
         assert before[name].value < least <= scores[name].value, (name, before[name].value, scores[name].value)
     assert task.draw(views[0].images[0], outputs, 0).shape[0] == PX
+    constant = task.scores(task.measure(task.constant(target, NUM), target))[task.main].value
+    assert 0 < constant < scores[task.main].value, "an answer that is the same for all is worse than what was learned"

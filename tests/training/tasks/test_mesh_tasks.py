@@ -466,6 +466,43 @@ def test_the_mean_mesh_stands_before_the_camera(domain):
         assert seen[place("left_hand"), 0] > seen[place("right_hand"), 0]  # it faces us
 
 
+@pytest.mark.parametrize("predictor", ["regressor", "model_free"])
+def test_a_constant_answer_is_the_mean_of_what_is_known(domain, predictor, rendered):
+    task = task_of(domain, predictor=predictor)
+    target = targets_of(task, rendered[domain][:2])
+    alone = {name: value[:1] for name, value in target.items()}
+    of_itself = task.scores(task.measure(task.constant(alone, 1), alone))
+    assert of_itself["mpjpe"].value < 0.01, "the mean of one mesh is itself"
+    of_both = task.scores(task.measure(task.constant(target, 2), target))
+    assert of_both["mpjpe"].value > 1
+    unknown = target | {name: torch.zeros_like(target[name]) for name in ("rotations_known", "betas_known")}
+    start = task.scores(task.measure(task.constant(unknown, 2), target))
+    rest = task.mean_mesh()
+    expected = Mesh(
+        rotations_BR33=rest.rotations_BR33.expand(2, -1, -1, -1),
+        shape_BS=rest.shape_BS.expand(2, -1),
+        camera_B3=rest.camera_B3.expand(2, -1),
+    )
+    plain = task_of(domain)
+    assert start["mpjpe"].value == pytest.approx(plain.scores(plain.measure(expected, target))["mpjpe"].value, rel=0.02)
+
+
+def test_a_camera_that_does_not_see_the_mesh_is_finite_and_pulled_back():
+    camera = torch.tensor([[0.0, 0.0, 0.0], [-5.0, 0.3, 0.0]], requires_grad=True)
+    seen = projected(torch.rand(2, 5, 3), camera, 1.0)
+    assert torch.isfinite(seen).all()
+    assert seen.abs().max() < 1, "what is this far away is small"
+    task = BodyMesh()
+    outputs = Mesh(rotations_BR33=torch.eye(3).expand(2, 24, 3, 3), shape_BS=torch.zeros(2, 10), camera_B3=camera)
+    points = len(task.mesh_model().vocabulary)
+    target = {name: torch.zeros(2, points) for name in ("keypoints_weight", "points_weight", "root")}
+    target |= {"keypoints": torch.zeros(2, points, 2), "points_m": torch.zeros(2, points, 3)}
+    target |= {"rotations": torch.zeros(2, 24, 3, 3), "betas": torch.zeros(2, 10)}
+    target |= {"rotations_known": torch.zeros(2), "betas_known": torch.zeros(2)}
+    sum(task.loss(outputs, target).values()).backward()
+    assert (camera.grad[:, 0] < 0).all(), "a step against the gradient makes it larger"
+
+
 def test_mean_parameters_of_a_file_are_taken(tmp_path):
     path = tmp_path / "mean.npz"
     rng = np.random.default_rng(0)
