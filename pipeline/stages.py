@@ -88,7 +88,7 @@ class Render(Stage):
     """Render synthetic people: each view is a frame and, being framed already, a crop."""
 
     name: ClassVar[str] = "renders"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     pooled: ClassVar[bool] = True
     recipe: BuildRecipe
     assets: Path

@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from synthetic.figure import Dressed
+from synthetic.pixels import NEAR_M
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 _LEAST_LIGHT = 0.08
+_ROUNDED = 1 / 64  # OpenGL moves corners by less, in samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,23 @@ class Drawn:
         worn = triangles[own:]
         return person, cls._of(worn, worn, np.zeros(2 * len(worn)))
 
+    def corners(self, verts_X3: Floats, light_2X3: Floats32, vert_K: Ints, uvs_K2: Floats32) -> Floats32:
+        """What OpenGL is told of each corner, (C, 9): place, light, number, texture coordinate.
+
+        Args:
+            verts_X3: (X, 3) in the world, metres.
+            light_2X3: what `root_light` gave.
+            vert_K: (K,) the vertex of each corner of the figure.
+            uvs_K2: (K, 2) their texture coordinates.
+        """
+        places_X3 = verts_X3.astype(np.float32)
+        sides_X6 = np.concatenate([np.tile(places_X3, (2, 1)), light_2X3.reshape(-1, 3)], axis=1)
+        told_C9 = np.empty((len(self.corner_C), 9), dtype=np.float32)
+        told_C9[:, :6] = sides_X6.take(vert_K.take(self.corner_C) + len(places_X3) * self.back_C, axis=0)
+        told_C9[:, 6] = self.number_C
+        told_C9[:, 7:] = uvs_K2.take(self.corner_C, axis=0)
+        return told_C9
+
     @classmethod
     def _of(cls, fronts_F3: Ints, backs_B3: Ints, numbers_D: npt.NDArray[np.number]) -> "Drawn":
         turned = backs_B3[:, ::-1]
@@ -62,6 +81,39 @@ class Drawn:
             number_C=np.concatenate([numbers_D, np.zeros(len(rest))]).astype(np.float32),
             triangles_D3=np.concatenate([np.arange(len(sides))[:, None], order[at]], axis=1),
         )
+
+
+def may_show(places_3C: Floats32, triangles_3D: Ints, clip: Floats32, side: int) -> Ints:
+    """Tell which triangles a drawing may show: those that look at the camera, lie in the image, and can hold a sample.
+
+    Args:
+        places_3C: (3, C) corners in the world.
+        triangles_3D: (3, D) their corners; the first D corners are the first ones, see `Drawn`.
+        clip: (4, 4) clip space from the world.
+        side: of the drawing, samples.
+
+    Returns:
+        Indices, ascending: without the other triangles the drawing is the same.
+    """
+    x_C, y_C, w_C = clip[[0, 1, 3], :3] @ places_3C + clip[[0, 1, 3], 3:]
+    num = triangles_3D.shape[1]
+    if float(w_C.min()) < NEAR_M:  # what reaches behind the camera lies nowhere in the image
+        return np.arange(num)
+    scale_C = np.float32(side / 2) / w_C
+    ends, spans = [], []
+    for value_C in (x_C, y_C):
+        value_C *= scale_C
+        value_C += np.float32((side - 1) / 2)  # samples lie at whole numbers
+        first, second, third = value_C[:num], value_C.take(triangles_3D[1]), value_C.take(triangles_3D[2])
+        low = np.minimum(np.minimum(first, second), third) - np.float32(_ROUNDED)
+        high = np.maximum(np.maximum(first, second), third) + np.float32(_ROUNDED)
+        ends.append((low, high))
+        spans.append((second - first, third - first))
+    (left, right), (top, bottom) = ends
+    (right_2, right_3), (down_2, down_3) = spans
+    turned = right_3 * down_2 - right_2 * down_3 > np.float32(-_ROUNDED) * (right - left + bottom - top)
+    inside = (right >= 0) & (bottom >= 0) & (left <= side - 1) & (top <= side - 1)
+    return np.flatnonzero(turned & inside & (np.floor(right) >= left) & (np.floor(bottom) >= top))
 
 
 def root_light(normals_X3: npt.ArrayLike, sh: tuple[tuple[float, ...], ...], open_X: npt.ArrayLike = 1.0) -> Floats32:

@@ -22,10 +22,12 @@ from synthetic.motion.library import Clip, ground_shift
 from synthetic.scene import Scene
 
 Floats = npt.NDArray[np.float64]
+Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
 _OPEN_GROUPS = 3  # skirt and long hair, see `makehuman.GROUPS`
+_AT_ONCE = 8  # instants: to read the model takes longer than to pose it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +149,7 @@ class BodyFigure:
         self.template_X3, self.group_F = body.template_X3, body.face_group_F
         self._shade = Shade(body.template_X3, body.faces_F3, body.face_group_F)
         self._landmarks = [body.extra_vertices[name] for name in EXTRA_JOINTS[:5]]
+        self._naked: tuple[Clip, object, Floats32, Floats32] | None = None
 
     def dress(self, scene: Scene) -> Dressed:
         """Draw the look of a scene's person."""
@@ -174,11 +177,11 @@ class BodyFigure:
         """
         body, clip = self._body, self._clip(scene.clip)
         outfit, patches_PX = dressed.worn
-        index = min(int(scene.phases[instant] * clip.num_instants), clip.num_instants - 1)
+        index = _instant_of(clip, scene.phases[instant])
         pose_J3 = np.asarray(clip.pose_TJ3[index], dtype=np.float64)
-        verts_TX3, joints_TJ3 = body.pose(pose_J3[None], scene.betas, np.zeros((1, 3)))
-        shift = ground_shift(clip, index, body, verts_TX3[0], joints_TJ3[0])
-        naked_X3, joints_J3 = verts_TX3[0] + shift, joints_TJ3[0] + shift
+        bare_X3, bare_J3 = self._pose_naked(scene, instant, clip)
+        shift = ground_shift(clip, index, body, bare_X3, bare_J3)
+        naked_X3, joints_J3 = bare_X3 + shift, bare_J3 + shift
         verts_X3, normals_X3 = self._wardrobe.clothe(naked_X3, outfit)
         shown_N3 = verts_X3[dressed.shown_N]
         whole = scene.framing == "full"
@@ -200,6 +203,17 @@ class BodyFigure:
             time_s=index / clip.fps,
         )
 
+    def _pose_naked(self, scene: Scene, instant: int, clip: Clip) -> tuple[Floats32, Floats32]:
+        """Vertices (X, 3) and joints (24, 3) of an instant, posed together with those beside it."""
+        group, place = divmod(instant % len(scene.phases), _AT_ONCE)
+        phases = scene.phases[group * _AT_ONCE :][:_AT_ONCE]
+        asked = (phases, scene.betas)
+        if self._naked is None or self._naked[0] is not clip or self._naked[1] != asked:
+            poses_TJ3 = np.stack([clip.pose_TJ3[_instant_of(clip, phase)] for phase in phases])
+            self._naked = (clip, asked, *self._body.pose(poses_TJ3, scene.betas, np.zeros((len(phases), 3))))
+        _, _, verts_TX3, joints_TJ3 = self._naked
+        return verts_TX3[place], joints_TJ3[place]
+
     def _clip(self, name: str) -> Clip:
         if name not in self._clips:
             raise SyntheticError(
@@ -208,6 +222,10 @@ class BodyFigure:
                 hint="give the folder that holds it, or name other clips in the recipe",
             )
         return self._clips[name]
+
+
+def _instant_of(clip: Clip, phase: float) -> int:
+    return min(int(phase * clip.num_instants), clip.num_instants - 1)
 
 
 def part_of_faces(weights_XJ: npt.NDArray[np.floating], faces_F3: Ints) -> npt.NDArray[np.uint8]:

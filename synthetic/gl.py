@@ -24,6 +24,7 @@ from synthetic.places.room import Surface
 logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
+Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
@@ -110,34 +111,19 @@ class GL:
             sampler=self.pyrender.Sampler(magFilter=api.GL_LINEAR, minFilter=fine, wrapS=wrap, wrapT=wrap),
         )
 
-    def mesh(
-        self,
-        verts_K3: npt.ArrayLike,
-        light_K3: npt.ArrayLike,
-        numbers_K: npt.ArrayLike,
-        uvs_K2: npt.ArrayLike,
-        triangles_F3: Ints,
-        texture: Any,
-        *,
-        shadow: Any = None,
-    ) -> Any:
+    def mesh(self, corners_K9: Floats32, triangles_F3: Ints, texture: Any, *, shadow: Any = None) -> Any:
         """A mesh to put on a stage, seen from its front.
 
         Args:
-            verts_K3: (K, 3) metres.
-            light_K3: (K, 3) the root of the light that arrives, `drawn.root_light`.
-            numbers_K: (K,) the number of the triangle that begins there, see `Drawn`; 0 for what is not the person.
-            uvs_K2: (K, 2) texture coordinates, v upwards.
+            corners_K9: (K, 9) place in metres; the root of the light that arrives, `drawn.root_light`; the number of the triangle
+                that begins there, see `Drawn`, 0 for what is not the person; texture coordinate, v upwards.
             triangles_F3: (F, 3) indices into them.
             texture: what `texture` gave.
             shadow: texture of the root of the light that arrives on the floor, or none.
         """
         pr = self.pyrender
-        verts = np.asarray(verts_K3)
-        corners = np.empty((len(verts), 9), dtype=np.float32)
-        corners[:, :3], corners[:, 3:6], corners[:, 6], corners[:, 7:] = verts, light_K3, numbers_K, uvs_K2
         material = pr.MetallicRoughnessMaterial(baseColorTexture=texture, emissiveTexture=shadow)
-        return pr.Mesh(primitives=[self._ours.Corners(corners, triangles_F3.astype(np.uint32), material)])
+        return pr.Mesh(primitives=[self._ours.Corners(corners_K9, triangles_F3.astype(np.uint32), material)])
 
     def surface(
         self,
@@ -154,11 +140,10 @@ class GL:
         if not surface.lit:
             light[:] = 1.0
         faces, sides = surface.faces_F3, 1 + double_sided
+        corners = np.zeros((sides, len(length), 9), dtype=np.float32)
+        corners[..., :3], corners[..., 3:6], corners[..., 7:] = surface.verts_X3, light[:sides], surface.uvs_X2
         return self.mesh(
-            np.tile(surface.verts_X3, (sides, 1)),
-            light[:sides].reshape(-1, 3),
-            np.zeros(sides * len(length)),
-            np.tile(surface.uvs_X2, (sides, 1)),
+            corners.reshape(-1, 9),
             np.concatenate([faces, faces[:, ::-1] + len(length)]) if double_sided else faces,
             self.texture(surface.texture_HWC[::-1], tiles=True) if texture is None else texture,
             shadow=shadow,

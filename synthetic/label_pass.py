@@ -19,6 +19,7 @@ from pyrender.shader_program import ShaderProgramCache
 from pyrender.texture import Texture
 
 from manifests.errors import SyntheticError
+from synthetic.drawn import may_show
 from synthetic.pixels import Drawing
 from synthetic.places.room import SHADOW_SIZE_M
 
@@ -61,6 +62,20 @@ class Corners(Primitive):  # type: ignore[misc]
     def __init__(self, corners_K9: Floats32, triangles_F3: npt.NDArray[np.uint32], material: Any) -> None:
         super().__init__(positions=corners_K9[:, :3], indices=triangles_F3, material=material, mode=api.GL_TRIANGLES)
         self._corners, self._triangles = corners_K9, triangles_F3  # pyrender keeps indices as floats
+        self._by_axis: tuple[Floats32, npt.NDArray[np.int64]] | None = None
+        self.num_indices = triangles_F3.size
+
+    def choose(self, camera: Floats32, side: int) -> None:
+        """Draw from now on those triangles of `Drawn` only that a camera may see."""
+        if self._by_axis is None:
+            self._by_axis = (
+                np.ascontiguousarray(self._corners[:, :3].T),
+                np.ascontiguousarray(self._triangles.T, dtype=np.int64),
+            )
+        chosen = self._triangles.take(may_show(*self._by_axis, camera, side), axis=0)
+        self._bind()
+        api.glBufferData(api.GL_ELEMENT_ARRAY_BUFFER, chosen.nbytes, chosen, api.GL_STREAM_DRAW)
+        self.num_indices = chosen.size
 
     def _add_to_context(self) -> None:
         self._vaid = api.glGenVertexArrays(1)
@@ -105,7 +120,7 @@ class LabelPass:
         """Draw meshes that were uploaded.
 
         Args:
-            person: meshes whose triangles are numbered; what they hide need not be shaded.
+            person: meshes of `Drawn`, whose triangles are numbered; what they hide need not be shaded.
             surroundings: all others.
             camera: (4, 4) clip space from the world, with the image's upper row at the bottom.
             side: of the drawing.
@@ -125,6 +140,8 @@ class LabelPass:
         api.glBindFramebuffer(api.GL_FRAMEBUFFER, self._framebuffers[0])
         api.glClearColor(0.0, 0.0, 0.0, 0.0)
         api.glClear(api.GL_COLOR_BUFFER_BIT | api.GL_DEPTH_BUFFER_BIT)
+        for mesh in person:
+            mesh.primitives[0].choose(camera, side)
         self._draw(person)
         api.glBindFramebuffer(api.GL_FRAMEBUFFER, self._framebuffers[1])
         self._draw(surroundings)
@@ -140,7 +157,7 @@ class LabelPass:
                 api.glActiveTexture(api.GL_TEXTURE0 + unit)
                 texture._bind()
             primitive._bind()
-            api.glDrawElements(api.GL_TRIANGLES, primitive.indices.size, api.GL_UNSIGNED_INT, None)
+            api.glDrawElements(api.GL_TRIANGLES, primitive.num_indices, api.GL_UNSIGNED_INT, None)
 
     def _open(self, side: int) -> None:
         """Have framebuffers of a side."""

@@ -101,7 +101,9 @@ class _Now:
     shadow: Bytes | None = None
     moment: object = None
     posed: Posed | None = None
-    normals_X3: Floats32 = field(default_factory=lambda: np.zeros((0, 3), dtype=np.float32))
+    surface_K5: Floats32 = field(
+        default_factory=lambda: np.zeros((0, 5), dtype=np.float32)
+    )  # normal and uv of each corner
     stage: Stage | None = None
 
 
@@ -161,11 +163,11 @@ class Renderer:
         seen = seen_surface(pixels, posed.verts_X3, dressed.verts_T3, intrinsics @ pose[:3])
         at = seen.rows * scene.image_px + seen.columns
         depth_m.ravel()[at] = seen.depth_P
-        normals_P3 = seen.carry(self._now.normals_X3, dressed.verts_T3) @ pose[:3, :3].T.astype(np.float32)
+        carried_P5 = seen.carry(self._now.surface_K5, dressed.triangles_T3)
+        normals_P3, uv_P2 = carried_P5[:, :3] @ pose[:3, :3].T.astype(np.float32), carried_P5[:, 3:]
         inside = (seen.triangles >= dressed.num_closed) & (normals_P3[:, 2] > 0)  # of a skirt, or the back of hair
         length_P = np.sqrt(np.einsum("pc,pc->p", normals_P3, normals_P3))
         normals_P3 /= (np.where(inside, -1.0, 1.0) * np.maximum(length_P, 1e-9))[:, None]
-        uv_P2 = seen.carry(self._now.uvs_K2, dressed.triangles_T3)
         texture = dressed.texture_SS4
         column, row = np.clip(uv_P2.T * len(texture), 0, len(texture) - 1).astype(np.int64)
         points = {"": posed.joints_J3, **posed.keypoints}
@@ -209,7 +211,7 @@ class Renderer:
         place = (scene.room, scene.backdrop, scene.occluders, scene.light)
         strange = scene.backdrop is not None  # which way the faces of a stranger's mesh look is not known
         if now.walls is None or now.place != place:
-            surfaces = self._surroundings(scene)
+            surfaces = self._surroundings(scene)[::-1]  # first what stands before the rest, which is then drawn less
             now.walls = [self._gl.surface(s, scene.light.sh, double_sided=strange) for s in surfaces if not s.is_floor]
             now.floors = [(s, self._gl.texture(s.texture_HWC[::-1], tiles=True)) for s in surfaces if s.is_floor]
             now.place = place
@@ -221,9 +223,21 @@ class Renderer:
                 self._gl.surface(floor, scene.light.sh, texture=texture, shadow=shadow, double_sided=strange)
                 for floor, texture in now.floors
             ]
-            now.normals_X3 = posed.normals_X3.astype(np.float32)
-            light_2X3 = root_light(now.normals_X3, scene.light.sh, posed.open_X)
-            person, worn = (self._mesh(drawn, now.dressed, posed, light_2X3) for drawn in now.drawn)
+            normals_X3, vert_K = posed.normals_X3.astype(np.float32), now.dressed.corners_K2[:, 0]
+            now.surface_K5 = np.concatenate([normals_X3.take(vert_K, axis=0), now.uvs_K2], axis=1)
+            light_2X3 = root_light(normals_X3, scene.light.sh, posed.open_X)
+            person, worn = (
+                [
+                    self._gl.mesh(
+                        drawn.corners(posed.verts_X3, light_2X3, vert_K, now.uvs_K2),
+                        drawn.triangles_D3,
+                        now.person_texture,
+                    )
+                ]
+                if len(drawn.triangles_D3)
+                else []
+                for drawn in now.drawn
+            )
             stage = self._gl.stage(person, [*worn, *now.walls, *floors])
             now.posed, now.stage, now.moment = posed, stage, (scene, instant)
         return now.dressed, now.posed, now.stage
@@ -236,8 +250,7 @@ class Renderer:
 
     def _before_backdrop(self, drawing: Drawing, scene: Scene, view: int, intrinsics: Floats) -> Drawing:
         """Fill with a photo what the drawing left open."""
-        empty = drawing.depth == 1
-        if scene.backdrop is None or not empty.any():
+        if scene.backdrop is None or not (empty := drawing.depth == 1).any():
             return drawing
         picture = self._files().picture(
             scene.backdrop,
@@ -260,17 +273,6 @@ class Renderer:
                 hint="give the folder of backgrounds of the recipe that the scene was drawn for",
             )
         return self._backdrops
-
-    def _mesh(self, drawn: Drawn, dressed: Dressed, posed: Posed, light_2X3: Floats32) -> list[Any]:
-        """The person, or what is not the person's own; none if it has no triangles."""
-        if not len(drawn.triangles_D3):
-            return []
-        verts = dressed.corners_K2[drawn.corner_C, 0]
-        light, uvs = light_2X3[drawn.back_C.astype(np.int64), verts], self._now.uvs_K2[drawn.corner_C]
-        mesh = self._gl.mesh(
-            posed.verts_X3[verts], light, drawn.number_C, uvs, drawn.triangles_D3, self._now.person_texture
-        )
-        return [mesh]
 
 
 def _spread(at: npt.NDArray[np.int64], like: Bools, values: npt.NDArray[Any], outside: int) -> npt.NDArray[Any]:

@@ -21,6 +21,10 @@ TEXTURE_PX = 768
 TEXEL_M = 0.0024  # about; charts differ
 SKIN_GROUP, LEFT_EYE, RIGHT_EYE, SKIRT_GROUP, LOCKS_GROUP = range(5)
 _GUTTER_PX = 9.0
+_SOCKET_M, _EYE_SHOWS_M = (
+    0.02,
+    0.004,
+)  # how far from an eye's middle its socket lies, and how far ahead of it eyelids begin
 _FINGERS = ("thumb", "index", "middle", "ring", "pinky")
 
 
@@ -192,6 +196,22 @@ def body_points(body: BodyModel, marks: Landmarks) -> Points:
         group_X[np.unique(body.faces_F3[body.face_group_F == group])] = group
     x, y, z = np.ascontiguousarray(body.template_X3.T, dtype=np.float32)
     return Points(x=x, y=y, z=z, group=group_X, hollow=_hollows(body), marks=marks)
+
+
+def behind_eyes(body: BodyModel) -> npt.NDArray[np.bool_]:
+    """Which faces (F,) nobody ever sees: the backs of eyes, and the sockets that they lie in."""
+    places_F3 = body.template_X3[body.faces_F3].mean(axis=1)
+    first, second, third = (body.template_X3[body.faces_F3[:, corner]] for corner in range(3))
+    across_F3 = np.cross(second - first, third - first)
+    hidden = np.zeros(len(places_F3), dtype=bool)
+    for group in (LEFT_EYE, RIGHT_EYE):
+        of_eye = body.face_group_F == group
+        away_F3 = places_F3 - body.template_X3[np.unique(body.faces_F3[of_eye])].mean(axis=0)
+        away_m = np.linalg.norm(away_F3, axis=1)
+        inwards = -(across_F3 * away_F3).sum(axis=1) > 0.3 * np.linalg.norm(across_F3, axis=1) * away_m
+        socket = (body.face_group_F == SKIN_GROUP) & inwards & (away_m < _SOCKET_M)
+        hidden |= (of_eye | socket) & (away_F3[:, 2] < _EYE_SHOWS_M)
+    return hidden
 
 
 def build_canvas(body: BodyModel, vertices: Points) -> Canvas:

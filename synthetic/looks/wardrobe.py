@@ -25,6 +25,7 @@ from synthetic.looks.canvas import (
     TEXTURE_PX,
     Landmarks,
     NormalMaker,
+    behind_eyes,
     body_points,
     build_canvas,
     neighbour_means,
@@ -228,6 +229,7 @@ class Wardrobe:
         }
         for _, region in self._regions.values():
             _ = region.around, region.bends  # worked out once, not in each look
+        self._never_seen = behind_eyes(body)
         self._skirt_rows = self._rows_of_skirt()
         self._lock_of_F, self._locks_behind, self._locks_in_tail = self._sort_locks()
 
@@ -275,7 +277,7 @@ class Wardrobe:
     def _shown(self, look: Look) -> Ints:
         """Indices of the faces that a look shows."""
         body = self._body
-        shown = body.face_group_F < SKIRT_GROUP
+        shown = (body.face_group_F < SKIRT_GROUP) & ~self._never_seen
         if look.skirt != "none":
             hem_y = self._marks.hip_y - (0.26 if look.skirt != "coat" else 0.34) - 0.3 * look.skirt_end
             skirt, row_of_face, y_of_row = self._skirt_rows

@@ -67,7 +67,8 @@ class PlainLoop:
         pr, camera = self._pr, scene.cameras[view]
         dressed, posed = self._dressed[scene.index], self._posed[scene.index][instant]
         if poses:
-            posed = self._figure.pose(scene, instant, dressed)
+            self._figure._naked = None  # ours poses neighbouring instants at once; this loop knows of no other
+            posed = self._figure.pose(replace(scene, phases=scene.phases[instant : instant + 1]), 0, dressed)
         uvs, corners = self._figure.uvs_U2, dressed.corners_K2
         stage = pr.Scene(ambient_light=[0.3] * 3)
         body = self._mesh(

@@ -1,11 +1,15 @@
 """What OpenGL is given: whose triangle begins at a corner, and the light there."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from synthetic.drawn import Drawn, root_light
+from synthetic import label_pass
+from synthetic.drawn import Drawn, may_show, root_light
 from synthetic.figure import Dressed
-from synthetic.scene import light_lobe
+from synthetic.render import Renderer
+from synthetic.scene import SceneRecipe, light_lobe, sample_scene
 
 
 def dressed(triangles_T3: np.ndarray, *, closed: int, own: int) -> Dressed:
@@ -56,3 +60,39 @@ def test_light_of_one_lamp_falls_on_the_front_that_faces_it() -> None:
     assert np.allclose(front[:2], back[1::-1], atol=1e-6), "a back sees what an opposite front sees"
     half, _ = root_light(normals, tuple(map(tuple, sh)), np.full(3, 0.5))
     assert half[0, 0] == pytest.approx(front[0, 0] * 0.5**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("zoom", [1, 2])
+def test_triangles_that_are_left_out_would_not_show(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch, zoom: int
+) -> None:
+    left_out = []
+
+    def choose(places_3C: np.ndarray, triangles_3D: np.ndarray, *args: object) -> np.ndarray:
+        chosen = may_show(places_3C, triangles_3D, *args)
+        left_out.append(1.0 - len(chosen) / triangles_3D.shape[1])
+        return chosen if few else np.arange(triangles_3D.shape[1])
+
+    monkeypatch.setattr(label_pass, "may_show", choose)
+    recipe = SceneRecipe(num_identities=3, num_views=2, scenes_per_identity=1, image_px=96, clips=("waving",))
+    for framing in ("full", "upper", "hands"):
+        scene = sample_scene(dataclasses.replace(recipe, framing=framing, supersampling=zoom), 5, 1)
+        for view in range(2):
+            few = False
+            whole = renderer.render(scene, instant=0, view=view)
+            few = True
+            drawn = renderer.render(scene, instant=0, view=view)
+            for name in ("rgb", "alpha", "depth_m", "normals", "uv", "parts"):
+                assert (getattr(drawn, name) == getattr(whole, name)).all(), (framing, name)
+            assert left_out[-1] > {"full": 0.5, "upper": 0.55, "hands": 0.75}[framing]
+
+
+def test_what_reaches_behind_the_camera_is_not_sorted_out() -> None:
+    places = np.array([[0.0, 1.0, 0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 1.0, 0.0, 0.0, 1.0], [2.0, 2.0, 2.0, 2.0, 2.0, -1.0]])
+    triangles = np.array([[0, 1], [4, 2], [5, 3]])
+    clip = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0]], dtype=np.float32)
+    assert may_show(places.astype(np.float32), triangles, clip, 64).tolist() == [0, 1]
+    places[2, 5] = 2.0
+    kept = may_show(places.astype(np.float32), triangles, clip, 64).tolist()
+    turned = may_show(places.astype(np.float32), triangles[[0, 2, 1]], clip, 64).tolist()
+    assert sorted(kept + turned) == [0, 1], "one side or the other is seen"

@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trimesh
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from manifests.errors import SyntheticError
-from synthetic.looks.canvas import Landmarks, body_points, neighbour_means
+from synthetic.looks.canvas import Landmarks, behind_eyes, body_points, neighbour_means
 from synthetic.looks.look import SHOES as SHOES_WORN
 from synthetic.looks.look import TOPS, Look, sample_look
 from synthetic.looks.skins import paint_skin
@@ -41,6 +42,18 @@ def test_a_body_that_cannot_be_dressed_is_refused() -> None:
     bare = SimpleNamespace(uvs_U2=np.zeros((0, 2)), face_group_F=np.zeros(4, np.int64))
     with pytest.raises(SyntheticError, match="cannot be dressed"):
         Wardrobe(bare)
+
+
+def test_what_lies_behind_the_eyes_is_seen_from_nowhere(body: BodyModel) -> None:
+    hidden = behind_eyes(body)
+    assert 800 < hidden.sum() < 1300
+    mesh = trimesh.Trimesh(body.template_X3, body.faces_F3[body.face_group_F < 3], process=False)
+    corners = body.template_X3[body.faces_F3[hidden]]
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    starts = corners.mean(axis=1) + 1e-5 * across / np.linalg.norm(across, axis=1, keepdims=True)
+    for way in np.random.default_rng(0).normal(size=(40, 3)):
+        ahead = starts[across @ way > 0]
+        assert mesh.ray.intersects_any(ahead, np.repeat(way[None], len(ahead), axis=0)).all()
 
 
 def assert_dressed(outfit: Outfit, body: BodyModel) -> None:
