@@ -1,5 +1,6 @@
 """The door of the room on real shards: train, go on, find finished, draw, export, and every mistake with its message."""
 
+import os
 import re
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from manifests.recipes import read_recipe
 from tests.support.builds import Made, write_shards
 from tests.support.toy_pairs import ToyPairs
+from tests.training.test_pretrain import during_step
 from training.__main__ import main
 from training.checkpoints import list_checkpoints, read_checkpoint
 from training.machine import Machine
@@ -125,25 +127,43 @@ def test_mistakes_say_what_where_and_what_to_do(arguments, wanted, run, shards, 
         assert part in message
 
 
+@pytest.fixture
+def long(recipe, tmp_path):
+    """Arguments of a run that would take hours."""
+    path = tmp_path / "long.yaml"
+    path.write_text(recipe.read_text().replace("steps: 4", "steps: 100000"))
+    return ["pretrain", "--threads", "1", "--checkpoint-every", "100000", "--recipe", str(path)]
+
+
+def assert_stopped(number, said, run):
+    assert "Traceback" not in said
+    assert f"stopped by signal {number.value}" in said
+    checkpoint = read_checkpoint(list_checkpoints(run / "checkpoints")[-1])
+    assert checkpoint.step >= 3
+    assert checkpoint.position == 4 * checkpoint.step
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_and_the_next_call_goes_on(shards, recipe, tmp_path, number):
-    long = tmp_path / "long.yaml"
-    long.write_text(recipe.read_text().replace("steps: 4", "steps: 100000"))
-    command = [sys.executable, "-m", "training", "pretrain", "--threads", "1", "--checkpoint-every", "100000"]
-    command += ["--recipe", str(long), "--shards", str(shards), "--out", str(tmp_path / "run")]
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) as process:
+def test_a_signal_saves_and_the_next_call_goes_on(shards, long, tmp_path, capsys, monkeypatch, number):
+    during_step(monkeypatch, 3, lambda: os.kill(os.getpid(), number))
+    arguments = [*long, "--shards", str(shards), "--out", str(tmp_path / "run")]
+    assert main(arguments) == 128 + number
+    assert_stopped(number, capsys.readouterr().err, tmp_path / "run")
+    during_step(monkeypatch, 5, lambda: os.kill(os.getpid(), number))
+    assert main(arguments) == 128 + number
+    assert "going on from step 3" in capsys.readouterr().err
+
+
+def test_a_signal_from_outside_ends_the_process_by_its_number(shards, long, tmp_path):
+    command = [sys.executable, "-m", "training", *long, "--shards", str(shards), "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if "step 3/" in line and "pairs/s" in line:
                 break
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
-        assert process.wait(timeout=60) == 128 + number
-    assert "Traceback" not in rest
-    assert f"stopped by signal {number.value}" in rest
-    checkpoint = read_checkpoint(list_checkpoints(tmp_path / "run/checkpoints")[-1])
-    assert checkpoint.step >= 3
-    assert checkpoint.position == 4 * checkpoint.step
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert_stopped(signal.SIGTERM, rest, tmp_path / "run")
 
 
 @pytest.fixture(scope="module")

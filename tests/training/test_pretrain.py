@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from manifests.errors import TrainingError
 from tests.support.toy_pairs import ToyPairs
@@ -52,6 +53,30 @@ def pairs():
     return ToyPairs(num_train=12, num_validation=6)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, pairs):
+    """A run that nothing disturbed, with a checkpoint of each step: its folder, and how it ended. Tests only read it."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return out, pretrain(TINY, pairs, out, machine=EVERY_STEP)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Weights to begin with."""
+    path = tmp_path_factory.mktemp("start") / "start.pth"
+    torch.manual_seed(4)
+    torch.save({"model": CroCo(TINY.architecture).state_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory, pairs, start):
+    """As `whole`, from these weights."""
+    out = tmp_path_factory.mktemp("started") / "run"
+    pretrain(TINY, pairs, out, init=start, machine=Machine(checkpoint_every=3))
+    return out
+
+
 def last(out):
     return read_checkpoint(list_checkpoints(out / "checkpoints")[-1])
 
@@ -92,14 +117,15 @@ def during_step(monkeypatch, step, action):
     monkeypatch.setattr(Trainer, "train_step", watched)
 
 
-def test_a_run_leaves_what_it_promises(tmp_path, pairs, caplog):
+def test_a_run_leaves_what_it_promises(tmp_path, pairs, caplog, true_curves):
     caplog.set_level("INFO")
     outcome = pretrain(TINY, pairs, tmp_path / "run")
     assert outcome.finished
     assert outcome.step == 6
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"recipe.json", "checkpoints", "metrics.jsonl", "tensorboard", "loss.png", "finished.json"}
-    assert (tmp_path / "run/loss.png").read_bytes().startswith(b"\x89PNG")
+    with Image.open(tmp_path / "run/loss.png") as image:
+        assert image.size == (800, 450)
     assert list((tmp_path / "run/tensorboard").iterdir())
     lines = read_metrics(tmp_path / "run")
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
@@ -117,8 +143,7 @@ def test_a_run_leaves_what_it_promises(tmp_path, pairs, caplog):
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 5])
-def test_a_run_stopped_at_any_step_ends_as_if_it_had_never_stopped(tmp_path, pairs, stop_after, monkeypatch):
-    whole = pretrain(TINY, pairs, tmp_path / "whole", machine=EVERY_STEP)
+def test_a_run_stopped_at_any_step_ends_as_if_it_had_never_stopped(tmp_path, pairs, whole, stop_after, monkeypatch):
     number = signal.SIGTERM if stop_after % 2 else signal.SIGUSR1
     with monkeypatch.context() as patch:
         during_step(patch, stop_after, lambda: os.kill(os.getpid(), number))
@@ -126,20 +151,19 @@ def test_a_run_stopped_at_any_step_ends_as_if_it_had_never_stopped(tmp_path, pai
     assert (stopped.finished, stopped.step, stopped.signal) == (False, stop_after, number)
     assert not (tmp_path / "parts/finished.json").exists()
     again = pretrain(TINY, pairs, tmp_path / "parts")
-    assert again == whole
-    assert_same_state(last(tmp_path / "parts"), last(tmp_path / "whole"))
+    out, outcome = whole
+    assert again == outcome
+    assert_same_state(last(tmp_path / "parts"), last(out))
     numbers = [
-        [{key: value for key, value in line.items() if key not in TIMELESS} for line in read_metrics(tmp_path / run)]
-        for run in ("whole", "parts")
+        [{key: value for key, value in line.items() if key not in TIMELESS} for line in read_metrics(run)]
+        for run in (out, tmp_path / "parts")
     ]
     # A validation that fell on the step of the stop is not caught up on.
     skipped = [line for line in numbers[0] if line["kind"] == "validation" and line["step"] == stop_after]
     assert [line for line in numbers[0] if line not in skipped] == numbers[1]
 
 
-def test_a_kill_between_checkpoints_repeats_the_lost_steps(tmp_path, pairs, monkeypatch):
-    pretrain(TINY, pairs, tmp_path / "whole")
-
+def test_a_kill_between_checkpoints_repeats_the_lost_steps(tmp_path, pairs, whole, monkeypatch):
     def kill():
         raise KeyboardInterrupt  # as a second Ctrl-C: nothing is saved on the way out
 
@@ -150,25 +174,26 @@ def test_a_kill_between_checkpoints_repeats_the_lost_steps(tmp_path, pairs, monk
     assert last(tmp_path / "run").step == 3
     assert read_metrics(tmp_path / "run")[-1]["step"] == 4
     pretrain(TINY, pairs, tmp_path / "run")
-    assert_same_state(last(tmp_path / "run"), last(tmp_path / "whole"))
+    assert_same_state(last(tmp_path / "run"), last(whole[0]))
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2, 3, 3, 4, 5, 6, 6]
 
 
-def test_a_finished_run_is_found_without_training(tmp_path, pairs):
-    first = pretrain(TINY, pairs, tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+def test_a_finished_run_is_found_without_training(pairs, whole):
+    out, first = whole
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
 
     class Untouchable:
         shards_hash = pairs.shards_hash
 
-    assert pretrain(TINY, Untouchable(), tmp_path) == first
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert pretrain(TINY, Untouchable(), out) == first
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
-def test_a_run_killed_before_its_last_mark_is_completed(tmp_path, pairs):
-    first = pretrain(TINY, pairs, tmp_path)
-    (tmp_path / "finished.json").unlink()
-    again = pretrain(TINY, pairs, tmp_path)
+def test_a_run_killed_before_its_last_mark_is_completed(tmp_path, pairs, whole):
+    out, first = whole
+    shutil.copytree(out, tmp_path / "run")
+    (tmp_path / "run/finished.json").unlink()
+    again = pretrain(TINY, pairs, tmp_path / "run")
     assert again.finished
     assert again.validation_loss == pytest.approx(first.validation_loss, rel=1e-6)
 
@@ -180,14 +205,14 @@ def test_a_run_killed_before_its_last_mark_is_completed(tmp_path, pairs):
         (TINY, "other", 'changed: shards: "toy" -> "other"'),
     ],
 )
-def test_a_folder_of_another_run_is_left_alone(tmp_path, pairs, recipe, shards, message):
-    pretrain(TINY, pairs, tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+def test_a_folder_of_another_run_is_left_alone(pairs, whole, recipe, shards, message):
+    out = whole[0]
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     other = Other(pairs)
     other.shards_hash = shards
     with pytest.raises(TrainingError, match=message):
-        pretrain(recipe, other, tmp_path)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+        pretrain(recipe, other, out)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
@@ -348,17 +373,14 @@ def worker(tmp_path_factory):
     return run
 
 
-def test_two_processes_learn_exactly_what_one_learns(tmp_path, pairs, worker):
+def test_two_processes_learn_exactly_what_one_learns(tmp_path, pairs, worker, start, started):
     """Two groups make a step: two processes pass one each, one passes both and adds up the same two gradients.
 
     Of a single group they pass a half each, as long as the whole one: only gradients are added up in another order.
     """
-    start = tmp_path / "start.pth"
-    torch.save({"model": CroCo(TINY.architecture).state_dict()}, start)
-    pretrain(TINY, pairs, tmp_path / "one", init=start)
     pretrain(ONE_GROUP, pairs, tmp_path / "one-group")
     worker(2, tmp_path / "two", "both", start, tmp_path / "two-halves")
-    assert_same_run(tmp_path / "two", tmp_path / "one")
+    assert_same_run(tmp_path / "two", started)
     numbers = [
         [line[key] for line in read_metrics(tmp_path / run) for key in ("loss", "gradient_norm") if key in line]
         for run in ("one-group", "two-halves")
@@ -370,7 +392,7 @@ def test_two_processes_learn_exactly_what_one_learns(tmp_path, pairs, worker):
     list_checkpoints(tmp_path / "two/checkpoints")[-1].unlink()
     assert last(tmp_path / "two").step == 3
     pretrain(TINY, pairs, tmp_path / "two", init=start, machine=Machine(shard=True))
-    assert_same_state(last(tmp_path / "two"), last(tmp_path / "one"))
+    assert_same_state(last(tmp_path / "two"), last(started))
 
 
 def assert_same_run(run, other, close=0):
@@ -386,36 +408,30 @@ def assert_same_run(run, other, close=0):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("weights", ["whole", "shard"])
-def test_a_run_whose_worker_dies_is_restarted_and_ends_as_if_undisturbed(tmp_path, pairs, worker, weights):
-    start, once = tmp_path / "start.pth", tmp_path / "once"
-    torch.save({"model": CroCo(TINY.architecture).state_dict()}, start)
-    pretrain(TINY, pairs, tmp_path / "one", init=start)
+def test_a_run_whose_worker_dies_is_restarted_and_ends_as_if_undisturbed(tmp_path, worker, start, started, weights):
+    once = tmp_path / "once"
     said = worker(2, tmp_path / "two", weights, start, int(signal.SIGKILL), once, restarts=2)
     assert once.exists()
     assert "exitcode: -9" in said
-    assert_same_run(tmp_path / "two", tmp_path / "one", close=0 if weights == "whole" else 1e-6)
+    assert_same_run(tmp_path / "two", started, close=0 if weights == "whole" else 1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_to_one_process_stops_all_with_a_checkpoint(tmp_path, pairs, worker, number):
-    start, once = tmp_path / "start.pth", tmp_path / "once"
-    torch.save({"model": CroCo(TINY.architecture).state_dict()}, start)
-    pretrain(TINY, pairs, tmp_path / "one", init=start)
+def test_a_signal_to_one_process_stops_all_with_a_checkpoint(tmp_path, worker, start, started, number):
+    once = tmp_path / "once"
     worker(2, tmp_path / "two", "shard", start, int(number), once)
     assert not (tmp_path / "two/finished.json").exists()
     assert last(tmp_path / "two").step == 4  # the step under way is done
     worker(2, tmp_path / "two", "shard", start)
-    assert_same_state(last(tmp_path / "two"), last(tmp_path / "one"), close=1e-6)
+    assert_same_state(last(tmp_path / "two"), last(started), close=1e-6)
 
 
 @pytest.mark.slow
-def test_shared_weights_learn_the_same_and_go_on_in_any_number_of_processes(tmp_path, pairs, worker):
+def test_shared_weights_learn_the_same_and_go_on_in_any_number_of_processes(tmp_path, pairs, worker, start, started):
     close = 1e-6  # norms of shares are added up in another order than those of weights
-    start = tmp_path / "start.pth"
-    torch.save({"model": CroCo(TINY.architecture).state_dict()}, start)
-    pretrain(TINY, pairs, tmp_path / "one", init=start, machine=Machine(checkpoint_every=3))
+    shutil.copytree(started, tmp_path / "one")
     worker(2, tmp_path / "two", "shard", start)
     assert_same_run(tmp_path / "two", tmp_path / "one", close)
     written = [path.name for path in list_checkpoints(tmp_path / "two/checkpoints")]
@@ -564,6 +580,7 @@ def test_a_trace_of_some_steps_is_written(tmp_path, pairs):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # compilers on a busy machine
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of torch's own
 def test_a_compiled_step_learns_the_same(tmp_path, pairs):
     recipe = replace(TINY, pad_to=TINY.full_length)

@@ -1,6 +1,8 @@
 import pytest
 
 from tests.support.toy_task import register
+from tests.training.conftest import BLANK
+from training.finetuning import finetune
 from training.finetuning.finetune import Tuner
 from training.model.croco import Architecture
 from training.tasks.recipes import Data, FinetuneRecipe
@@ -13,6 +15,22 @@ SMALL = Architecture(
 @pytest.fixture(autouse=True)
 def toy(monkeypatch, one_thread):
     register(monkeypatch)
+
+
+DRAWN = finetune.draw_curves
+
+
+@pytest.fixture(scope="module", autouse=True)
+def blank_tuning_curves():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "draw_curves", lambda _run, path, *, main, unit: path.write_bytes(BLANK))
+        yield
+
+
+@pytest.fixture
+def true_curves(monkeypatch):
+    """Curves are drawn in this test."""
+    monkeypatch.setattr(finetune, "draw_curves", DRAWN)
 
 
 @pytest.fixture
