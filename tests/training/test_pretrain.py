@@ -373,6 +373,7 @@ def worker(tmp_path_factory):
     return run
 
 
+@pytest.mark.timeout(600)  # three processes start
 def test_two_processes_learn_exactly_what_one_learns(tmp_path, pairs, worker, start, started):
     """Two groups make a step: two processes pass one each, one passes both and adds up the same two gradients.
 
