@@ -41,10 +41,7 @@ class Stage:
 
     def __init__(self, gl: "GL", person: Sequence[Any], surroundings: Sequence[Any]) -> None:
         self._gl, self._person, self._surroundings = gl, tuple(person), tuple(surroundings)
-        scene = gl.pyrender.Scene()
-        for mesh in (*self._person, *self._surroundings):
-            scene.add(mesh)
-        gl.upload(scene)
+        gl.upload([*self._person, *self._surroundings])
 
     def draw(self, intrinsics: Floats, camera_from_world: Floats, image_px: int, *, supersampling: int) -> Drawing:
         """Draw one view.
@@ -153,9 +150,9 @@ class GL:
         """Put meshes together; the person's triangles are numbered."""
         return Stage(self, person, surroundings)
 
-    def upload(self, scene: Any) -> None:
-        """Hold the meshes and textures of a pyrender scene, and none of the one before."""
-        self._pass.upload(scene)
+    def upload(self, meshes: Sequence[Any]) -> None:
+        """Hold meshes and their textures, and no others."""
+        self._pass.upload(meshes)
 
     def draw(
         self, person: Sequence[Any], surroundings: Sequence[Any], camera: npt.NDArray[np.float32], side: int

@@ -6,6 +6,7 @@ Import it when PYOPENGL_PLATFORM is set: pyrender and OpenGL choose their platfo
 from collections.abc import Sequence
 from ctypes import c_void_p
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -112,9 +113,10 @@ class LabelPass:
         self._buffers: Any = None
         self._framebuffers: Any = None
 
-    def upload(self, scene: Any) -> None:
-        """Give OpenGL the meshes and textures of a pyrender scene, and take back those of the one before."""
-        self._uploads._update_context(scene, RenderFlags.NONE)
+    def upload(self, meshes: Sequence[Any]) -> None:
+        """Give OpenGL meshes and their textures, and take back those that it had before."""
+        # As much of a scene as pyrender reads here: to build a whole one takes long.
+        self._uploads._update_context(SimpleNamespace(meshes=set(meshes), lights=()), RenderFlags.NONE)
 
     def draw(self, person: Sequence[Any], surroundings: Sequence[Any], camera: Floats32, side: int) -> Drawing:
         """Draw meshes that were uploaded.

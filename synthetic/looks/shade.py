@@ -98,10 +98,11 @@ class Shade:
         places_P3 = (sums[:, :3] / np.maximum(sums[:, 6:], 1e-12)).astype(np.float32)
         length_P1 = np.maximum(np.linalg.norm(sums[:, 3:6], axis=1, keepdims=True), 1e-12)
         normals_P3, area_P = (sums[:, 3:6] / length_P1).astype(np.float32), sums[:, 6].astype(np.float32)
+        square_PP = _squares(places_P3)
         found_P2 = np.stack(
             [
-                self._sky_taken(places_P3, normals_P3, area_P),
-                self._lamp_hidden(places_P3, normals_P3, area_P, np.array(lamp, np.float32)),
+                self._sky_taken(places_P3, normals_P3, area_P, square_PP),
+                self._lamp_hidden(places_P3, normals_P3, area_P, square_PP, np.array(lamp, np.float32)),
             ],
             axis=1,
         )
@@ -112,21 +113,27 @@ class Shade:
         share_X = (1.0 - _TAKEN * taken_X) * (1.0 - floor_X) * (1.0 - shadow * hidden_X * towards_X)
         return np.asarray(np.maximum(share_X, _LEAST))
 
-    def _sky_taken(self, places_P3: Floats32, normals_P3: Floats32, area_P: Floats32) -> Floats32:
+    def _sky_taken(self, places_P3: Floats32, normals_P3: Floats32, area_P: Floats32, square_PP: Floats32) -> Floats32:
         """The share of an even light (P,) that the patches take from each other.
 
         Source: a disc of area A at distance r, seen under cosines a and b, fills A a b / (pi r^2 + A) of the sky.
         """
-        along_P = (normals_P3 * places_P3).sum(axis=1)
-        square_PP = np.square(places_P3).sum(axis=1)
-        square_PP = np.maximum(square_PP[:, None] + square_PP - 2.0 * _products(places_P3, places_P3), 1e-6)
-        up_PP = _products(normals_P3, places_P3) - along_P[:, None]  # the cosines times r
-        facing_PP = up_PP.T
-        facing_PP = np.where(self._open_P, np.abs(facing_PP), np.maximum(facing_PP, 0.0))
-        fills_PP = area_P * np.maximum(up_PP, 0.0) * facing_PP / (square_PP * (np.float32(np.pi) * square_PP + area_P))
-        return np.asarray(np.minimum(fills_PP.sum(axis=1), 1.0))
+        up_PP = _products(normals_P3, places_P3)  # becomes the cosines times r
+        up_PP -= (normals_P3 * places_P3).sum(axis=1)[:, None]
+        backs = np.abs(up_PP[self._open_P])
+        np.maximum(up_PP, 0.0, out=up_PP)
+        facing_PP = up_PP.copy()
+        facing_PP[self._open_P] = backs
+        up_PP *= facing_PP.T
+        np.multiply(square_PP, np.float32(np.pi), out=facing_PP)
+        facing_PP += area_P
+        facing_PP *= square_PP
+        up_PP /= facing_PP
+        return np.asarray(np.minimum(np.einsum("pq,q->p", up_PP, area_P), 1.0))
 
-    def _lamp_hidden(self, places_P3: Floats32, normals_P3: Floats32, area_P: Floats32, lamp: Floats32) -> Floats32:
+    def _lamp_hidden(
+        self, places_P3: Floats32, normals_P3: Floats32, area_P: Floats32, square_PP: Floats32, lamp: Floats32
+    ) -> Floats32:
         """How much of the lamp (P,) the patches hide from each other.
 
         Only what turns its back to the lamp counts: light meets a closed surface once on its way out, and no lit patch shades
@@ -135,16 +142,26 @@ class Shade:
         turned_P = normals_P3 @ lamp
         turned_P = np.where(self._open_P, np.abs(turned_P), np.maximum(-turned_P, 0.0))
         height_P = places_P3 @ lamp
-        flat_P3 = places_P3 - height_P[:, None] * lamp
         before_PP = height_P - height_P[:, None]
-        square_P = np.square(flat_P3).sum(axis=1)
-        beside_PP = square_P[:, None] + square_P - 2.0 * _products(flat_P3, flat_P3)
-        low, high = _BEFORE_M
-        share_PP = np.clip((before_PP - low) / np.float32(high - low), 0.0, 1.0)
         spot = np.float32(2.0 * _PENUMBRA_M**2)
-        share_PP *= np.exp(-beside_PP / spot)
+        share_PP = np.square(before_PP)
+        share_PP -= square_PP  # the square of how far one stands beside the other's line to the lamp, negative
+        share_PP /= spot
+        np.exp(share_PP, out=share_PP)
+        low, high = _BEFORE_M
+        before_PP -= np.float32(low)
+        before_PP /= np.float32(high - low)
+        share_PP *= np.clip(before_PP, 0.0, 1.0, out=before_PP)
         depth_P = np.einsum("pq,q->p", share_PP, area_P * turned_P) / (np.float32(np.pi) * spot)
         return np.asarray(1.0 - np.exp(-2.0 * depth_P))
+
+
+def _squares(places_P3: Floats32) -> Floats32:
+    """Squares of the distances between places, (P, P)."""
+    total = np.full((len(places_P3), len(places_P3)), 1e-6, dtype=np.float32)
+    for axis in range(3):
+        total += np.square(np.subtract.outer(places_P3[:, axis], places_P3[:, axis]))
+    return total
 
 
 def _products(one_P3: Floats32, other_P3: Floats32) -> Floats32:
