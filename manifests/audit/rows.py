@@ -134,8 +134,8 @@ def look_at_rows(evidence: Evidence, pool: ThreadPoolExecutor, progress: Progres
         look_at_copies(keys["crops"], _in_order(evidence, "crops", seen, lambda one: one.phash), split),
         _torn_media(keys["frames"], media, frame_split),
     )
-    for some in pool.map(list, looks):  # each in a thread of its own
-        findings += some
+    for told in pool.map(list[Finding], looks):  # each in a thread of its own
+        findings += told
     return Rows(merge(findings), tally, keys, split)
 
 

@@ -1,37 +1,27 @@
 """Pixels and shards: each rule is given a build with one thing broken, and must say that and nothing else."""
 
-import io
 import json
 import shutil
 import struct
-from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import simplejpeg
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from manifests import table as tables
-from manifests.audit import shards
-from manifests.audit.files import look_at_files
 from manifests.audit.findings import Severity
 from manifests.audit.prove import audit
-from manifests.build import STAGES, Build
-from manifests.sample import member_names, read_tar, write_tar
+from manifests.build import STAGES
+from manifests.sample import read_tar, write_tar
 from tests.support.build_folder import (
     add_crop,
     assert_only_finding,
     change_rows,
     change_samples,
     change_shards_table,
-    make_build,
     recommit,
 )
-from tests.support.builds import make_sample
 
 SHARD = "train-rig-body-000000"
 
@@ -317,38 +307,8 @@ def test_a_sound_tar_is_proven_by_columns_alone(build, monkeypatch):
     def walked(tar):
         raise AssertionError(f"{tar.where} was walked through")
 
-    monkeypatch.setattr("manifests.audit.shards._members", walked)
+    monkeypatch.setattr("manifests.audit.shards.members_of", walked)
     assert audit(build).findings == ()
-
-
-def block_of(samples):
-    """A tar of these samples, and what its index tells of them."""
-    file = io.BytesIO()
-    index = tables.from_rows("index", write_tar(file, samples))
-    return file.getvalue(), shards.Block.of(index)
-
-
-@pytest.mark.parametrize("length", [1, 85, 86, 99, 100, 101, 120, 180, 235])
-def test_headers_are_those_that_the_writer_writes(length):
-    name = ("a" * 7 + "/" + "b-0" * 10 + "/" + "c" * 60 + "/" + "d_1/" * 50)[: length - 1] + "e"
-    picture, silhouette = make_sample("a").target_jpg, make_sample("a").target_sil
-    some = [
-        replace(make_sample("a"), key="a"),
-        replace(make_sample("a"), key=name, further=((picture, silhouette),) * 3),
-    ]
-    tar, block = block_of(some)
-    assert block.names == [f"{one.key}.{member}" for one in some for member in member_names(len(one.further))]
-    due = shards._headers(block)
-    assert due is not None
-    assert len(due) == 5 + 11
-    for header, offset in zip(due, block.offset, strict=True):
-        assert header.tobytes() == tar[offset - 512 : offset]
-
-
-@pytest.mark.parametrize("key", ["a" * 101, "é", ""])
-def test_names_that_no_writer_writes_have_no_header(key):
-    _, block = block_of([make_sample("a")])
-    assert shards._headers(replace(block, keys=pa.array([key]))) is None
 
 
 def test_blocks_of_samples_leave_the_same_findings(build, monkeypatch):
@@ -356,7 +316,7 @@ def test_blocks_of_samples_leave_the_same_findings(build, monkeypatch):
     change_one(build, target_sil=bytes(512), meta={"kind": "x"}, reference_jpg=jpeg_of(64, 64))
     whole = audit(build).findings
     assert {f.rule for f in whole} == {"sample_json", "sample_bytes"}
-    monkeypatch.setattr("manifests.audit.shards.AT_ONCE", 2)
+    monkeypatch.setattr("manifests.audit.tars.AT_ONCE", 2)
     assert audit(build).findings == whole
 
 
@@ -381,84 +341,3 @@ def test_pairs_are_not_read_again_where_there_is_no_shard(build, monkeypatch):
     shutil.rmtree(build / "shards")
     monkeypatch.setattr("manifests.audit.shards.Paired.of", None)
     assert_only_finding(build, "unchecked", message="not run yet: shards")
-
-
-# --- documents, all at once and one by one ---
-
-
-@pytest.fixture(scope="module")
-def documents(tmp_path_factory):
-    """The documents of a shard, the rows of their pairs, and the pairs."""
-    root = make_build(tmp_path_factory.mktemp("documents") / "out")
-    with ThreadPoolExecutor(1) as pool:
-        evidence, _ = look_at_files(root, pool, lambda *_: None)
-        paired = shards.Paired.of(evidence.parts["pairs"], pool)
-    keys = Build(root).table("pairs", columns=["key"])["key"].to_pylist()
-    tar = root / "shards" / f"{SHARD}.tar"
-    index = tables.read("index", tar.with_suffix(".index.parquet")).to_pylist()
-    data, places = tar.read_bytes(), [row["json"] for row in index]
-    texts = [data[place["offset"] : place["offset"] + place["size"]] for place in places]
-    return texts, np.array([keys.index(row["key"]) for row in index]), paired
-
-
-def told_one_by_one(texts, pair, paired):
-    bad = defaultdict(list)
-    shards._look_at_each(texts, [str(n) for n in range(len(texts))], pair, paired, bad)
-    return bad
-
-
-def test_documents_that_agree_are_not_looked_at_one_by_one(documents):
-    assert shards._agree(*documents)
-    assert not told_one_by_one(*documents)
-
-
-ODD_DOCUMENTS = {
-    "another word": lambda text: text.replace(b'"kind":"cross', b'"kind":"cruss'),
-    "another key": lambda text: text.replace(b"/p0", b"/p1"),
-    "a key twice": lambda text: text[:-1] + b',"kind":"none"}',
-    "a number for a word": lambda text: text.replace(b'"split":"train"', b'"split":3'),
-    "no number": lambda text: text.replace(b'"dt_s":', b'"dt_s":NaN,"was":'),
-    "null": lambda text: text.replace(b'"split":"train"', b'"split":null'),
-    "no side": lambda text: text.replace(b'"target":{', b'"target":null,"was":{'),
-    "a letter that is none of ASCII": lambda text: text.replace(b'"split":"train"', b'"split":"train","a":"\xff"'),
-    "half a letter": lambda text: text[:-1] + b',"a":"\xc3"}',
-    "an open bracket": lambda text: text[:-1],
-    "a bracket more": lambda text: text + b"}",
-    "two": lambda text: text + text,
-    "two lines": lambda text: text + b"\n" + text,
-    "none": lambda text: b"",
-    "a list": lambda text: b"[" + text + b"]",
-    "deeper than Python reads": lambda text: text[:-1] + b',"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-    "a number longer than Python reads": lambda text: text[:-1] + b',"a":' + b"1" * 5000 + b"}",
-}
-
-
-@pytest.mark.parametrize("odd", ODD_DOCUMENTS)
-@pytest.mark.parametrize("place", [0, 7])
-def test_document_that_does_not_agree(documents, odd, place):
-    texts, pair, paired = documents
-    texts = [ODD_DOCUMENTS[odd](text) if number == place else text for number, text in enumerate(texts)]
-    assert not shards._agree(texts, pair, paired)
-    (names,) = told_one_by_one(texts, pair, paired).values()
-    assert names == [str(place)]
-
-
-def test_a_document_with_another_s_inside_does_not_stand_for_it(documents):
-    """As many rows as documents, and each as it should be; but one of the documents holds two, and the next nothing."""
-    texts, pair, paired = documents
-    texts = [texts[0] + b"\n" + texts[1], b" ", *texts[2:]]
-    assert not shards._agree(texts, pair, paired)
-    assert sorted(told_one_by_one(texts, pair, paired)["sample_json", "its JSON does not parse"]) == ["0", "1"]
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_what_agrees_all_at_once_agrees_one_by_one(documents, data):
-    texts, pair, paired = documents
-    place = data.draw(st.integers(0, len(texts) - 1))
-    text = texts[place]
-    at = data.draw(st.integers(0, len(text) - 1))
-    until = data.draw(st.integers(at, min(len(text), at + 3)))
-    texts = [*texts[:place], text[:at] + data.draw(st.binary(max_size=3)) + text[until:], *texts[place + 1 :]]
-    if shards._agree(texts, pair, paired):
-        assert not told_one_by_one(texts, pair, paired)
