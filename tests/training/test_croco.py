@@ -143,6 +143,7 @@ PUBLISHED_SIZE = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # 400 million weights of the largest
 @pytest.mark.parametrize("name", PUBLISHED_SIZE)
 def test_networks_of_the_published_size_equal_the_plain_twin(name):
     build, wanted = PUBLISHED_SIZE[name]
