@@ -373,7 +373,9 @@ def sample_scene(recipe: SceneRecipe, seed: int, scene: int, backdrops: "Backdro
         light=light,
         room=room,
         backdrop=backdrop,
-        occluders=sample_occluders(rng_for(seed, "occluders", *names), recipe.num_occluders, cameras, ceiling_m),
+        occluders=sample_occluders(
+            rng_for(seed, "occluders", *names), recipe.num_occluders, cameras, ceiling_m, framing
+        ),
         framing=framing,
         side=side,
         hand=hand,

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from synthetic.camera import Camera
+from synthetic.camera import Camera, Framing
 from synthetic.patterns import WALL_KINDS, Colour, Pattern
 
 Floats = npt.NDArray[np.float64]
@@ -29,7 +29,13 @@ _ALONG_WALLS: dict[Kind, float] = {"box": 0.3, "shelf": 0.25, "table": 0.15, "ch
 _IN_THE_WAY: dict[Kind, float] = {"box": 0.2, "table": 0.1, "chair": 0.2, "plant": 0.25, "pole": 0.25}
 _TRIALS = 40
 _LEAST_HIDDEN = 0.06
-_MOST_HIDDEN: dict[Literal["standing", "lying"], float] = {"standing": 0.5, "lying": 0.7}
+Posture = Literal["standing", "lying"]
+# Of what a camera frames; a hand is at one of many places, and is seen at most of them.
+_MOST_HIDDEN: dict[Framing, dict[Posture, float]] = {
+    "full": {"standing": 0.5, "lying": 0.7},
+    "upper": {"standing": 0.5, "lying": 0.5},
+    "hands": {"standing": 0.25, "lying": 0.35},
+}
 
 
 def _stand_in(radii_m: tuple[float, ...], heights_m: npt.ArrayLike) -> Floats:
@@ -37,10 +43,12 @@ def _stand_in(radii_m: tuple[float, ...], heights_m: npt.ArrayLike) -> Floats:
     return np.stack([radius * np.cos(angle), up, radius * np.sin(angle)], axis=-1).reshape(-1, 3)
 
 
-# Points of a person in the middle of the floor: a pillar where it stands, a disc where it crawls or lies.
-PERSONS_P3 = {
-    "standing": _stand_in((0.35,), np.linspace(0.1, 1.7, 9)),
-    "lying": _stand_in((0.3, 0.8), (0.1, 0.35, 0.6)),
+_LYING_P3 = _stand_in((0.3, 0.8), (0.1, 0.35, 0.6))
+# Points of what is framed of a person in the middle of the floor: a pillar where it stands, a disc where it crawls or lies.
+PERSONS_P3: dict[Framing, dict[Posture, Floats]] = {
+    "full": {"standing": _stand_in((0.35,), np.linspace(0.1, 1.7, 9)), "lying": _LYING_P3},
+    "upper": {"standing": _stand_in((0.25, 0.4), np.linspace(0.9, 1.75, 6)), "lying": _LYING_P3},
+    "hands": {"standing": _stand_in((0.3, 0.6), np.linspace(0.6, 1.8, 7)), "lying": _LYING_P3},
 }
 
 
@@ -109,18 +117,20 @@ def sample_furniture(rng: np.random.Generator, half_m: tuple[float, float]) -> t
 
 
 def sample_occluders(
-    rng: np.random.Generator, most: int, cameras: Sequence[Camera], height_m: float
+    rng: np.random.Generator, most: int, cameras: Sequence[Camera], height_m: float, framing: Framing = "full"
 ) -> tuple[Prop, ...]:
     """Draw things that stand between the person and some of the cameras.
 
-    Each hides a part of the person from at least one camera; together they hide at most half of it from any if it stands,
-    and 0.7 if it lies, as far as the boxes tell that they fill. None stands where the person moves, or around a camera.
+    Each hides a part of what is framed from at least one camera; together they hide at most half of a standing person or of its
+    upper body from any, 0.7 of a whole one that lies, and a hand at a quarter of the places where it may be, as far as the boxes
+    tell that they fill. None stands where the person moves, or around a camera.
 
     Args:
         rng: source of randomness.
         most: how many; fewer where no room was found for one.
         cameras: the views.
         height_m: of the room, and so of poles.
+        framing: what of the person the cameras show.
     """
     props: list[Prop] = []
     eyes = np.array([camera.eye_m for camera in cameras])
@@ -139,33 +149,36 @@ def sample_occluders(
             prop = _prop(rng, kind, (float(x), float(z)), size, yaw, covers[int(rng.integers(2))])
             clear = np.linalg.norm(eyes[:, [0, 2]] - (x, z), axis=1) > radius + 0.3
             seen = all(
-                hidden_share(camera, (*props, prop), pose) <= most_hidden
+                hidden_share(camera, (*props, prop), posture, framing) <= most_hidden
                 for camera in cameras
-                for pose, most_hidden in _MOST_HIDDEN.items()
+                for posture, most_hidden in _MOST_HIDDEN[framing].items()
             )
             if (
                 (clear | (eyes[:, 1] > size[1] + 0.3)).all()
                 and all(_apart(prop, other) for other in props)
                 and seen
-                and hidden_share(cameras[view], (prop,)) >= _LEAST_HIDDEN
+                and hidden_share(cameras[view], (prop,), framing=framing) >= _LEAST_HIDDEN
             ):
                 props.append(prop)
                 break
     return tuple(props)
 
 
-def hidden_share(camera: Camera, props: Sequence[Prop], pose: Literal["standing", "lying"] = "standing") -> float:
-    """Tell which share of a person the boxes around some things hide from a camera.
+def hidden_share(
+    camera: Camera, props: Sequence[Prop], posture: Posture = "standing", framing: Framing = "full"
+) -> float:
+    """Tell which share of a person, or of the part that is framed, the boxes around some things hide from a camera.
 
     Args:
         camera: the view.
         props: the things.
-        pose: of the person, which is some points of `PERSONS_P3`.
+        posture: of the person, which is some points of `PERSONS_P3`.
+        framing: what of it.
 
     Returns:
         Share of the rays to those points that the boxes cut, in [0, 1].
     """
-    eye, person_P3 = camera.eye_m, PERSONS_P3[pose]
+    eye, person_P3 = camera.eye_m, PERSONS_P3[framing][posture]
     hidden = np.zeros(len(person_P3), dtype=bool)
     for prop in props:
         cos, sin = np.cos(prop.yaw_rad), np.sin(prop.yaw_rad)
