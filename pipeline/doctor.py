@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from manifests import table as tables
+from manifests.doors import door
 from manifests.errors import CrossposeError
 from manifests.types import EVALUATION, EVERYBODY, PairKind, Split
 from pipeline.progress import watch
@@ -139,7 +140,10 @@ def print_doctor(folder: Path, console: Console, *, everything: bool = False) ->
         _print_diagnosis(found[-1], console)
     if not found:
         console.print(f"[red]no dataset is known by its markers in {escape(str(folder))}[/], nor any clip or rig\n")
-        console.print("`python -m pipeline sources` says what each needs; give the folder that holds it as ROOT")
+        console.print(
+            f"`{door('pipeline', 'sources')}` says what each needs; give the folder that holds it as ROOT",
+            soft_wrap=True,
+        )
     in_doubt = [one for one in found if one.name in _OWN or one.error or any(m.needed > m.found for m in one.markers)]
     if archives := _archives(folder) if in_doubt or not found else []:
         more = f" and {len(archives) - _SHOWN} more" if len(archives) > _SHOWN else ""
@@ -266,6 +270,6 @@ def _print_diagnosis(found: Diagnosis, console: Console) -> None:
     step = (
         f"make build audit RECIPE={found.name} ROOT={root} OUT={out}"
         if root == str(found.root)
-        else f"python -m pipeline build --recipe {found.name} --root {root} --out {out}"
+        else door("pipeline", "build", "--recipe", found.name, "--root", found.root, "--out", out)
     )
     console.print(f"  next: {escape(step)}", soft_wrap=True)

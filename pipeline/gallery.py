@@ -21,6 +21,7 @@ import simplejpeg
 
 from manifests import table as tables
 from manifests.audit.page import STYLE, Markup, text
+from manifests.doors import door
 from manifests.errors import RecipeError, SyntheticError
 from manifests.files import write_bytes
 from manifests.surface import covisibility
@@ -149,7 +150,7 @@ def write_gallery(
         assets: holds the free models and clips.
         scenes: indices of those that are shown.
         report: told after every scene.
-        command: `python -m pipeline gallery ...`, to which `--first I --scenes 1` can be added.
+        command: that made the page, to which `--first I --scenes 1` can be added.
 
     Raises:
         SyntheticError: a model, clip or background is missing, nothing can be rendered here, or the page cannot be written.
@@ -221,6 +222,7 @@ def _render(recipe: BuildRecipe, studio: Studio, index: int) -> _Shown:
 def _section(shown: _Shown, studio: Studio, command: str) -> str:
     scene, rows = shown.scene, shown.rows
     what = f"{scene.side} hand" if scene.hand else scene.clip
+    again = door("pipeline", "rerender", "OUT", rows["crops"][0]["key"], "--out", "picture.png")
     return "\n".join(
         [
             f"<section><h2>Scene {scene.index} <small>{text(f'{scene.identity}, {what}, {scene.framing}')}</small></h2>",
@@ -231,8 +233,7 @@ def _section(shown: _Shown, studio: Studio, command: str) -> str:
             f"<details><summary>The scene as data, {len(rows['scenes'][0]['scene']):,} bytes</summary>"
             f"<pre>{text(_by_line(rows['scenes'][0]['scene']))}</pre></details>",
             f"<p class=faint>This scene again: <code>{text(command)} --first {scene.index} --scenes 1</code><br>one image of "
-            "it, from a build: <code>python -m pipeline rerender OUT "
-            f"{text(rows['crops'][0]['key'])} --out picture.png</code></p></section>",
+            f"it, from a build: <code>{text(again)}</code></p></section>",
         ]
     )
 

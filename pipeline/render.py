@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from manifests.doors import door
 from manifests.errors import SyntheticError
 from manifests.files import stamp_of
 from manifests.sample import cells_of, pack_cells
@@ -110,12 +111,10 @@ class Studio:
         try:
             return stamp_of(path)
         except OSError as error:
-            what, hint = f"{name} cannot be read", "`python -m pipeline fetch` brings it"
+            what, hint = f"{name} cannot be read", f"`{door('pipeline', 'fetch')}` brings it"
             if name == BODY and self.recipe.body is not None:
                 what = "the recipe's body cannot be read"
-                hint = (
-                    "check render.body of the recipe; `python -m synthetic convert IN OUT` makes it of a published SMPL"
-                )
+                hint = f"check render.body of the recipe; `{door('synthetic', 'convert', 'IN', 'OUT')}` makes it of a published SMPL"
             elif name == "uv":
                 what = "the texture coordinates cannot be read"
                 hint = "give SMPL's smpl_uv.obj as render.uv of the recipe"

@@ -11,6 +11,7 @@ import simplejpeg
 from manifests import table as tables
 from manifests.build import Build
 from manifests.commit import read_commit
+from manifests.doors import door
 from manifests.errors import ManifestError, SyntheticError
 from manifests.files import write_bytes
 from manifests.recipes import from_mapping
@@ -117,7 +118,7 @@ def _rows(out: Path, key: str) -> tuple[FrameKey, dict[str, Any], dict[str, Any]
 
 def _some_key(out: Path) -> str:
     """A hint that names a key of the build, if it holds one."""
-    lists = f"`python -m manifests show {out}` lists keys"
+    lists = f"`{door('manifests', 'show', out)}` lists keys"
     for commit in Build(out).commits(RENDERS):
         crops = commit.file("crops")
         if crops is not None and crops.rows:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Protocol
 from manifests.build import STAGES
 from manifests.commit import (
     PLAN,
+    STATS,
     Commit,
     OutputError,
     UnitWriter,
@@ -543,12 +544,14 @@ def _sum_up(stage: Stage, folder: Path, *, new: int, seconds: float) -> Summary:
     for commit in done:
         summary.counts.update(commit.counts)
         summary.rejects.update(commit.rejects)
-    path = folder / "stats.json"
+    path = folder / STATS
+    sums = {"units": len(done), "counts": summary.counts, "rejects": summary.rejects}
     if not new:
         with suppress(OSError, ValueError, KeyError, TypeError):
-            summary.notes = [str(note) for note in json.loads(path.read_text())["notes"]]
-            return summary
+            told = json.loads(path.read_text())
+            if {name: told[name] for name in sums} == sums:  # a run that is killed at its very end leaves older ones
+                summary.notes = [str(note) for note in told["notes"]]
+                return summary
     summary.notes = stage.notes(folder)
-    stats = {"units": len(done), "counts": summary.counts, "rejects": summary.rejects, "notes": summary.notes}
-    write_json(path, stats | {"seconds": round(seconds, 1)})
+    write_json(path, {**sums, "notes": summary.notes, "seconds": round(seconds, 1)})
     return summary

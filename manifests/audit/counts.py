@@ -64,5 +64,5 @@ def look_at_stats(folder: Path, done: list[Commit]) -> Iterator[Finding]:
         yield Finding(
             rule="counts", severity=Severity.WARNING, table="", where=where,
             message="it does not read" if told is None else f"its {odd} are not the sums of the commits",
-            hint=f"remove {where}, then run `make {TARGETS[folder.name]}` again {SAME}: it is written anew",
+            hint=f"run `make {TARGETS[folder.name]}` again {SAME}: it is written anew",
         )  # fmt: skip

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from manifests.doors import door
 from manifests.errors import RecipeError, StageError
 from pipeline.parsers.label_maps import LABEL_MAPS
 from pipeline.parsers.selfie import resize, spread
@@ -160,7 +161,7 @@ def load_checkpoint(path: str | None) -> tuple[dict[str, torch.Tensor], dict[str
             where=path or "parser.checkpoint",
             hint="download it yourself and give its path",
         )
-    convert = f"where you trust the file: python -m pipeline convert-checkpoint {path} PLAIN.pth"
+    convert = f"where you trust the file: {door('pipeline', 'convert-checkpoint', path, 'PLAIN.pth')}"
     try:
         loaded = _load_safetensors(path) if path.endswith(".safetensors") else _load_plain(path)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from manifests import table as tables
+from manifests.doors import door
 from manifests.errors import SourceError
 from manifests.types import Domain, FrameKey, PairKind, Reason, Reject, Split
 from pipeline import doctor, sources
@@ -202,7 +203,10 @@ def test_a_single_picture_makes_no_pair(tmp_path):
 def test_a_root_that_make_would_split_is_given_to_python(tmp_path):
     write_images(tmp_path / "my clips" / "one", range(2))
     root = tmp_path / "my clips"
-    assert f"next: python -m pipeline build --recipe videos --root '{root}' --out out/videos" in said(root)[1]
+    assert (
+        f"next: {door('pipeline', 'build', '--recipe', 'videos', '--root', root, '--out', 'out/videos')}"
+        in said(root)[1]
+    )
 
 
 def test_a_folder_of_nothing(tmp_path, capsys):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from manifests.doors import door
 from manifests.errors import RecipeError, StageError
 from pipeline.__main__ import main
 from pipeline.parse import OneParser, assets_folder, build_parser
@@ -263,7 +264,7 @@ def test_mmseg_never_runs_what_a_checkpoint_says(net, tmp_path):
         build_parser(mmseg_recipe(path))
     assert not marker.exists()
     assert caught.value.what.endswith("Unsupported global: GLOBAL getattr")
-    assert f"python -m pipeline convert-checkpoint {path}" in caught.value.hint
+    assert door("pipeline", "convert-checkpoint", path) in caught.value.hint
     torch.load(path, weights_only=False)
     assert marker.exists(), "the bomb is no bomb"
 

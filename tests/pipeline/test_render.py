@@ -199,7 +199,7 @@ def test_an_smpl_of_ones_own_wears_scans(assets: Path, tmp_path: Path) -> None:
     [
         ({"body": "{}/none.npz"}, (), r"the recipe's body cannot be read: No such file.*none\.npz.*synthetic convert IN OUT"),
         ({"body": "{}"}, (), "the recipe's body cannot be read: Is a directory.*synthetic convert IN OUT"),
-        ({}, ("body.npz",), r"body\.npz cannot be read: No such file.*python -m pipeline fetch"),
+        ({}, ("body.npz",), r"body\.npz cannot be read: No such file.*python\S* -m pipeline fetch"),
         ({"domain": "hand", "distance_min_m": 0.4, "distance_max_m": 0.9}, (), r"hand_right\.npz cannot be read.*pipeline fetch"),
         ({"body": "{}/body.npz", "uv": "{}/none.obj", "textures": "{}/skins"}, (), r"coordinates cannot be read.*smpl_uv\.obj"),
         ({"body": "{}/body.npz", "uv": "{}/body.npz", "textures": "{}/none"}, (), "no such folder of textures.*give SURREAL"),

@@ -179,7 +179,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no such view": (lambda build: None, KEY.replace("v1", "v7"), "no rendered crop .*v7.*a key of this build is synthetic/train/s000000/.*lists keys"),
     "no key": (lambda build: None, "s000001", "'s000001' is no key of a crop.*a key of this build is synthetic/train/s000000/00000000/v0/p0; .*lists"),
     "no number": (lambda build: None, KEY.replace("00000001", "one"), "is no key of a crop.*a key of this build is synthetic/"),
-    "no crops": (without_crops, "s000001", "is no key of a crop.*try:   `python -m manifests show"),
+    "no crops": (without_crops, "s000001", r"is no key of a crop.*try:   `\S*python\S* -m manifests show"),
     "no build": (shutil.rmtree, "s000001", "there is no build.*give the OUT folder"),
     "no renders": (lambda build: shutil.rmtree(build / "renders"), KEY, "no rendered scenes are here.*give the OUT"),
     "no scenes": (without_scenes, KEY, "has no table of scenes.*render it again"),

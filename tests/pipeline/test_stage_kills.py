@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manifests.commit import commits
+from manifests.commit import STATS, commits
 from manifests.errors import StageError
 from manifests.files import sha256_of
+from pipeline import stage
 from pipeline.executors import LocalExecutor
 from pipeline.stage import run_stage
 from tests.support.folders import contents
@@ -66,6 +67,32 @@ def test_a_file_that_cannot_grow_fails_its_unit_in_words_and_leaves_the_rest(
     run_stage(Toy(units=4), folder / "calm", LocalExecutor(), SilentWatcher())
     assert contents(folder / "out") == contents(folder / "calm")
     shutil.rmtree(folder)
+
+
+def killed_at_the_sums(out: Path) -> int:
+    """Extend the toy stage to four units in a process that is killed when all are committed; returns its exit status."""
+    pid = os.fork()
+    if not pid:
+        try:
+            stage._sum_up = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+            run_stage(Toy(units=4), out, LocalExecutor(), SilentWatcher(), extend=True)
+        finally:
+            os._exit(3)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_sums_that_a_kill_left_behind_are_written_anew(tmp_path: Path) -> None:
+    sums = tmp_path / "toys" / STATS
+    run_stage(Toy(units=2), tmp_path, LocalExecutor(), SilentWatcher())
+    assert killed_at_the_sums(tmp_path) == -signal.SIGKILL
+    assert len(commits(tmp_path / "toys")) == 4
+    assert json.loads(sums.read_text())["units"] == 2, "it was killed too late"
+    summary = run_stage(Toy(units=4), tmp_path, LocalExecutor(), SilentWatcher())
+    told = json.loads(sums.read_text())
+    assert (told["units"], told["counts"]["pieces"], summary.new) == (4, 16, 0)
+    before = sums.stat().st_mtime_ns
+    run_stage(Toy(units=4), tmp_path, LocalExecutor(), SilentWatcher())
+    assert sums.stat().st_mtime_ns == before, "sums that are right stay as they are"
 
 
 ON_A_SMALL_DISK = """
