@@ -430,6 +430,7 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(tmp_path, worker, s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_shared_weights_learn_the_same_and_go_on_in_any_number_of_processes(tmp_path, pairs, worker, start, started):
     close = 1e-6  # norms of shares are added up in another order than those of weights
     shutil.copytree(started, tmp_path / "one")
