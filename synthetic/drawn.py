@@ -122,7 +122,7 @@ def root_light(normals_X3: npt.ArrayLike, sh: tuple[tuple[float, ...], ...], ope
     Args:
         normals_X3: (X, 3) unit.
         sh: nine coefficients of incoming light for each of R, G, B.
-        open_X: (X,) the share that arrives.
+        open_X: (X,) the share that arrives, or (2, X) at the front and at the back.
 
     Returns:
         (2, X, 3): at the front of a surface, and at its back.
@@ -135,5 +135,5 @@ def root_light(normals_X3: npt.ArrayLike, sh: tuple[tuple[float, ...], ...], ope
     even = c1 * lxx * (x * x - y * y) + lzz * (c3 * z * z - c5) + c4 * l00
     even += 2 * c1 * (lxy * (x * y) + lxz * (x * z) + lyz * (y * z))
     odd = 2 * c2 * (l1x * x + l1y * y + l1z * z)
-    both = np.stack([even + odd, even - odd]) * np.asarray(open_X, dtype=np.float32)
+    both = np.stack([even + odd, even - odd]) * np.atleast_1d(np.asarray(open_X, dtype=np.float32))[..., None, :]
     return np.asarray(np.sqrt(np.maximum(both, _LEAST_LIGHT)).transpose(0, 2, 1))

@@ -34,6 +34,7 @@ Floats32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 
+_INSIDE = 0.45  # of the light that meets its outside reaches the inside of a skirt, of hair, of a sleeve
 _ROOT = np.rint(255.0 * np.sqrt(np.arange(256) / 255.0)).astype(np.uint8)  # a gamma of 2, as the shader has it
 
 
@@ -225,7 +226,7 @@ class Renderer:
             ]
             normals_X3, vert_K = posed.normals_X3.astype(np.float32), now.dressed.corners_K2[:, 0]
             now.surface_K5 = np.concatenate([normals_X3.take(vert_K, axis=0), now.uvs_K2], axis=1)
-            light_2X3 = root_light(normals_X3, scene.light.sh, posed.open_X)
+            light_2X3 = root_light(normals_X3, scene.light.sh, np.multiply.outer((1.0, _INSIDE), posed.open_X))
             person, worn = (
                 [
                     self._gl.mesh(

@@ -60,6 +60,9 @@ def test_light_of_one_lamp_falls_on_the_front_that_faces_it() -> None:
     assert np.allclose(front[:2], back[1::-1], atol=1e-6), "a back sees what an opposite front sees"
     half, _ = root_light(normals, tuple(map(tuple, sh)), np.full(3, 0.5))
     assert half[0, 0] == pytest.approx(front[0, 0] * 0.5**0.5, rel=1e-5)
+    both = root_light(normals, tuple(map(tuple, sh)), np.multiply.outer((1.0, 0.5), np.ones(3)))
+    assert (both[0] == front).all()
+    assert both[1, 1, 0] == pytest.approx(front[0, 0] * 0.5**0.5, rel=1e-5), "less light inside"
 
 
 @pytest.mark.parametrize("zoom", [1, 2])
