@@ -32,7 +32,7 @@ RULES: dict[str, str] = {
     "unique": "no key is used twice",
     "key": "every key is spelled from its row's columns",
     "value": "every value is one of the known words, or in its range",
-    "reference": "crops name frames, and pairs name crops, that are there",
+    "reference": "crops name frames, pairs name crops, and rejects name either, that are there",
     "crop_frame": "a crop agrees with its frame on source, licence, domain, split, group, sequence, instant and view",
     "cross_view": "a cross-view pair is one person at one instant, seen by two cameras",
     "cross_pose": "a cross-pose pair is one person seen by one camera at two instants without a cut between",

@@ -4,7 +4,7 @@ A unit's crops name its own frames, and its pairs name its own crops; what names
 units were seen. What rules about the whole build need of each row is kept as numbers (see `manifests.audit.keys`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -39,6 +39,8 @@ from manifests.types import EVALUATION, HELD_BACK, OFFICIAL_SPLIT, Split
 N = TypeVar("N", bound=np.generic)
 Values = npt.NDArray[N]
 TABLES = ("frames", "crops", "pairs")
+# By stage: the table whose rows it reads, and how many parts of their keys a reject shares with one: the picture, or the sequence.
+REJECTED_OF = {"crops": ("frames", 5), "pairs": ("crops", 3)}
 ROWS_AT_ONCE = 100_000  # of small units together: a rule takes as long for a few rows as for some thousands
 PEOPLE = ["source", "split", "group", "subject", "sequence"]
 AT_ONCE = 4096  # pairs whose surfaces are in memory together, of 4 kB each
@@ -121,7 +123,7 @@ def look_at_rows(evidence: Evidence, pool: ThreadPoolExecutor, progress: Progres
         count += num_units
         progress("rows", count, total)
     left_out = dict[tuple[str, str], dict[str, int]]()
-    findings += _look_at_rejects(evidence, tally, left_out)
+    findings += _look_at_rejects(evidence, pool, tally, left_out)
     findings += look_at_counts(evidence.commits, _counted(evidence, seen), left_out)
     keys = {table: _keys(evidence, seen, table) for table in TABLES}
     split = _in_order(evidence, "crops", seen, lambda one: one.split)
@@ -387,20 +389,41 @@ def _counted(evidence: Evidence, seen: Sequence[Seen]) -> dict[tuple[str, str], 
 
 
 def _look_at_rejects(
-    evidence: Evidence, tally: Tally, left_out: dict[tuple[str, str], dict[str, int]]
+    evidence: Evidence, pool: ThreadPoolExecutor, tally: Tally, left_out: dict[tuple[str, str], dict[str, int]]
 ) -> Iterator[Finding]:
-    """Hold what units left out against the known words, and count it; `left_out` gets the numbers by reason."""
-    for part in list(evidence.parts.get("rejects", ())):
-        try:
-            rejects = part.read()
-        except Exception as problem:  # noqa: BLE001 - a damaged file may fail in any way: that is a finding
-            yield evidence.give_up(part, problem)
+    """Hold what units left out against the known words and what they read, and count it; `left_out` gets the numbers by reason."""
+    parts = list(evidence.parts.get("rejects", ()))
+    inputs = {(table, part.commit.unit): part for table in TABLES for part in evidence.parts.get(table, ())}
+    for part, seen in zip(parts, pool.map(lambda part: _read_rejects(part, inputs), parts), strict=True):
+        if isinstance(seen, Exception):
+            yield evidence.give_up(part, seen)
             continue
+        rejects, findings = seen
         tally.add_rejects(rejects)
         reasons = rejects.column("reason").dictionary_encode()
         by_reason = count_by(pa.table({"reason": reasons, "count": rejects.column("count")}), ["reason"], of="count")
         left_out[part.stage, part.commit.unit] = {reason: count for (reason,), count in by_reason.items()}
-        yield from look_at_values("rejects", rejects)
+        yield from findings
+
+
+def _read_rejects(part: Part, inputs: Mapping[tuple[str, str], Part]) -> tuple[pa.Table, list[Finding]] | Exception:
+    """Rejects of a unit and what is wrong with them, or why they do not read; runs in a thread."""
+    try:
+        rejects = part.read()
+    except Exception as problem:  # noqa: BLE001 - a damaged file may fail in any way: that is a finding
+        return problem
+    findings = list(look_at_values("rejects", rejects))
+    table, num_parts = REJECTED_OF.get(part.stage, ("", 1))
+    if (read := inputs.get((table, part.commit.unit))) is not None:
+        beginning = rf"^((?:[^/]*/){{{num_parts - 1}}}[^/]*)/.*$"
+        left, rows = (
+            pc.replace_substring_regex(names, beginning, r"\1")
+            for names in (rejects.column("key"), read.read(["key"]).column("key"))
+        )
+        odd = pc.invert(pc.is_in(left, value_set=rows.unique()))
+        message = f"what {part.stage} left out is in none of its {table}"
+        findings += of_rows("reference", "rejects", odd, rejects.column("key"), message, where=part.where)
+    return rejects, findings
 
 
 def _share_group(people: pa.Table, names: pa.ChunkedArray, torn: list[str]) -> bool:

@@ -191,7 +191,7 @@ def test_show_finds_a_key_in_every_table_that_has_it(honest, run):
 
 def test_show_shows_all_rejects_of_one_key(build):
     change_rows(build, "crops", "rig-rec1", "rejects", lambda rows: [*rows, {**rows[0], "reason": "black"}])
-    rows = rows_by_key(Build(build), "rejects", "rig/train/rec1/00000006/cam1/all")
+    rows = rows_by_key(Build(build), "rejects", "rig/train/rec1/00000005/cam1/t1")
     assert [row["reason"] for _, row in rows] == ["frozen", "black"]
 
 

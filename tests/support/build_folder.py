@@ -47,7 +47,7 @@ def make_build(root: Path, *, rows_per_shard: int = 15, jpeg_quality: int = 90) 
         cut = [_crop(frame, track="p0", jpeg_quality=jpeg_quality) for frame in seen]
         with UnitWriter(_folder(root, "crops"), stage="crops", unit=unit, fingerprint=STAMP["crops"]) as out:
             out.table("crops", tables.from_rows("crops", cut))
-            out.reject([Reject("crops", f"rig/{split}/{sequence}/00000006/cam1/all", Reason.FROZEN)])
+            out.reject([Reject("crops", f"rig/{split}/{sequence}/00000005/cam1/t1", Reason.FROZEN)])
         crops |= {crop["key"]: crop for crop in cut}
         pairs[unit] = _pairs(cut)
     seen = _frames("synthetic", "s000000", Split.TRAIN, track="p0")

@@ -20,6 +20,7 @@ from manifests.doors import door
 from manifests.errors import ManifestError
 from manifests.sample import unpack_cells
 from manifests.schema import CELLS
+from manifests.types import Reason, Reject
 from tests.support.build_folder import (
     STAMP,
     add_crop,
@@ -346,6 +347,25 @@ def test_reject_for_no_known_reason(build):
 def test_crop_of_no_frame(build):
     key = add_crop(build, frame_key="rig/train/rec1/00000077/cam1/all")
     assert_only_finding(build, "reference", table="crops", where="frame_key", count=1, examples=(key,))
+
+
+def test_reject_of_a_picture_that_was_not_there(build):
+    key = "rig/train/rec1/00000006/cam1/t1"
+    change_rows(build, "crops", "rig-rec1", "rejects", lambda rows: rows[0].update(key=key))
+    told = assert_only_finding(build, "reference", table="rejects", where="crops/rig-rec1.rejects.parquet", count=1)
+    assert (told.message, told.examples) == ("what crops left out is in none of its frames", (key,))
+
+
+@pytest.mark.parametrize(("place", "is_there"), [("rig/train/rec1", True), ("rig/train/rec2", False), ("rig", False)])
+def test_reject_of_a_sequence_of_which_there_is_no_crop(build, place, is_there):
+    pairs = tables.read("pairs", build / "pairs" / "rig-rec1.pairs.parquet")
+    with UnitWriter(build / "pairs", stage="pairs", unit="rig-rec1", fingerprint=STAMP["pairs"]) as out:
+        out.table("pairs", pairs)
+        out.reject([Reject("pairs", place, Reason.NO_PARTNER)])
+    if is_there:
+        assert audit(build).findings == ()
+    else:
+        assert_only_finding(build, "reference", table="rejects", where="pairs/rig-rec1.rejects.parquet", count=1)
 
 
 def test_pair_of_no_crop(build):
