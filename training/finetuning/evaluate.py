@@ -34,6 +34,7 @@ from training.finetuning.sheet import Tile, png, sheet_of
 from training.run_folder import RECIPE, make_folder, read_json, write_json
 from training.tasks.base import Arrays, Score, Task, Tensors
 from training.tasks.recipes import Data, FinetuneRecipe, build_task, open_examples, placed
+from training.views import STILL, look
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ LEVEL = 0.95
 NUM_DRAWS = 1000
 NUM_DRAWS_OF_SETS = 200  # where a score of a set is no mean of its examples', it is computed anew for each draw
 NUM_SHOWN = 4
+SHOWN_PX = 224  # least side of a picture that is drawn on: a small network sees less than people want to see
 NUM_LEARNED = 512  # training examples that a constant answer is learned from
 Floats = npt.NDArray[np.float64]
 
@@ -353,8 +355,11 @@ def draw_predictions(path: Path, run: Run, part: Part, evaluation: Evaluation, *
 @torch.no_grad()
 def draw_example(run: Run, part: Part, place: int, *, device: torch.device) -> npt.NDArray[np.uint8]:
     """What a network says of the example at a place of the part, over its image."""
-    batch = next(iter(_batches(run, replace(part, index=part.index[place : place + 1]), device)))
-    return run.task.draw(batch.shown[0], _ask(run, batch), 0)
+    one = replace(part, index=part.index[place : place + 1])
+    batch = next(iter(_batches(run, one, device)))
+    side = max(SHOWN_PX, run.network.architecture.image_px)
+    shown = look(part.examples[int(one.index[0])], run.task, STILL, image_px=side).images[0]
+    return run.task.draw(shown, _ask(run, batch), 0)
 
 
 def write_evaluation(out: Path, evaluations: Sequence[Evaluation]) -> None:

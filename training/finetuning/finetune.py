@@ -252,7 +252,6 @@ def build_optimizer(network: TaskNetwork, recipe: FinetuneRecipe) -> torch.optim
     depth = network.architecture.enc_depth
     for name, parameter in network.named_parameters():
         scale = recipe.layer_decay ** (depth + 1 - layer_of(name, depth))
-        scale *= recipe.head_rate if name.startswith("head.") else 1.0
         decay = 0.0 if parameter.ndim == 1 or name.endswith(".bias") else recipe.weight_decay
         groups.setdefault((scale, decay), []).append(parameter)
     return torch.optim.AdamW(

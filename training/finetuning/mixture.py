@@ -59,13 +59,11 @@ class Batch:
         keys: of the examples.
         images: (B, C, H, W) float32 each, normalised: one tensor, or two for a task on two pictures.
         target: labels by name, the first axis is B.
-        shown: the first pictures, (B, H, W, 3) uint8.
     """
 
     keys: tuple[str, ...]
     images: tuple[Tensor, ...]
     target: Tensors
-    shown: npt.NDArray[np.uint8]
 
 
 def divide(parts: Sequence[Part], *, share: float, seed: int) -> tuple[list[Part], list[Part]]:
@@ -179,4 +177,4 @@ def _batch(
         name: torch.from_numpy(np.stack([np.asarray(labels[name]) for labels in targets])).to(device)
         for name in targets[0]
     }
-    return Batch(keys=keys, images=tuple(normalised(own, device) for own in stacked), target=target, shown=stacked[0])
+    return Batch(keys=keys, images=tuple(normalised(own, device) for own in stacked), target=target)

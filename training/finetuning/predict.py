@@ -12,7 +12,7 @@ from PIL import Image
 from manifests.errors import TrainingError
 from training.checkpoints import write_atomic
 from training.examples.pictures import read_picture
-from training.finetuning.evaluate import load_finetuned, precision_of
+from training.finetuning.evaluate import SHOWN_PX, load_finetuned, precision_of
 from training.finetuning.mixture import normalised
 from training.finetuning.sheet import png
 from training.run_folder import make_folder
@@ -65,10 +65,12 @@ def predict(
         logger.info("taken for a %s hand; say --side if it is the other one", wanted)
     flip = wanted is not None and side not in (None, wanted)
     image_px, pixels = asked.network.architecture.image_px, []
+    shown = []
     for place, path in enumerate(images):
         picture = read_picture(path, where=path)
         square = square_of(boxes[place]) if boxes else _middle(picture)
         pixels.append(take(picture, cut_square(square, image_px=image_px, flip=flip)))
+        shown.append(take(picture, cut_square(square, image_px=max(SHOWN_PX, image_px), flip=flip)))
         logger.info("%s: square %s", path, ", ".join(f"{edge:.1f}" for edge in square))
     views = (pixels * num)[:num]
     with precision_of(asked.recipe, device):
@@ -76,7 +78,7 @@ def predict(
     make_folder(out.parent)
     written = asked.task.write(out, views[0], outputs)
     drawn = out.with_suffix(".png")
-    write_atomic(drawn, png(Image.fromarray(asked.task.draw(views[0], outputs, 0))))
+    write_atomic(drawn, png(Image.fromarray(asked.task.draw(shown[0], outputs, 0))))
     return [*written, drawn]
 
 

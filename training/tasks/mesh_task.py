@@ -83,15 +83,15 @@ class MeshTask(ABC):
             smpl_mean_params.npz, the camera's in `unit_m`; a standing person, or the hand's own mean pose, if none is named.
         rotation: what is predicted of a rotation, see `IterativeRegressor`.
         predictor: the iterative regressor of the model's parameters, or the transformer that needs no model but its mesh.
-        rotation_weight: of the error of rotations in the regressor's loss, times SPIN's. A network that cannot yet tell which way people
-            face is right on average, in joints and keypoints, with limbs folded to the middle; a larger weight forbids that.
+        parameter_weight: of the errors of rotations and shape in the regressor's loss, times SPIN's. A network that cannot yet tell which
+            way people face is right on average, in joints and keypoints, with folded limbs and a shrunken body; a larger weight forbids it.
     """
 
     model: str | None = None
     mean: str | None = None
     rotation: Literal["sixd", "procrustes"] = "sixd"
     predictor: Literal["regressor", "model_free"] = "regressor"
-    rotation_weight: float = 1.0
+    parameter_weight: float = 1.0
 
     reads: ClassVar[Literal["pooled", "dense", "two"]] = "pooled"
     side: ClassVar[Literal["right"] | None] = None
@@ -280,8 +280,10 @@ class MeshTask(ABC):
         terms = {
             "keypoints": KEYPOINTS * keypoints_loss(seen_BV2, target),
             "joints": JOINTS / self.unit_m**2 * joints_loss(points_BV3, target),
-            "rotations": self.rotation_weight * ROTATIONS * mean_of_known(apart, known_B),
-            "shape": SHAPE * mean_of_known((outputs.shape_BS.float() - betas).square().mean(dim=1), shape_known_B),
+            "rotations": self.parameter_weight * ROTATIONS * mean_of_known(apart, known_B),
+            "shape": self.parameter_weight
+            * SHAPE
+            * mean_of_known((outputs.shape_BS.float() - betas).square().mean(dim=1), shape_known_B),
             "camera": away_from_zero(outputs.camera_B3[:, 0].float()).mean(),
         }
         return {name: WEIGHT * term for name, term in terms.items()}

@@ -25,7 +25,7 @@ def test_every_task_is_there_with_what_the_loop_asks_of_it(name):
     task = build_task(name, {})
     assert task.name == name
     assert task.reads in ("pooled", "dense", "two", "query")
-    for method in ("check", "head", "target", "loss", "measure", "scores", "draw", "write"):
+    for method in ("check", "head", "target", "loss", "constant", "measure", "scores", "draw", "write"):
         assert callable(getattr(task, method))
 
 
