@@ -363,7 +363,7 @@ def free_body() -> BuildRecipe:
     thousand pictures of people in every attitude.
     """
     people = SceneRecipe(
-        num_identities=200,
+        num_identities=400,
         scenes_per_identity=1,
         instants_per_scene=4,
         num_views=3,
