@@ -3,8 +3,7 @@
 uniform sampler2D picture;
 #ifdef SHADOWED
 uniform sampler2D shadow;  // the root of the share of light that arrives at the floor, over shadow_size_m around the origin
-uniform float shadow_size_m;
-in vec2 floor_m;
+in vec2 shadow_uv;
 #endif
 in vec3 light;
 in vec2 uv;
@@ -15,7 +14,7 @@ layout(location = 1) out float frag_number;
 void main() {
     vec3 colour = texture(picture, uv).rgb * light;
 #ifdef SHADOWED
-    colour *= texture(shadow, floor_m / shadow_size_m + 0.5).r;
+    colour *= texture(shadow, shadow_uv).r;
 #endif
     frag_color = vec4(colour, number);
     frag_number = number;

@@ -6,7 +6,8 @@ layout(location = 2) in vec2 texcoord;
 uniform mat4 camera;  // clip space from world, row 0 of the image at the bottom
 
 #ifdef SHADOWED
-out vec2 floor_m;
+uniform float shadow_size_m;
+out vec2 shadow_uv;
 #endif
 out vec3 light;
 out vec2 uv;
@@ -15,7 +16,7 @@ flat out float number;
 void main() {
     gl_Position = camera * vec4(position, 1.0);
 #ifdef SHADOWED
-    floor_m = position.xz;
+    shadow_uv = position.xz / shadow_size_m + 0.5;
 #endif
     light = light_number.rgb;
     number = light_number.a;
