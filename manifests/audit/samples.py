@@ -27,7 +27,7 @@ from manifests.audit.tars import FIXED, Block, views_at
 from manifests.sample import SILHOUETTE_BYTES
 from manifests.types import Role
 
-WORDS = ("kind", "source", "domain", "split")  # that a sample's JSON tells of its pair
+WORDS = ("kind", "source", "licence", "domain", "split")  # that a sample's JSON tells of its pair
 NUMBERS = ("dt_s", "view_angle_rad", "covisibility")
 SIDES = tuple(role.value for role in Role)
 
@@ -80,6 +80,15 @@ class Paired:
             further=whole["further"],
             starts=np.append(0, np.cumsum(whole["views"])),
         )
+
+    def licences(self) -> dict[str, str]:
+        """The terms of each source, as `shards.parquet` tells them: all that its pairs are under."""
+        names = self.words["licence"]
+        found = np.unique(self.codes["source"].astype(np.int64) * len(names) + self.codes["licence"])
+        told: dict[str, list[str]] = {}
+        for source, licence in zip(*(divmod(found, max(1, len(names)))), strict=True):
+            told.setdefault(self.words["source"][source], []).append(names[licence])
+        return {source: "; ".join(sorted(terms)) for source, terms in told.items()}
 
     @staticmethod
     def _read(part: Part) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def _shards_table(evidence: Evidence, paired: Paired, indexes: dict[str, Index],
     rows = {row["name"]: row for row in told.to_pylist()}
     if len(rows) != told.num_rows:
         yield error("shards_table", "shards", where, "a shard is listed more than once")
+    licences = {} if "pairs" in evidence.blind else paired.licences()
     committed = {commit.unit: commit for commit in done}
     odd = sorted(set(rows) ^ set(committed))
     if odd:
@@ -140,6 +141,8 @@ def _shards_table(evidence: Evidence, paired: Paired, indexes: dict[str, Index],
             "index_sha256": index.sha256,
             "fingerprint": committed[name].fingerprint,
         }
+        if (source := rows[name]["source"]) in licences:
+            due["licence"] = licences[source]
         listed = indexes.get(name)
         if listed is not None and listed.ends:
             due["first_pair"], due["last_pair"] = listed.ends
