@@ -1,16 +1,16 @@
 """Classes of an image: gestures and grasps.
 
-Shape letters: `B` images, `N` patches of an image, `D` width of a token, `C` classes.
+Shape letters: `B` images, `F` width of a feature, `C` classes.
 """
 
 from torch import Tensor, nn
 
 
 class Classifier(nn.Module):
-    """The mean of the tokens, then a linear map, or two with a GELU between them.
+    """A linear map, or two with a GELU between them.
 
     Args:
-        dim: width of a token.
+        dim: `F`.
         num_classes: `C`.
         hidden: width between the two maps; None is the linear probe.
     """
@@ -20,7 +20,7 @@ class Classifier(nn.Module):
         last = nn.Linear(hidden or dim, num_classes)
         self.map = last if hidden is None else nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), last)
 
-    def forward(self, tokens_BND: Tensor) -> Tensor:
+    def forward(self, feature_BF: Tensor) -> Tensor:
         """(B, C) logits."""
-        logits_BC: Tensor = self.map(tokens_BND.mean(dim=1))
+        logits_BC: Tensor = self.map(feature_BF)
         return logits_BC

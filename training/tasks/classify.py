@@ -18,6 +18,7 @@ from manifests.errors import TrainingError
 from manifests.files import write_json
 from training.examples.base import About, Example
 from training.heads.classifier import Classifier
+from training.heads.pooling import OfPooled, Pool, Pooling
 from training.tasks.base import Arrays, Cut, Tensors
 
 SHOWN = 3  # classes named in a picture
@@ -25,15 +26,17 @@ SHOWN = 3  # classes named in a picture
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classify:
-    """One class of an image, from the mean of its tokens.
+    """One class of an image, from the feature of its tokens.
 
     Args:
         classes: their names, in the order of the labels; the first training set's.
         hidden: width between two linear maps; None is one linear map.
+        pooling: how tokens become one feature, see `Pool`.
     """
 
     classes: tuple[str, ...] = ()
     hidden: int | None = None
+    pooling: Pooling = "mean"
 
     reads: ClassVar[Literal["pooled"]] = "pooled"
 
@@ -51,9 +54,10 @@ class Classify:
                     hint="train and test on datasets with the same classes, in the same order",
                 )
 
-    def head(self, widths: Sequence[int], num_patches: int) -> nn.Module:  # noqa: ARG002
+    def head(self, widths: Sequence[int], num_patches: int) -> nn.Module:
         """A linear map of the pooled tokens, or two."""
-        return _OfLast(Classifier(widths[-1], len(self.classes), hidden=self.hidden))
+        pool = Pool(widths[-1], num_patches, self.pooling)
+        return OfPooled(pool, Classifier(pool.width, len(self.classes), hidden=self.hidden))
 
     def target(self, example: Example, cut: Cut, about: About) -> Arrays:  # noqa: ARG002
         """Make "class", a number."""
@@ -100,18 +104,6 @@ class Classify:
     def _ranked(self, logits_BC: Tensor, index: int) -> list[tuple[str, float]]:
         shares = logits_BC[index].detach().float().softmax(dim=0).tolist()
         return sorted(zip(self.classes, shares, strict=True), key=lambda pair: -pair[1])
-
-
-class _OfLast(nn.Module):
-    """A classifier of the last of the maps of tokens."""
-
-    def __init__(self, classifier: Classifier) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, maps_BND: Sequence[Tensor]) -> Tensor:
-        logits_BC: Tensor = self.classifier(maps_BND[-1])
-        return logits_BC
 
 
 def _listed(classes: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from manifests.errors import TrainingError
 from training.examples.base import About, Example
 from training.heads.model_free import FreeMesh
+from training.heads.pooling import OfPooled, Pool, Pooling
 from training.heads.regressor import IterativeRegressor, Mesh
 from training.heads.rotations import matrix_from_axis_angle, matrix_from_sixd, nearest_rotation
 from training.metrics.points import mpjpe_mm, pa_mpjpe_mm
@@ -41,19 +42,6 @@ GENDERS = ("neutral", "male", "female")
 _UPRIGHT = np.diag([1.0, -1.0, -1.0])  # a model stands y up and looks along +z: turned to face a camera
 _SMALLEST = 0.01  # scale of a camera; at 0 the mesh would be infinitely far, below behind the camera
 _FILLS = 0.75  # of half the crop that the mean mesh takes
-
-
-class PooledRegressor(nn.Module):
-    """The iterative regressor on the mean of the last tokens."""
-
-    def __init__(self, dim: int, mean: Mesh, rotation: Literal["sixd", "procrustes"]) -> None:
-        super().__init__()
-        self.regressor = IterativeRegressor(dim, mean=mean, rotation=rotation)
-
-    def forward(self, maps_BND: Sequence[Tensor]) -> Mesh:
-        """Parameters of each image's mesh."""
-        mesh: Mesh = self.regressor(maps_BND[-1].mean(dim=1))
-        return mesh
 
 
 class Predicted(NamedTuple):
@@ -85,6 +73,7 @@ class MeshTask(ABC):
         predictor: the iterative regressor of the model's parameters, or the transformer that needs no model but its mesh.
         parameter_weight: of the errors of rotations and shape in the regressor's loss, times SPIN's. A network that cannot yet tell which
             way people face is right on average, in joints and keypoints, with folded limbs and a shrunken body; a larger weight forbids it.
+        pooling: how tokens become the regressor's feature, see `Pool`.
     """
 
     model: str | None = None
@@ -92,6 +81,7 @@ class MeshTask(ABC):
     rotation: Literal["sixd", "procrustes"] = "sixd"
     predictor: Literal["regressor", "model_free"] = "regressor"
     parameter_weight: float = 1.0
+    pooling: Pooling = "mean"
 
     reads: ClassVar[Literal["pooled", "dense", "two"]] = "pooled"
     side: ClassVar[Literal["right"] | None] = None
@@ -157,7 +147,8 @@ class MeshTask(ABC):
                 places=self.scored(),
                 root=self.root_place(),
             )
-        return PooledRegressor(widths[-1], self.mean_mesh(), self.rotation)
+        pool = Pool(widths[-1], num_patches, self.pooling)
+        return OfPooled(pool, IterativeRegressor(pool.width, mean=self.mean_mesh(), rotation=self.rotation))
 
     def mean_mesh(self) -> Mesh:
         """Where the regressor starts.

@@ -190,6 +190,7 @@ def free(task: str) -> FinetuneRecipe:
     """
     is_mesh = task in MESHES
     options: dict[str, Option] = {"keypoint_set": "penn13"} if task == "keypoints" else {}
+    own: dict[str, Option] = {"pooling": "places"} if is_mesh or task in ("gesture", "grasp") else {}
     data = {
         split: Data(kind=FREE.get(task, "free"), split=split, options=options) for split in ("train", "val", "test")
     }
@@ -197,7 +198,7 @@ def free(task: str) -> FinetuneRecipe:
     return FinetuneRecipe(
         name="free",
         task=task,
-        options={"parameter_weight": 20.0} if is_mesh else {},
+        options=own | ({"parameter_weight": 20.0} if is_mesh else {}),
         train=(data["train"],),
         validation=data["val"],
         test=(data["test"],),

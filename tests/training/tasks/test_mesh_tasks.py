@@ -511,7 +511,7 @@ def test_mean_parameters_of_a_file_are_taken(tmp_path):
     task = BodyMesh(mean=str(path))
     torch.testing.assert_close(task.mean_mesh().rotations_BR33, turns.float())
     head = task.head([16], 4).eval()
-    assert torch.equal(head.regressor.mean_camera, torch.tensor([0.8, 0.1, 0.2]))
+    assert torch.equal(head.head.mean_camera, torch.tensor([0.8, 0.1, 0.2]))
     np.savez(path, pose=np.zeros(96), shape=np.zeros(10), cam=np.zeros(3))
     with pytest.raises(TrainingError, match=r"shapes \(96,\), \(10,\), \(3,\)"):
         task.mean_mesh()
