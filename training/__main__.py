@@ -19,7 +19,7 @@ from training.data import OnBadShard
 from training.finetuning.verbs import VERBS, add_verbs
 from training.machine import Machine, find_device
 from training.pretrain import pretrain
-from training.probe import REFERENCES, probe, uses_reference
+from training.probe import REFERENCES, probe
 from training.recipes import RECIPES
 from training.reconstruct import load_run, reconstruct
 from training.source import Shards
@@ -96,13 +96,12 @@ def _probe(options: argparse.Namespace, _console: Console) -> int:
     for name in REFERENCES:
         loss, gain = every["loss"][name], every["gain"][name]
         if loss is not None:
-            more = "" if gain["low"] is None else f"  above the true one's by [{gain['low']:.4f}, {gain['high']:.4f}]"
-            print(
-                f"{name:>12} reference: loss {loss['mean']:.4f}  pairs {loss['pairs']}{'' if name == 'true' else more}"
-            )
-    print(
-        f"the reference is {'used' if uses_reference(report) else 'not shown to be used'}: {options.out / 'probe.html'}"
-    )
+            bounds = "" if gain["low"] is None else f" [{gain['low']:.4f}, {gain['high']:.4f}]"
+            above = "" if name == "true" else f"  above the true one's by {gain['mean']:.4f}{bounds}"
+            print(f"{name:>12} reference: loss {loss['mean']:.4f}  pairs {loss['pairs']}{above}")
+    print(f"  predicting nothing: loss {report['zero_loss']:.4f}")
+    answer = f"not shown to be used ({'; '.join(report['doubts'])})" if report["doubts"] else "used"
+    print(f"the reference is {answer}: {options.out / 'probe.html'}")
     return 0
 
 

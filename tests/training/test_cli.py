@@ -1,5 +1,6 @@
 """The door of the room on real shards: train, go on, find finished, draw, export, and every mistake with its message."""
 
+import json
 import os
 import re
 import signal
@@ -171,6 +172,17 @@ def toy_run(tmp_path_factory, recipe):
     source, out = ToyPairs(num_train=4, num_validation=4), tmp_path_factory.mktemp("toy")
     pretrain(read_recipe(str(recipe), RECIPES), source, out, machine=Machine())
     return source, out
+
+
+def test_a_probe_tells_differences_and_why_it_knows_nothing_yet(toy_run, tmp_path, capsys, monkeypatch):
+    source, run = toy_run
+    monkeypatch.setattr("training.__main__._shards", lambda _options: source)
+    assert main(["probe", "--run", str(run), "--shards", "toy", "--out", str(tmp_path / "probe")]) == 0
+    said = capsys.readouterr().out
+    gain = json.loads((tmp_path / "probe/probe.json").read_text())["strata"][0]["gain"]["black"]["mean"]
+    assert re.search(rf"black reference: loss 1\.\d{{4}}  pairs 4  above the true one's by {gain:.4f} \[", said)
+    assert re.search(r"predicting nothing: loss 0\.99\d\d\n", said)
+    assert re.search(r"not shown to be used \(too few people to tell: \d of 8; its loss, 1\.", said)
 
 
 def test_rows_show_what_they_say(toy_run):

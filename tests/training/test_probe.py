@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -18,10 +19,10 @@ from training.probe import (
     _held_out,
     _score,
     _with,
+    doubts,
     interval,
     probe,
     strata,
-    uses_reference,
 )
 
 CPU = torch.device("cpu")
@@ -51,7 +52,10 @@ def test_a_probe_leaves_numbers_page_and_picture(runs, pairs, tmp_path):
         loss = every["loss"][name]
         assert loss["mean"] == pytest.approx(np.mean(loss["runs"]))
         assert loss["low"] <= loss["mean"] <= loss["high"]
+    assert report["zero_loss"] == pytest.approx(191 / 192, rel=1e-3)
+    assert "too few people to tell: 3 of 8" in report["doubts"]
     page = (tmp_path / "probe/probe.html").read_text()
+    assert "<h1>It is not shown that the runs use their references: too few people to tell: 3 of 8" in page
     assert "<script" not in page
     assert page.count("data:image/png") == 4  # chart, completions, and a curve of each run
     with Image.open(tmp_path / "probe/probe.png") as image:
@@ -110,12 +114,30 @@ def made(num, gains, seed=0):
     ]
     true = rng.normal(0.8, 0.1, 10 * num)
     loss = np.stack([true + gain + (rng.normal(0, 0.02, 10 * num) if gain else 0) for gain in gains])[None]
-    return Scores(about, loss, 20 - loss)
+    return Scores(about, loss, 20 - loss, np.full(10 * num, 191 / 192))
 
 
-def test_a_used_reference_is_told_from_one_that_is_not():
-    for gains, used in (((0, 0.05, 0.04, 0.03), True), ((0, 1e-4, -1e-4, 0.0), False), ((0, 0.05, -0.01, 0), False)):
-        assert uses_reference({"strata": strata(made(20, gains))}) == used, gains
+USED = (0, 0.05, 0.04, 0.03)
+
+
+@pytest.mark.parametrize(
+    ("num", "gains", "zero_loss", "told"),
+    [
+        (20, USED, 0.9948, []),
+        (8, USED, 0.9948, []),
+        (7, USED, 0.9948, ["too few people to tell: 7 of 8"]),
+        (20, USED, 0.75, [r"its loss, 0.8\d+, is not below that of predicting nothing, 0.7500"]),
+        (2, USED, 0.75, ["too few people", "predicting nothing"]),
+        (20, (0, 1e-4, -1e-4, 0.0), 0.9948, ["`black`", "`other person`"]),
+        (20, (0, 0.05, -0.01, 0), 0.9948, ["`other person`"]),
+        (20, (0, 0.05, np.nan, 0), 0.9948, ["too few people to tell: 0 of 8"]),
+    ],
+)
+def test_a_used_reference_is_told_from_one_that_is_not(num, gains, zero_loss, told):
+    found = doubts({"strata": strata(made(num, gains)), "zero_loss": zero_loss})
+    assert len(found) == len(told)
+    for what, pattern in zip(found, told, strict=True):
+        assert re.search(pattern, what)
 
 
 def test_strata_hold_the_pairs_whose_values_lie_in_them():
