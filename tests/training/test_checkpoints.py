@@ -147,6 +147,27 @@ def test_other_files_are_no_checkpoints(tmp_path):
         load_weights(CroCo(SIZE), tmp_path / "none.pt")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello world",
+        b"\xff\xd8\xff\xe0 a picture",
+        b"\x80\x02abc",
+        b"\x80\x02M",
+        b"PK\x03\x04 a zip",
+        pickle.dumps({}),
+    ],
+    ids=["empty", "text", "picture", "pickle", "cut pickle", "zip", "pickle 4"],
+)
+def test_a_file_of_anything_is_told_without_advice_to_run_it(tmp_path, content):
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(TrainingError, match="cannot be read as a checkpoint: ") as caught:
+        load_weights(CroCo(SIZE), tmp_path / "weights.pth")
+    assert "weights_only" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 3
+
+
 @pytest.fixture
 def alone():
     """A group of one process."""
