@@ -232,7 +232,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     out = arguments.out.resolve()
     there = stages(recipe, roots=roots, assets=arguments.assets.resolve(), out=out)
     todo = [make() for verb, make in there.items() if arguments.verb in (verb, "build")]
-    check_recipes(todo, out)
+    earlier = [] if arguments.verb == "build" else list(there)[: list(there).index(arguments.verb)]
+    check_recipes(todo, out, earlier=[there[verb]() for verb in earlier])
     for stage in todo:
         how = {"extend": arguments.extend, "retry_failed": arguments.retry_failed}
         print_summary(console, run_stage(stage, out, executor, TerminalWatcher(console), **how))

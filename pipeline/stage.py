@@ -106,6 +106,10 @@ class Stage(ABC):
         """What of the recipe decides some units: by name, and by what of it concerns which."""
         return {}
 
+    def shapes(self) -> dict[str, Any]:
+        """What else of the recipe made the units what they are, each of which tells its part; later stages are held against it."""
+        return {}
+
     @abstractmethod
     def plan(self) -> Plan:
         """Look at the inputs and list the units, in order."""
@@ -179,21 +183,29 @@ class Summary:
     seconds: float = 0.0
 
 
-def check_recipes(stages: Iterable[Stage], root: Path) -> None:
+def check_recipes(stages: Iterable[Stage], root: Path, *, earlier: Iterable[Stage] = ()) -> None:
     """Refuse, before any work is done, what one of several stages would refuse when its turn comes.
 
     Args:
         stages: that are to be run.
         root: the build's output folder.
+        earlier: the stages before them, of which what is there is used as it is: by whatever version, and however many people.
 
     Raises:
         StageError: a stage's folder holds the work of another recipe.
     """
+    for stage in earlier:
+        folder = root / stage.name
+        if (old := read_plan(folder)) is not None and commits(folder):
+            was = {**(old.get("recipe") or {}), **(old.get("shapes") or {})}
+            now = to_mapping({**stage.decides(), **stage.about(), **stage.shapes()})
+            if changes := changed_keys(_where(now, was), _where(was, now), "recipe"):
+                hint = f"give the RECIPE that `{stage.name}` was made with; for another, choose another OUT"
+                raise _other_work(changes, folder, hint)
     for stage in stages:
-        folder, decides = root / stage.name, to_mapping(stage.decides())
-        old = read_plan(folder)
-        if old is not None and commits(folder):
-            recipe = old.get("recipe") or {}
+        folder = root / stage.name
+        if (old := read_plan(folder)) is not None and commits(folder):
+            recipe, decides = old.get("recipe") or {}, to_mapping(stage.decides())
             for name, now in to_mapping(stage.about()).items():
                 decides[name] = recipe.get(name, {}) | {
                     key: now[key] for key in recipe.get(name, {}).keys() & now.keys()
@@ -202,6 +214,13 @@ def check_recipes(stages: Iterable[Stage], root: Path) -> None:
             changes += changed_keys(old.get("version"), stage.version, "version")
             if changes:
                 raise _other_work(changes, folder, _ANEW)
+
+
+def _where(other: Any, one: Any) -> Any:
+    """What of one mapping another has a word for as well: sources come and go, and older versions knew fewer keys."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return {key: _where(other[key], value) for key, value in one.items() if key in other}
+    return one
 
 
 def run_stage(
@@ -376,6 +395,7 @@ def _settle_plan(stage: Stage, plan: Plan, folder: Path, *, extend: bool) -> tup
     recipe = {**decides["recipe"], **to_mapping(plan.about)} if plan.about else decides["recipe"]
     new = {**decides, "recipe": recipe, "fingerprint": stamp, "units": ids, "own": own}
     new |= {"packed": list(plan.packed)} if plan.packed else {}
+    new |= {"shapes": shapes} if (shapes := to_mapping(stage.shapes())) else {}
     old = read_plan(folder)
     if old is not None and old != new and not commits(folder):
         old = None  # nothing was built by that plan: nothing is lost with it

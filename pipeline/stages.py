@@ -48,6 +48,12 @@ class Ingest(Stage):
     roots: dict[str, Path]  # of each source
     out: Path
 
+    @override
+    def shapes(self) -> dict[str, Any]:
+        """Of each source what its frames are, and who is held out. What a source weighs is for the pairs to tell."""
+        sources = {f"sources.{source.name}": replace(source, weight=1.0) for source in self.recipe.sources}
+        return {**sources, "split": self.recipe.split, "seed": self.recipe.seed} if sources else {}
+
     def _build(self, recipe: SourceRecipe) -> Source:
         return build_source(recipe, self.out / self.name / INDEX / recipe.name)
 
