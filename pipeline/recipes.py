@@ -366,7 +366,7 @@ def free_body() -> BuildRecipe:
         num_identities=400,
         scenes_per_identity=1,
         instants_per_scene=4,
-        num_views=3,
+        num_views=6,
         elevation_max_deg=15.0,
         clips=("walk", "run", "dance_a", "dance_b", "jump", "kick", "punch"),
         labels=("parts", "uv"),

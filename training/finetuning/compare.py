@@ -240,7 +240,7 @@ def _page(report: Mapping[str, Any], pictures: Sequence[bytes]) -> str:
         score = report["scores"][name]
         unit = "" if score["unit"] == "none" else f", {score['unit']}"
         none = score["constant"]
-        constant = "" if none is None else f" The best answer without a picture: {spoken(none, score['unit'])}."
+        constant = "" if none is None else f" A constant answer: {spoken(none, score['unit'])}."
         tables += (
             f"<h2>{html.escape(name)}{html.escape(unit)}</h2><p>{score['better']} is better; {html.escape(score['convention'])}.{constant}"
             f"<table><tr><th>data<th>start<th>mean over seeds<th>above {first}"

@@ -55,7 +55,7 @@ class Evaluation:
         about: of the dataset.
         scores: of the whole set, by name.
         intervals: low and high of each; None with fewer than two people.
-        constants: what the best answer without a picture scores, see `Task.constant`; none where the training set is not there.
+        constants: what a constant answer scores, see `Task.constant`; none where the training set is not there.
         keys: (n,) of the examples.
         subjects: (n,) who they show; each example is somebody where nobody is known.
         values_n: of each example by itself, by score.
@@ -384,7 +384,7 @@ def name_of(about: About) -> str:
 
 
 def scores_table(evaluation: Evaluation) -> Table:
-    """The scores of a dataset with unit, interval, what the best answer without a picture scores, and the convention beside each."""
+    """The scores of a dataset with unit, interval, what a constant answer scores, and the convention beside each."""
     about = evaluation.about
     people = len(set(evaluation.subjects))
     title = f"{about.name} {about.split}: {len(evaluation.keys)} examples of {people}; {about.protocol}"

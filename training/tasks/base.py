@@ -90,7 +90,7 @@ class Task(Protocol):
         """Weighted terms, scalars over the batch; their sum is minimised."""
 
     def constant(self, target: Tensors, num: int) -> Any:
-        """The best answer without a picture, from labels of the training set: the outputs of `num` images, all the same."""
+        """A constant answer, from labels of the training set: the outputs of `num` images, all the same."""
 
     def measure(self, outputs: Any, target: Tensors) -> Arrays:
         """What `scores` needs of each example: arrays whose first axis is B; predictions and truth in float32 or float64."""

@@ -186,7 +186,7 @@ MESHES = ("body_mesh", "hand_mesh", "body_two", "hand_two")
 def free(task: str) -> FinetuneRecipe:
     """Rendered people or hands and a small network, on a CPU. Pictures are not turned: few of them have to teach which way is up.
 
-    The rate is low, and colours are varied little. At a peak of 1e-3 all pictures soon had one feature, which told their brightness alone.
+    Heads read what each patch says instead of the mean, which from random weights told hardly anything (see `Pool`), and colours are varied little.
     """
     is_mesh = task in MESHES
     options: dict[str, Option] = {"keypoint_set": "penn13"} if task == "keypoints" else {}
@@ -206,7 +206,7 @@ def free(task: str) -> FinetuneRecipe:
         variation=Variation(turned=0.0, scale=0.1, noise=0.0 if task == "texture" else 0.1),
         batch_size=32,
         num_steps=num_steps,
-        base_lr=1.6e-3,
+        base_lr=4e-3,
         layer_decay=0.9,
         precision="float32",
         validate_every=num_steps // 10,
