@@ -39,6 +39,15 @@ def planned_from(plan: Mapping[str, Any]) -> dict[str, Hashes]:
     return read
 
 
+def images_of(plan: Mapping[str, Any]) -> int | None:
+    """How many images a plan of the renders asks for (`N`), before those are left out that show too little; None where it tells not."""
+    try:
+        recipe = plan["recipe"]["render"]
+        return len(plan["units"]) * int(recipe["instants_per_scene"]) * int(recipe["num_views"]) or None
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
 def behind(
     plan: Mapping[str, Any], commits_of: Callable[[str], Sequence[Commit]]
 ) -> Iterator[tuple[str, str, list[str]]]:

@@ -31,7 +31,7 @@ from manifests.commit import (
 )
 from manifests.errors import CrossposeError, StageError
 from manifests.files import write_bytes, write_json
-from manifests.lineage import READ_OF, behind, own_stamp, planned_from
+from manifests.lineage import READ_OF, behind, images_of, own_stamp, planned_from
 from manifests.recipes import changed_keys, fingerprint, to_mapping
 
 logger = logging.getLogger(__name__)
@@ -324,10 +324,12 @@ def require(root: Path, *stages: str) -> None:
     for stage in stages:
         target = {"frames": "ingest", "renders": "render", "crops": "crop"}.get(stage, stage)
         if not finished(root, stage):
+            images = images_of(read_plan(root / stage) or {})
+            number = f" N={images}," if images else ""
             raise StageError(
                 f"stage `{stage}` is not complete",
                 where=root / stage,
-                hint=f"run `make {target}` with the same RECIPE, ROOT and OUT first",
+                hint=f"run `make {target}` with the same RECIPE,{number} ROOT and OUT first",
             )
         plan = read_plan(root / stage) or {}
         for earlier, what, units in behind(plan, lambda earlier: commits(root / earlier)):
@@ -411,6 +413,8 @@ def _settle_plan(stage: Stage, plan: Plan, folder: Path, *, extend: bool) -> tup
                 hint = f"EXTEND=1 only adds units: what is here must be decided as it was; {hint}"
             elif not _changes(old, new, plan.about, _free(stage.name, folder, old, new, other, extend=True)):
                 hint = f"the same `make` command with EXTEND=1 keeps what is here and adds the rest; or {hint}"
+            if images := images_of(old):  # of renders
+                hint = f"N={images} asks for as many images as are here; {hint}" if names != set(old["units"]) else hint
             changes += [f"{_some(added)} {'is' if len(added) == 1 else 'are'} new"] if added else []
             raise _other_work(changes, folder, hint)
     for unit in sorted(free - set(ids)):

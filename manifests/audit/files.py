@@ -197,14 +197,24 @@ def _read_plan(folder: Path, stage: str) -> tuple[dict[str, Any] | None, list[Fi
     where = f"{stage}/{PLAN}"
     try:
         plan = json.loads((folder / PLAN).read_text())
-        units, stamp = plan["units"], plan["fingerprint"]
-        planned_from(plan)
     except FileNotFoundError:
         return None, [error("plan", "", where, "the plan is missing: nothing tells which units there should be")]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        return None, [error("plan", "", where, f"the plan does not read: {problem!r}")]
-    if not isinstance(stamp, str) or not isinstance(units, list) or not all(isinstance(unit, str) for unit in units):
-        return None, [error("plan", "", where, "the plan's fingerprint or units are not of the agreed form")]
+    except (OSError, ValueError, RecursionError) as problem:
+        return None, [error("plan", "", where, f"the plan does not read: {problem}")]
+    if not isinstance(plan, dict):
+        return None, [error("plan", "", where, f"the plan holds no JSON object but a {type(plan).__name__}")]
+    if lacks := [f"`{name}`" for name in ("units", "fingerprint") if name not in plan]:
+        return None, [error("plan", "", where, f"the plan lacks {' and '.join(lacks)}")]
+    units = plan["units"]
+    if not isinstance(units, list) or not all(isinstance(unit, str) for unit in units):
+        return None, [error("plan", "", where, "the plan's `units` are no list of names")]
+    if not isinstance(plan["fingerprint"], str):
+        return None, [error("plan", "", where, "the plan's `fingerprint` is no text")]
+    try:
+        planned_from(plan)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        message = "the plan's `own` or `packed` do not tell, unit by unit, what it was made from"
+        return None, [error("plan", "", where, message)]
     return plan, []
 
 
@@ -245,7 +255,7 @@ def _gone(evidence: Evidence) -> Iterator[Finding]:
         read = {*planned_from(evidence.plans.get(stage, {})), *READS.get(stage, ())}
         for earlier in sorted(read - evidence.commits.keys()):
             message = f"stage {earlier} is not there, though {stage} was made from it"
-            hint = f"bring the folder back (`make publish ALL=1` copies all stages), or run `make build {SAME}`"
+            hint = f"bring the folder back (`make publish ALL=1` copies all stages), or run `make build` {SAME}"
             yield Finding(
                 rule="missing", severity=Severity.ERROR, table="", where=f"{earlier}/", message=message, hint=hint
             )

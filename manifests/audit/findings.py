@@ -88,7 +88,7 @@ class Finding:
         message: one sentence.
         count: rows, files or members it concerns.
         examples: the first few keys (or paths), in order.
-        hint: what mends it, where `manifests.audit.mend` cannot know.
+        hint: what mends it; a rule gives it only where `manifests.audit.mend` cannot know.
     """
 
     rule: str

@@ -1,5 +1,7 @@
 """What mends what a rule found: which file to remove, which target of `make` to run, or what to say in the recipe."""
 
+import re
+
 from manifests.audit.findings import Finding
 
 TARGETS = {"frames": "ingest", "renders": "render", "crops": "crop", "pairs": "pairs", "shards": "shards"}
@@ -9,6 +11,7 @@ STAGE_OF = {
     "labels": "renders", "scenes": "renders",
 }  # fmt: skip
 SAME = "with the same RECIPE, ROOT and OUT"
+_RENDERING = re.compile(rf"(`make (?:render|build)`(?: again)?) {SAME}")
 AGAIN = f"run `make {{target}}` again {SAME}"
 RECORD = f"remove {{record}}, then {AGAIN}: that unit is made anew, all others stay"
 ANEW = "then build into another OUT"
@@ -21,7 +24,7 @@ OF_RULES = {
     "fingerprint": f"{AGAIN}: what another recipe made is made anew",
     "behind": f"{AGAIN}, and with EXTEND=1 where units are new",
     "uncommitted": f"{AGAIN}: it goes on where it stopped",
-    "unplanned": "run `make {target} EXTEND=1` with the RECIPE and ROOT that have these units, or remove their files",
+    "unplanned": "run `make {target} EXTEND=1` with the RECIPE and ROOT (of renders: and the N) that have these units, or remove their files",
     "stray": f"{AGAIN}: it sweeps `_tmp`; remove other files by hand",
     "counts": RECORD,
     "leak": f"name the groups of one split in the recipe (`split: val_groups`), or leave one recording out; {ANEW}",
@@ -37,10 +40,21 @@ OF_RULES = {
 }
 
 
-def mend(finding: Finding) -> str:
-    """What to do about a finding, in a sentence; empty where nothing is to be done. Paths are below the build's root."""
-    if finding.hint:
-        return finding.hint
+def mend(finding: Finding, images: int | None = None) -> str:
+    """What to do about a finding, in a sentence; empty where nothing is to be done. Paths are below the build's root.
+
+    Args:
+        finding: that is to be mended.
+        images: how many the renders were asked for, which is no part of their recipe; 0 where there are none, None if nobody knows.
+    """
+    told = finding.hint or _told(finding)
+    if images == 0:
+        return told
+    number = f"={images}" if images else ""
+    return _RENDERING.sub(rf"\1 with the same RECIPE, N{number}, ROOT and OUT", told)
+
+
+def _told(finding: Finding) -> str:
     folder, _, file = finding.where.partition("/")
     rendered = (
         finding.table in ("frames", "crops") and finding.examples[:1] and finding.examples[0].startswith("synthetic/")

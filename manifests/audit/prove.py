@@ -1,10 +1,12 @@
 """Prove a build against every rule: files, rows, pixels, shards. A damaged file is a finding, never a crash."""
 
+import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,14 @@ from manifests.audit.findings import Finding, Severity, fold
 from manifests.audit.images import look_at_images
 from manifests.audit.keys import Keys
 from manifests.audit.labels import SOME, look_at_labels
-from manifests.audit.mend import SAME, TARGETS
+from manifests.audit.mend import SAME, TARGETS, mend
 from manifests.audit.rows import Rows, look_at_rows
 from manifests.audit.shards import look_at_shards
 from manifests.audit.stats import Tally, stats_of
 from manifests.audit.terms import terms_of
 from manifests.audit.totals import look_at_totals
 from manifests.build import STAGES
+from manifests.lineage import images_of, planned_from
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +118,27 @@ def audit(
     stats = stats_of(evidence, rows.tally, overlaps)
     stats["terms"] = terms_of(stats["licences"])
     findings += look_at_totals(stats, complete=not evidence.blind.keys() & {"crops", "pairs"})
-    return Audit(tuple(fold(findings)), stats, left_out, rows.keys)
+    asked = _images(evidence)
+    mended = tuple(replace(finding, hint=mend(finding, asked)) for finding in fold(findings))
+    return Audit(mended, stats, left_out, rows.keys)
+
+
+def _images(evidence: Evidence) -> int | None:
+    """How many images the renders were asked for: by their plan, or by the scenes that are there; 0 without any scene."""
+    if (plan := evidence.plans.get("renders")) is not None:
+        return images_of(plan) if plan["units"] else 0
+    units = {commit.unit for commit in evidence.commits.get("renders", ())}
+    units |= planned_from(evidence.plans.get("pairs", {})).get("renders", {}).keys()
+    if not units:
+        return None if "renders" in evidence.commits else 0
+    last = max((int(name[0]) for unit in units if (name := re.findall(r"-s(\d+)$", unit))), default=0)
+    for part in evidence.parts.get("scenes", ()):
+        try:
+            scene = json.loads(part.read(["scene"]).column("scene")[0].as_py())
+            return (last + 1) * len(scene["phases"]) * len(scene["cameras"])
+        except Exception:  # a damaged file may fail in any way: that is a finding of its own
+            logger.debug("reading %s", part.path, exc_info=True)
+    return None
 
 
 def _without_pixels() -> Finding:

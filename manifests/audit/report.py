@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from manifests.audit.findings import RULES, Finding, Severity, plural
-from manifests.audit.mend import mend
 from manifests.audit.page import Sheet, in_words, page, rules_told, source_rows
 from manifests.audit.prove import Audit
 from manifests.errors import CrossposeError, ManifestError
@@ -32,7 +31,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
     return {
         "passed": audit.passed,
         "counts": {severity.value: audit.count(severity) for severity in Severity},
-        "findings": [dataclasses.asdict(finding) | {"hint": mend(finding)} for finding in audit.findings],
+        "findings": [dataclasses.asdict(finding) for finding in audit.findings],
         "rules": RULES,
         "left_out": audit.left_out,
         "stats": audit.stats,
@@ -118,7 +117,7 @@ def _findings(findings: Sequence[Finding], shown_root: str) -> Group:
             str(number),
             Text(finding.rule, style=COLOURS[finding.severity]),
             f"{finding.count:,}",
-            Text(f"{lines[0]}\n").append(body).append(f"\ntry: {hint}" if (hint := mend(finding)) else ""),
+            Text(f"{lines[0]}\n").append(body).append(f"\ntry: {finding.hint}" if finding.hint else ""),
         )
     # Below the table, so that a command can be copied in one piece.
     commands = "\n".join(f"{n:3} $ {finding.command(shown_root)}" for n, finding in enumerate(findings, start=1))

@@ -1,6 +1,7 @@
 """Builds that grow: what is there stays byte for byte, what is new is added, and nothing in between passes for whole."""
 
 import json
+import re
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,12 +12,15 @@ import pytest
 from manifests.audit.findings import Severity
 from manifests.audit.prove import audit
 from manifests.build import Build
-from manifests.commit import read_commit
+from manifests.commit import UnitWriter, read_commit
 from manifests.errors import SourceError, StageError
 from manifests.lineage import behind
+from manifests.recipes import read_recipe
 from manifests.sample import read_tar
+from pipeline.__main__ import with_images
 from pipeline.executors import LocalExecutor
 from pipeline.recipes import (
+    RECIPES,
     BuildRecipe,
     CropRecipe,
     PairRecipe,
@@ -24,7 +28,7 @@ from pipeline.recipes import (
     SourceRecipe,
     SplitRecipe,
 )
-from pipeline.stage import FAILED, check_recipes, finished, read_failures, read_plan, run_stage
+from pipeline.stage import FAILED, _settle_plan, check_recipes, finished, read_failures, read_plan, require, run_stage
 from pipeline.stages import Render, stages
 from synthetic.scene import SceneRecipe
 from tests.support.figures import Figure, draw, write_stills
@@ -231,6 +235,25 @@ def test_more_people_to_render_leave_the_first_as_they_are() -> None:
         plans[people] = Render(BuildRecipe(name="r", render=render), assets).plan()
     assert plans[2].units == plans[3].units[:2]
     assert (plans[2].recipe, plans[2].inputs) == (plans[3].recipe, plans[3].inputs)
+
+
+def test_people_rendered_without_their_number_are_refused_with_it(tmp_path: Path) -> None:
+    assets, out = asset("body.npz").parent, tmp_path / "renders"
+    few, many = (Render(with_images(read_recipe("synthetic", RECIPES), images), assets) for images in (100, 200))
+    for stage, other in ((few, many), (many, few)):
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        stamp, _ = _settle_plan(stage, stage.plan(), out, extend=False)
+        for unit in stage.plan().units[:-1]:
+            with UnitWriter(out, stage="renders", unit=unit.id, fingerprint=stamp):
+                pass
+        with pytest.raises(StageError, match=r"with the same RECIPE, N=\d+, ROOT and OUT") as incomplete:
+            require(tmp_path, "renders")
+        number = int(re.findall(r"N=(\d+)", incomplete.value.hint)[0])
+        assert with_images(few.recipe, number) == stage.recipe
+        with pytest.raises(StageError, match=f"N={number} asks for as many images as are here"):
+            _settle_plan(other, other.plan(), out, extend=False)
+        _settle_plan(stage, stage.plan(), out, extend=False)
 
 
 # --- what to know ---

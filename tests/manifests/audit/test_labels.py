@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -150,6 +151,43 @@ def test_a_table_of_labels_that_does_not_read_is_told_once(rendered):
     ask_for(rendered, "parts")
     (rendered / "renders" / f"{UNIT}.labels.parquet").write_bytes(b"PAR1")
     assert {f.rule for f in audit(rendered).findings} == {"hash", "unreadable"}
+
+
+def plan_images(build, units, instants, views):
+    path = build / "renders" / "plan.json"
+    plan = json.loads(path.read_text())
+    recipe = {"render": {"instants_per_scene": instants, "num_views": views}}
+    path.write_text(json.dumps(plan | {"units": units, "recipe": recipe}))
+
+
+def test_what_mends_a_render_names_the_number_of_images(rendered):
+    """It is no part of the recipe: without it, `make render` would ask for as many as the recipe's default."""
+    plan_images(rendered, [UNIT, "synthetic-s000001"], 3, 5)
+    (rendered / "renders" / f"{UNIT}.labels.parquet").unlink()
+    lost = next(f for f in audit(rendered).findings if f.rule == "missing")
+    again = "run `make render` again with the same RECIPE, N=30, ROOT and OUT"
+    assert lost.hint == f"remove renders/{UNIT}.json, then {again}: that unit is made anew, all others stay"
+    assert again in next(f for f in audit(rendered).findings if f.rule == "uncommitted").hint
+    plan_images(rendered, [UNIT], "many", None)
+    lost = next(f for f in audit(rendered).findings if f.rule == "missing")
+    assert "run `make render` again with the same RECIPE, N, ROOT and OUT" in lost.hint
+
+
+def test_without_a_plan_the_scenes_tell_the_number_of_images(rendered):
+    (rendered / "renders" / "plan.json").unlink()
+    images = len(SCENE["phases"]) * len(SCENE["cameras"])
+    told = next(f for f in audit(rendered).findings if f.rule == "plan").hint
+    assert f"`make render` again with the same RECIPE, N={images}, ROOT and OUT" in told
+    (rendered / "renders" / f"{UNIT}.scenes.parquet").write_bytes(b"PAR1")
+    told = next(f for f in audit(rendered).findings if f.rule == "plan").hint
+    assert "`make render` again with the same RECIPE, N, ROOT and OUT" in told
+
+
+def test_builds_of_recordings_are_mended_without_a_number_of_images(build):
+    shutil.rmtree(build / "renders")
+    shutil.rmtree(build / "frames")
+    lost = next(f for f in audit(build).findings if f.rule == "missing")
+    assert lost.hint.endswith("or run `make build` with the same RECIPE, ROOT and OUT")
 
 
 def test_maps_that_were_not_decoded_are_told(rendered):

@@ -124,11 +124,23 @@ def test_nothing_to_audit_is_an_error_with_a_hint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"units": ["rig-rec1"]}', '{"units": "rig-rec1", "fingerprint": "a"}', "\udcff"]
+    ("text", "told"),
+    [
+        ("{", "the plan does not read: "),
+        ("[" * 100_000, "the plan does not read: "),
+        ("\udcff", "the plan does not read: "),
+        ("[]", "the plan holds no JSON object but a list"),
+        ("{}", "the plan lacks `units` and `fingerprint`"),
+        ('{"units": ["rig-rec1"]}', "the plan lacks `fingerprint`"),
+        ('{"units": "rig-rec1", "fingerprint": "a"}', "the plan's `units` are no list of names"),
+        ('{"units": ["rig-rec1"], "fingerprint": 3}', "the plan's `fingerprint` is no text"),
+        ('{"units": [], "fingerprint": "a", "own": {"b": {}}}', "the plan's `own` or `packed` do not tell"),
+    ],
 )
-def test_plan_that_does_not_read(build, text):
+def test_plan_that_does_not_read(build, text, told):
     (build / "frames" / "plan.json").write_text(text, errors="surrogateescape")
-    assert_only_finding(build, "plan", severity=Severity.ERROR, where="frames/plan.json")
+    found = assert_only_finding(build, "plan", severity=Severity.ERROR, where="frames/plan.json")
+    assert found.message.startswith(told)
 
 
 def test_plan_that_is_missing(build):
