@@ -319,12 +319,20 @@ def _stand_in(batch: _Growing, folder: Shards, place: int, others: Others, error
     Raises:
         ShardError: no shard of the source can be read.
     """
+    tried = set()
     for index, row in others(int(batch.plan.index_B[place])):
+        tried.add(index)
         try:
             return _fill_pair(batch, folder, place, index, row)
         except ShardError as another:
             error = another
-    raise error
+    source = folder.entries[min(tried)].source
+    raise ShardError(
+        f"all shards of split {folder.split} with pairs of {source} had to be left out, {len(tried)} of {len(tried)}: "
+        f"no pair can stand in; the last: {error.what}",
+        where=error.where,
+        hint=error.hint,
+    ) from error
 
 
 def _finish(batch: _Growing) -> Batch:

@@ -28,6 +28,7 @@ from manifests.recipes import changed_keys, fingerprint, from_mapping, to_mappin
 from manifests.seeds import seed_for
 from training.ahead import ahead
 from training.augment import black
+from training.batch import STORED_PX
 from training.checkpoints import (
     Checkpoint,
     Place,
@@ -304,15 +305,15 @@ def pretrain(
         found = list_checkpoints(out / "checkpoints")
         try:
             trainer = Trainer(recipe, machine, processes, init=None if found else init)
+            if found:
+                _go_on(trainer, found[-1], source)
+            with Record(out, step=trainer.step) if processes.is_first else nullcontext() as record:
+                longest = processes.longest(num_sharing)
+                validation = _run(trainer, source, out, record, processes, stop, longest)
         except TrainingError:
-            if not found and processes.is_first:
-                (out / RECIPE).unlink(missing_ok=True)  # nothing was trained: the folder is nobody's
+            if processes.is_first and not list_checkpoints(out / "checkpoints"):
+                (out / RECIPE).unlink(missing_ok=True)  # nothing was kept: the folder is nobody's
             raise
-        if found:
-            _go_on(trainer, found[-1], source)
-        with Record(out, step=trainer.step) if processes.is_first else nullcontext() as record:
-            longest = processes.longest(num_sharing)
-            validation = _run(trainer, source, out, record, processes, stop, longest)
         if trainer.step < recipe.num_steps:
             return Outcome(finished=False, step=trainer.step, signal=stop.number)
         # A run killed after its last checkpoint comes back here without having validated.
@@ -474,9 +475,18 @@ def _groups(
         world=processes.world,
         num_references=recipe.num_references,
     )
-    with closing(stream):
-        for batch in stream:
-            yield list(training_groups(batch, recipe, trainer.machine.device, source, longest=longest))
+    try:
+        with closing(stream):
+            for batch in stream:
+                yield list(training_groups(batch, recipe, trainer.machine.device, source, longest=longest))
+    except MemoryError as error:
+        num_pairs = recipe.batch_size // processes.world
+        num_bytes = num_pairs * (1 + recipe.num_references) * 3 * STORED_PX**2
+        raise TrainingError(
+            f"{num_pairs} pairs do not fit into memory: their pictures take {num_bytes / 1e9:.3g} GB, and batches are made ahead",
+            where=f"batch_size {recipe.batch_size} of the recipe",
+            hint="set a smaller `batch_size`, or start more processes (torchrun): each takes its share",
+        ) from error
 
 
 def _report(

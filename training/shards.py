@@ -59,6 +59,7 @@ class Shards:
         lenient: look at no shard before it is opened, so that a missing one is found only then.
 
     Attributes:
+        split: whose shards.
         entries: what the order needs, sorted by name.
         table_hash: SHA-256 of what decides the stream besides the seed: these shards and the order's version.
 
@@ -78,13 +79,15 @@ class Shards:
             raise ManifestError(
                 f"no shard of split {split}",
                 where=self._storage.where(_TABLE),
-                hint=f"splits with shards: {known}; to hold people out, record more than one group, or say `split` in recordings.toml",
+                hint=f"splits with shards: {known}; to hold people out, record more than one group, or say `split` in recordings.toml;"
+                " of rendered people, render more (N=...), or give the build's recipe a larger `split: {val_share: ...}`",
             )
         self.entries = [
             ShardRows(name=row["name"], source=row["source"], weight=row["weight"], rows=row["rows"]) for row in rows
         ]
         decides = [[row[c] for c in ("name", "source", "weight", "rows", "sha256")] for row in rows]
         self.table_hash = fingerprint({"order": VERSION, "shards": decides})
+        self.split = split
         self._rows, self._verify = rows, verify
         self._verified: set[int] = set()
         self._failed: dict[int, ShardError] = {}

@@ -455,6 +455,22 @@ def test_a_damaged_shard_on_disk_is_left_out_by_policy(built, copied, damage, ca
     assert caplog.text.count("is left out") == 1
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_when_all_shards_of_a_source_are_left_out_that_is_said(tmp_path, others):
+    made = [Made(source="one", rows=(3,)), *others * [Made(source="two", rows=(3, 3))]]
+    folder = write_shards(tmp_path, made)
+    for path in folder.glob("train-one-*.tar"):
+        path.unlink()
+    said = "all shards of split train with pairs of one had to be left out, 1 of 1: no pair can stand in; the last: "
+    with stream(folder, on_bad_shard="skip") as batches, pytest.raises(ShardError) as caught:
+        next(batches)
+    assert caught.value.what.startswith(said)
+    assert "train-one-" in caught.value.where
+    with pytest.raises(ShardError) as caught, stream(folder) as batches:
+        next(batches)
+    assert "left out" not in caught.value.what
+
+
 def test_an_image_without_colour_comes_as_three_equal_planes(tmp_path):
     gray = simplejpeg.encode_jpeg(texture(1)[:, :, :1].copy(), colorspace="GRAY")
     batches = validation_batches(one_odd_sample(tmp_path, target_jpg=gray), split=Split.TRAIN, batch_size=4)
@@ -470,7 +486,8 @@ def test_a_folder_without_table_or_split_is_refused(built, tmp_path):
     assert caught.value.where == str(tmp_path / "shards.parquet")
     with pytest.raises(ManifestError, match="no shard of split test") as caught:
         stream(built, split=Split.TEST)
-    assert "train, val" in caught.value.hint
+    for part in ("train, val", "recordings.toml", "render more (N=...)", "split: {val_share: ...}"):
+        assert part in caught.value.hint
 
 
 def test_no_path_is_built_from_a_hostile_name(copied):
