@@ -1,4 +1,4 @@
-"""Door of the room: `python -m training pretrain | reconstruct | probe | export | finetune`."""
+"""Door of the room: `python -m training pretrain | reconstruct | probe | export | recipe | finetune | evaluate | predict | compare`."""
 
 import argparse
 import gc
@@ -8,22 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-import torch
-from rich.console import Console
-from rich.logging import RichHandler
+try:  # torch takes seconds
+    import torch
+    import yaml
+    from rich.console import Console
+    from rich.logging import RichHandler
 
-from manifests.errors import CrossposeError
-from manifests.recipes import read_recipe
-from training.checkpoints import export_safetensors
-from training.data import OnBadShard
-from training.finetuning.verbs import VERBS, add_verbs
-from training.machine import Machine, find_device
-from training.pretrain import pretrain
-from training.probe import REFERENCES, probe
-from training.recipes import RECIPES
-from training.reconstruct import load_run, reconstruct
-from training.source import Shards
-from training.storage import Cache
+    from manifests.errors import CrossposeError
+    from manifests.recipes import read_recipe, to_mapping
+    from training.checkpoints import export_safetensors
+    from training.data import OnBadShard
+    from training.finetuning.verbs import VERBS, add_verbs
+    from training.machine import Machine, find_device
+    from training.pretrain import pretrain
+    from training.probe import REFERENCES, probe
+    from training.recipes import RECIPES
+    from training.reconstruct import load_run, reconstruct
+    from training.source import Shards
+    from training.storage import Cache
+except KeyboardInterrupt:
+    print("stopped before anything began", file=sys.stderr)
+    sys.exit(130)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,7 +43,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.threads:
             torch.set_num_threads(options.threads)
-        own = {"pretrain": _pretrain, "reconstruct": _reconstruct, "probe": _probe, "export": _export}
+        own = {
+            "pretrain": _pretrain,
+            "reconstruct": _reconstruct,
+            "probe": _probe,
+            "export": _export,
+            "recipe": _recipe,
+        }
         return {**own, **VERBS}[options.verb](options, console)
     except CrossposeError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -112,6 +123,12 @@ def _export(options: argparse.Namespace, _console: Console) -> int:
     return 0
 
 
+def _recipe(options: argparse.Namespace, _console: Console) -> int:
+    told = to_mapping(read_recipe(options.recipe, RECIPES, where="the recipe"))
+    print(yaml.safe_dump(told, sort_keys=False, default_flow_style=None, width=120), end="")
+    return 0
+
+
 def _log_to(console: Console) -> None:
     """Lines above the progress bar on a terminal, plain lines in a log file."""
     if console.is_terminal:
@@ -180,6 +197,8 @@ def _parser() -> argparse.ArgumentParser:
     export = verbs.add_parser("export", parents=[common], help="write a run's weights as safetensors")
     export.add_argument("--run", type=Path, required=True, help="the run's folder")
     export.add_argument("--out", type=Path, required=True, help="file to write")
+    told = verbs.add_parser("recipe", parents=[common], help="print a recipe of pretrain with all its values")
+    told.add_argument("recipe", nargs="?", default="demo", help=f"{', '.join(RECIPES)}, or a .yaml file")
     add_verbs(verbs, common)
     return parser
 

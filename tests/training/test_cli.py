@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -23,7 +25,7 @@ from training.__main__ import main
 from training.checkpoints import list_checkpoints, read_checkpoint
 from training.machine import Machine
 from training.pretrain import pretrain
-from training.recipes import RECIPES
+from training.recipes import RECIPES, PretrainRecipe
 from training.reconstruct import COLUMNS, complete_rows, draw_rows, load_run
 from training.source import Shards
 
@@ -126,6 +128,46 @@ def test_mistakes_say_what_where_and_what_to_do(arguments, wanted, run, shards, 
     message = capsys.readouterr().err
     for part in [*wanted, "where:", "try:"]:
         assert part in message
+
+
+def test_ctrl_c_while_torch_is_read_ends_in_one_line(tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    command = [sys.executable, "-m", "training", "recipe"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped before anything began\n")
+
+
+@pytest.mark.parametrize("name", ["body_views", "demo"])
+def test_a_recipe_is_printed_with_all_keys_as_a_file_takes_them(name, tmp_path, capsys):
+    assert main(["recipe", name]) == 0
+    said = capsys.readouterr().out
+    assert list(yaml.safe_load(said)) == [field.name for field in fields(PretrainRecipe)]
+    (tmp_path / "again.yaml").write_text("recipe: smoke\n" + said)
+    assert read_recipe(str(tmp_path / "again.yaml"), RECIPES) == RECIPES[name]()
+    assert main(["recipe", "bodi"]) == 2
+    assert "did you mean `body`" in capsys.readouterr().err
+
+
+def test_a_batch_without_room_is_told_and_the_folder_is_free_for_a_smaller_one(
+    shards, recipe, tmp_path, capsys, monkeypatch
+):
+    def none_is_left(_memory, _shape):
+        raise MemoryError
+
+    large = tmp_path / "quick.yaml"
+    large.write_text(recipe.read_text().replace("batch_size: 4", "batch_size: 1000000"))
+    arguments = ["pretrain", "--shards", str(shards), "--out", str(tmp_path / "run"), "--recipe"]
+    with monkeypatch.context() as patched:
+        patched.setattr("training.data._Memory.take", none_is_left)
+        assert main([*arguments, str(large)]) == 2
+    said = capsys.readouterr().err
+    assert "TrainingError: 1000000 pairs do not fit into memory: their pictures take 393 GB" in said
+    assert "where: batch_size 1000000 of the recipe" in said
+    assert "try:   set a smaller `batch_size`" in said
+    assert main([*arguments, str(recipe)]) == 0
 
 
 @pytest.fixture
