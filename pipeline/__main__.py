@@ -225,7 +225,9 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     try:
         ray = RayExecutor(address=arguments.ray_address, workers=arguments.workers, gpus=arguments.gpus)
     except ValueError as error:
-        raise RecipeError(str(error), where="GPUS", hint="such as GPUS=0.25") from error
+        where = f"WORKERS={arguments.workers} GPUS={arguments.gpus:g}"
+        hint = "WORKERS=2, or none for one per CPU; GPUS=0.25, or none to compute on CPUs"
+        raise RecipeError(str(error), where=where, hint=hint) from error
     executor: Executor = LocalExecutor() if arguments.executor == "local" else ray
     from pipeline.stages import stages
 

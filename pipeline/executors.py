@@ -46,6 +46,8 @@ class RayExecutor:
     """
 
     def __init__(self, *, address: str | None = None, workers: int | None = None, gpus: float = 0.0) -> None:
+        if workers is not None and workers < 1:
+            raise ValueError(f"{workers} workers get nothing done")
         if gpus < 0 or (gpus > 1 and gpus % 1):
             raise ValueError(f"gpus {gpus} is neither a share of one nor a whole number")
         self.address, self.workers, self.gpus = address, workers, gpus

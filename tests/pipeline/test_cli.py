@@ -64,7 +64,19 @@ def test_a_share_of_gpus_that_nobody_can_have(tmp_path: Path, capsys: pytest.Cap
     assert main(["pairs", "--recipe", "cameras", "--out", str(tmp_path), "--gpus", "1.5"]) == 2
     told = capsys.readouterr().err
     assert "RecipeError: gpus 1.5 is neither a share of one nor a whole number" in told
-    assert "where: GPUS" in told
+    assert "GPUS=1.5" in told
+
+
+@pytest.mark.parametrize(("workers", "executor"), [("0", "ray"), ("-3", "local")])
+def test_fewer_workers_than_one(
+    workers: str, executor: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["pairs", "--recipe", "cameras", "--out", str(tmp_path), "--executor", executor, "--workers", workers]
+    assert main(run) == 2
+    told = capsys.readouterr().err
+    assert f"RecipeError: {workers} workers get nothing done" in told
+    assert f"where: WORKERS={workers}" in told
+    assert "or none for one per CPU" in told
 
 
 def test_a_station_without_the_one_before_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
