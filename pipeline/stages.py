@@ -331,7 +331,8 @@ def told_splits(there: set[str]) -> list[str]:
         Split.TRAIN: "nobody is left to learn from: all are held out",
         Split.VAL: "nobody is held out: training will have no pair to validate on",
     }
-    hint = "hold out others with `split: {val_groups: [...]}` or another `val_share` in the recipe, and build to another OUT"
+    how = "hold out others with `split: {val_groups: [...]}`, another `val_share` or another `seed` in the recipe"
+    hint = f"{how}, or build more people, to another OUT"
     return [f"{what}; {hint}" for split, what in told.items() if split not in there]
 
 

@@ -9,10 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from manifests.build import STAGES
 from manifests.doors import door
 
 NUM_EXAMPLES = 5
-MOST_ALIKE = 8  # findings of one rule and table that are told one by one; more are folded into one
+MOST_ALIKE = 8  # findings of one stage, rule and table that are told one by one; more are folded into one
+# By table, the stage that writes it; frames and crops of rendered people are written by `renders`.
+STAGE_OF = {
+    "frames": "frames", "crops": "crops", "pairs": "pairs", "index": "shards", "tar": "shards", "shards": "shards",
+    "labels": "renders", "scenes": "renders",
+}  # fmt: skip
 
 # Every rule of the audit, in the order of the road, with what it proves.
 RULES: dict[str, str] = {
@@ -104,6 +110,13 @@ class Finding:
         if self.rule not in RULES:
             raise ValueError(f"no rule named {self.rule}")
 
+    @property
+    def stage(self) -> str:
+        """The stage that it is about, a name of `STAGES`; empty where it is about the build as a whole."""
+        folder = self.where.partition("/")[0]
+        rendered = self.table in ("frames", "crops") and self.examples[:1] and self.examples[0].startswith("synthetic/")
+        return folder if folder in STAGES else "renders" if rendered else STAGE_OF.get(self.table, "")
+
     def command(self, root: str) -> str:
         """The command that shows the first example, or lists the folder the finding is about."""
         if self.table in ("frames", "crops", "pairs", "index", "shards", "rejects") and self.examples:
@@ -179,11 +192,12 @@ def merge(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def fold(findings: Iterable[Finding]) -> list[Finding]:
-    """Put findings in order (errors first, then by rule), and many alike into one."""
-    groups: dict[tuple[int, int, str], list[Finding]] = {}
-    severities, rules = list(Severity), list(RULES)
+    """Put findings in order, and many alike into one: errors first, then by stage as causes come before what follows, then by rule."""
+    groups: dict[tuple[int, int, int, str], list[Finding]] = {}
+    severities, stages, rules = list(Severity), [*STAGES, ""], list(RULES)
     for finding in findings:
-        place = severities.index(finding.severity), rules.index(finding.rule), finding.table
+        rank = severities.index(finding.severity), stages.index(finding.stage)
+        place = *rank, rules.index(finding.rule), finding.table
         groups.setdefault(place, []).append(finding)
     folded = []
     for _, alike in sorted(groups.items(), key=lambda item: item[0]):

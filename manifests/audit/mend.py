@@ -5,11 +5,6 @@ import re
 from manifests.audit.findings import Finding
 
 TARGETS = {"frames": "ingest", "renders": "render", "crops": "crop", "pairs": "pairs", "shards": "shards"}
-# By table, the stage that writes it; frames and crops of rendered people are written by `renders`.
-STAGE_OF = {
-    "frames": "frames", "crops": "crops", "pairs": "pairs", "index": "shards", "tar": "shards", "shards": "shards",
-    "labels": "renders", "scenes": "renders",
-}  # fmt: skip
 SAME = "with the same RECIPE, ROOT and OUT"
 _RENDERING = re.compile(rf"(`make (?:render|build)`(?: again)?) {SAME}")
 AGAIN = f"run `make {{target}}` again {SAME}"
@@ -35,7 +30,7 @@ OF_RULES = {
     "packed": f"remove the folder {{stage}}, then {AGAIN}",
     "shards_table": f"{AGAIN}: shards.parquet is written anew",
     "asked": f"give more recordings, or ask for less or for other classes under `pair:` in the recipe; {ANEW}",
-    "held_out": f"hold somebody back: `split: {{{{val_share: 0.1}}}}` in the recipe, or `val_groups`; {ANEW}",
+    "held_out": f"hold out some and not all, with `split:` in the recipe; {ANEW}",
     "unchecked": "",
 }
 
@@ -56,10 +51,7 @@ def mend(finding: Finding, images: int | None = None) -> str:
 
 def _told(finding: Finding) -> str:
     folder, _, file = finding.where.partition("/")
-    rendered = (
-        finding.table in ("frames", "crops") and finding.examples[:1] and finding.examples[0].startswith("synthetic/")
-    )
-    stage = folder if folder in TARGETS else "renders" if rendered else STAGE_OF.get(finding.table, "")
+    stage = finding.stage
     unit = file.split(".")[0] if folder in TARGETS and not finding.where.endswith(" more places") else ""
     record = f"{stage}/{unit}.json" if unit else f"the commits of those units (`{stage}/<unit>.json`)"
     if file == "shards.parquet":

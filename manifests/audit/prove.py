@@ -117,7 +117,8 @@ def audit(
         findings += _unchecked(evidence)
     stats = stats_of(evidence, rows.tally, overlaps)
     stats["terms"] = terms_of(stats["licences"])
-    findings += look_at_totals(stats, complete=not evidence.blind.keys() & {"crops", "pairs"})
+    complete = not evidence.blind.keys() & {"crops", "pairs"}
+    findings += look_at_totals(stats, complete=complete, val_share=_val_share(evidence))
     asked = _images(evidence)
     mended = tuple(replace(finding, hint=mend(finding, asked)) for finding in fold(findings))
     return Audit(mended, stats, left_out, rows.keys)
@@ -138,6 +139,17 @@ def _images(evidence: Evidence) -> int | None:
             return (last + 1) * len(scene["phases"]) * len(scene["cameras"])
         except Exception:  # a damaged file may fail in any way: that is a finding of its own
             logger.debug("reading %s", part.path, exc_info=True)
+    return None
+
+
+def _val_share(evidence: Evidence) -> float | None:
+    """The share that the recipe holds out, where a plan tells it: that of the renders, or of the frames."""
+    for stage, key in (("renders", "recipe"), ("frames", "shapes")):
+        told = evidence.plans.get(stage, {}).get(key)
+        split = told.get("split") if isinstance(told, dict) else None
+        share = split.get("val_share") if isinstance(split, dict) else None
+        if isinstance(share, int | float) and 0 <= share < 1:
+            return float(share)
     return None
 
 

@@ -1,23 +1,28 @@
 """Rules about a build as a whole: what holds of most rows of a source, not of each."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from manifests.audit.findings import Finding, Severity, error
+from manifests.audit.findings import Finding, Severity, error, plural
+from manifests.audit.mend import ANEW
 from manifests.types import Domain, PairKind, SilhouetteFrom, Split
 
+RARELY = 0.01  # of seeds, for which a share holds out nobody
+LEAST_SHARE = 0.001  # to be held out; less is none
 MOST_BARE, MOST_ASTRAY = 0.5, 0.1  # shares of a source's crops from which its silhouettes are doubtful
 MOST_OFF = 0.05  # by which the share of a class of pairs may differ from the one that is asked for, and a pair
 MOST_REPEATED = 30.0  # times that a source's pairs are seen for each time of an average pair's
 
 
-def look_at_totals(stats: dict[str, Any], *, complete: bool) -> Iterator[Finding]:
+def look_at_totals(stats: dict[str, Any], *, complete: bool, val_share: float | None = None) -> Iterator[Finding]:
     """Apply every rule about totals to the numbers of a build (see `manifests.audit.stats`).
 
     Args:
         stats: of the build.
         complete: whether all of its crops and pairs were read: only then what is not there was not drawn.
+        val_share: of the recipe; None where no plan tells.
     """
     yield from _drawn(stats["silhouettes"])
     yield from _balance(stats["balance"])
@@ -25,7 +30,7 @@ def look_at_totals(stats: dict[str, Any], *, complete: bool) -> Iterator[Finding
     yield from _people(stats)
     if complete and "pairs" in stats["stages"]:
         yield from _asked(stats["asked"])
-        yield from _held_out(stats)
+        yield from _held_out(stats, val_share)
 
 
 def _drawn(rows: list[dict[str, Any]]) -> Iterator[Finding]:
@@ -120,7 +125,7 @@ def _people(stats: dict[str, Any]) -> Iterator[Finding]:
             yield error("asked", "", f"source {row['source']}", message)
 
 
-def _held_out(stats: dict[str, Any]) -> Iterator[Finding]:
+def _held_out(stats: dict[str, Any], val_share: float | None) -> Iterator[Finding]:
     """Warn of a build that cannot be trained on, or not validated."""
     rows = Counter[str]()
     for row in stats["pairs"]:
@@ -135,5 +140,34 @@ def _held_out(stats: dict[str, Any]) -> Iterator[Finding]:
         if not rows[split]:
             message = f"there is nobody {what}: no pair of {rows.total():,} is of {split.value}"
             yield Finding(
-                rule="held_out", severity=Severity.WARNING, table="pairs", where="split", message=message, count=0
-            )
+                rule="held_out", severity=Severity.WARNING, table="pairs", where="split", message=message, count=0,
+                hint=_hold_out(split, stats["sources"], val_share),
+            )  # fmt: skip
+
+
+def _hold_out(side: Split, sources: list[dict[str, Any]], val_share: float | None) -> str:
+    """What gives a side of the split somebody, as far as it is known who is there and what was asked for."""
+    if any(row["split"] == side for row in sources):
+        return f"its people are there, and no pair of them: `show` with `--table rejects` tells why; give more of them, {ANEW}"
+    if side is Split.TRAIN:
+        return f"hold out fewer: a smaller `val_share`, or fewer `val_groups`, under `split:` in the recipe; {ANEW}"
+    groups = sum(row["groups"] for row in sources)
+    there = f"there {'is' if groups == 1 else 'are'} {plural(groups, 'group')} (people or recordings) in all"
+    rendered = any(row["source"] == "synthetic" for row in sources)
+    more = "more people (a larger N)" if rendered else "more recordings"
+    if groups < 2:
+        return f"{there}: build {more}, one of whom `split:` in the recipe can hold out; {ANEW}"
+    if val_share is not None and val_share < LEAST_SHARE:
+        val_share = None
+    if not rendered or val_share is None:
+        how = "some by name" if val_share else "some, as `split: {val_share: 0.1}` in the recipe, or by name"
+        return f"{there}: hold out {how} with `split: val_groups`, or build {more}; {ANEW}"
+    enough = math.ceil(math.log(RARELY) / math.log1p(-val_share))
+    chance = (
+        f"a share of {val_share:g} holds out nobody of {groups} people for {100 * (1 - val_share) ** groups:.0f} of 100 seeds, "
+        f"of {enough} for 1"
+    )
+    return (
+        f"{there}, and {chance}: build {more}, or ask for a larger `val_share`, another `seed`, or somebody by name "
+        f"(`split: val_groups`); {ANEW}"
+    )

@@ -6,10 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
+from manifests.audit.files import Evidence
 from manifests.audit.findings import RULES, Finding, Severity
 from manifests.audit.mend import mend
-from manifests.audit.prove import audit
+from manifests.audit.prove import _val_share, audit
 from manifests.audit.report import page_of
+from manifests.audit.totals import look_at_totals
 from manifests.build import STAGES
 from tests.support.build_folder import change_rows
 
@@ -133,7 +135,49 @@ def test_nobody_to_validate_on(build):
     assert (told["held_out"].severity, told["held_out"].message) == (
         Severity.WARNING, "there is nobody to validate on: no pair of 78 is of val",
     )  # fmt: skip
-    assert "`split: {val_share: 0.1}` in the recipe" in mend(told["held_out"])
+    assert told["held_out"].hint.startswith("its people are there, and no pair of them")
+
+
+def held_out(build, groups, *, source="synthetic", split="train", share):
+    """The hint for a build of so many people who are all on one side."""
+    stats = audit(build).stats
+    stats["sources"] = [{**stats["sources"][0], "source": source, "split": split, "groups": groups}]
+    stats["pairs"] = [{**stats["pairs"][0], "split": split, "rows": 9}]
+    return next(f for f in look_at_totals(stats, complete=True, val_share=share) if f.rule == "held_out").hint
+
+
+def test_people_of_whom_a_share_holds_out_nobody(build):
+    """The share is there already: what helps are more people, and how many is told."""
+    told = held_out(build, 4, share=0.2)
+    assert told.startswith("there are 4 groups (people or recordings) in all")
+    assert "a share of 0.2 holds out nobody of 4 people for 41 of 100 seeds, of 21 for 1" in told  # 0.8^4, 0.8^21
+    assert "build more people (a larger N), or ask for a larger `val_share`, another `seed`" in told
+    assert "val_share: 0.1" not in told
+    assert "`split: {val_share: 0.1}`" in held_out(build, 4, share=0.0)
+    assert "`split: {val_share: 0.1}`" in held_out(build, 4, share=None)
+    assert "`split: {val_share: 0.1}`" in held_out(build, 4, share=5e-324)
+    assert "hold out some by name with `split: val_groups`, or build more recordings" in held_out(
+        build, 2, source="rig", share=0.2
+    )
+    assert "there is 1 group" in held_out(build, 1, share=0.2)
+    assert "hold out fewer" in held_out(build, 4, split="val", share=0.9)
+
+
+@pytest.mark.parametrize(
+    ("plans", "share"),
+    [
+        (
+            {"renders": {"recipe": {"split": {"val_share": 0.3}}}, "frames": {"shapes": {"split": {"val_share": 0.1}}}},
+            0.3,
+        ),
+        ({"renders": {"recipe": None}, "frames": {"shapes": {"split": {"val_share": 0.1}}}}, 0.1),
+        ({"frames": {"shapes": {"split": {"val_share": "some"}}}}, None),
+        ({"frames": {"shapes": {"split": 3}}}, None),
+        ({}, None),
+    ],
+)
+def test_the_share_is_the_one_that_a_plan_tells(tmp_path, plans, share):
+    assert _val_share(Evidence(tmp_path, plans=plans)) == share
 
 
 def test_stage_of_pairs_without_a_pair(build):

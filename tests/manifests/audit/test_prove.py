@@ -15,6 +15,7 @@ import pytest
 from manifests import table as tables
 from manifests.audit.findings import RULES, Finding, Severity, fold
 from manifests.audit.prove import audit
+from manifests.build import STAGES
 from manifests.commit import UnitWriter
 from manifests.doors import door
 from manifests.errors import ManifestError
@@ -598,6 +599,23 @@ def test_many_findings_alike_are_folded_and_none_is_lost():
     assert first.examples == tuple(f"shards/s{i:02}.tar" for i in range(5))
     assert second == note
     assert fold(reversed([note, *files[:3]])) == fold([*files[:3], note])
+
+
+def test_causes_come_before_what_follows_from_them(build):
+    """Followed from the top, what mends one finding does not undo what mended another."""
+    for stage, unit in (("shards", "train-rig-body-000000"), ("pairs", "rig-rec1"), ("crops", "rig-rec1")):
+        (build / stage / f"{unit}.json").unlink()
+    path = build / "crops" / "plan.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"own": {"rig-rec1": {"inputs": {"frames": "0" * 64}}}}))
+    (build / "renders" / "synthetic-s000000.crops.parquet").unlink()
+    found = audit(build).findings
+    errors = [finding.stage for finding in found if finding.severity is Severity.ERROR]
+    order = [*STAGES, ""]
+    assert {"renders", "crops", "pairs", "shards"} <= set(errors)
+    assert errors == sorted(errors, key=order.index)
+    assert [f.severity for f in found] == sorted((f.severity for f in found), key=list(Severity).index)
+    rules = [finding.rule for finding in found if finding.stage == "crops" and finding.severity is Severity.ERROR]
+    assert rules.index("behind") < rules.index("uncommitted")
 
 
 def test_a_finding_names_a_known_rule_and_the_command_that_shows_it():
