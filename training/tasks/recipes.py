@@ -194,7 +194,6 @@ def free(task: str) -> FinetuneRecipe:
     data = {
         split: Data(kind=FREE.get(task, "free"), split=split, options=options) for split in ("train", "val", "test")
     }
-    num_steps = 4000 if is_mesh else 2000
     return FinetuneRecipe(
         name="free",
         task=task,
@@ -205,11 +204,11 @@ def free(task: str) -> FinetuneRecipe:
         # A texture's colours are what is asked for.
         variation=Variation(turned=0.0, scale=0.1, noise=0.0 if task == "texture" else 0.1),
         batch_size=32,
-        num_steps=num_steps,
+        num_steps=2000,
         base_lr=4e-3,
         layer_decay=0.9,
         precision="float32",
-        validate_every=num_steps // 10,
+        validate_every=200,
         validation_examples=256,
     )
 
