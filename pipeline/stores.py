@@ -127,7 +127,10 @@ class Store:
         temporary = f"{folder}/.{last}.{uuid.uuid4().hex}.tmp"
         try:
             self._write(temporary, chunks)
-            self._files.mv(temporary, f"{folder}/{last}")
+            try:
+                self._files.mv(temporary, f"{folder}/{last}")
+            except FileNotFoundError as error:  # a publisher that ended took it for a killed one's: worth another try
+                raise OSError(f"somebody removed {temporary}") from error
         except BaseException:
             with suppress(OSError):
                 self._files.rm_file(temporary)

@@ -211,6 +211,24 @@ def test_several_publishers_do_no_harm(made: Path, place: str) -> None:
     assert files(place) == due(made / "out")
 
 
+def test_a_file_that_another_publisher_swept_away_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(f"file://{tmp_path}")
+    move, moved = store._files.mv, []
+
+    def swept_once(source: str, target: str) -> None:
+        moved.append(source)
+        if len(moved) == 1:
+            Path(source).unlink()
+        move(source, target)
+
+    monkeypatch.setattr(store._files, "mv", swept_once)
+    store.put("shards/a.json", lambda: iter([b"{}"]))
+    assert (tmp_path / "shards/a.json").read_bytes() == b"{}"
+    assert len(moved) == 2
+
+
 def written(patch: pytest.MonkeyPatch) -> list[str]:
     """Names of what is written from now on."""
     names: list[str] = []
