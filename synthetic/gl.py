@@ -85,8 +85,8 @@ class GL:
                 hint=_EGL_HINT,
             ) from error
         self._offscreen._platform.make_current()  # and never another
-        self._ours: Any = importlib.import_module("synthetic.label_pass")
-        self._pass = self._ours.LabelPass()
+        self._uploads: Any = importlib.import_module("synthetic.uploads")
+        self._pass = importlib.import_module("synthetic.label_pass").LabelPass()
         self.device = " | ".join(
             self._api.glGetString(n).decode() for n in (self._api.GL_RENDERER, self._api.GL_VERSION)
         )
@@ -102,7 +102,7 @@ class GL:
         api = self._api
         wrap = api.GL_REPEAT if tiles else api.GL_CLAMP_TO_EDGE
         fine = api.GL_LINEAR_MIPMAP_NEAREST if tiles else api.GL_LINEAR
-        return self._ours.Picture(
+        return self._uploads.Picture(
             source=np.ascontiguousarray(picture),
             source_channels="R" if picture.ndim == 2 else "RGB",
             sampler=self.pyrender.Sampler(magFilter=api.GL_LINEAR, minFilter=fine, wrapS=wrap, wrapT=wrap),
@@ -120,7 +120,7 @@ class GL:
         """
         pr = self.pyrender
         material = pr.MetallicRoughnessMaterial(baseColorTexture=texture, emissiveTexture=shadow)
-        return pr.Mesh(primitives=[self._ours.Corners(corners_K9, triangles_F3.astype(np.uint32), material)])
+        return pr.Mesh(primitives=[self._uploads.Corners(corners_K9, triangles_F3.astype(np.uint32), material)])
 
     def surface(
         self,

@@ -49,7 +49,7 @@ from training.model.vit import Block
 from training.objective import Inputs, Objective, step_flops
 from training.recipes import PretrainRecipe
 from training.record import Record, draw_loss_curve
-from training.run_folder import FINISHED, RECIPE, claim, few, write_json
+from training.run_folder import FINISHED, RECIPE, Ended, claim, few, write_json
 from training.source import PairSource
 
 logger = logging.getLogger(__name__)
@@ -60,20 +60,14 @@ SHARES = StateDictOptions(cpu_offload=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Ended):
     """How a call of `pretrain` ended.
 
     Args:
-        finished: the run is complete; otherwise a signal stopped it after a checkpoint.
-        step: steps done.
         validation_loss: of the last validation, None when there was none yet.
-        signal: number of the signal that stopped the run.
     """
 
-    finished: bool
-    step: int
     validation_loss: float | None = None
-    signal: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

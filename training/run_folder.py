@@ -1,7 +1,8 @@
-"""The folder of a run: whose it is, and whether it is done."""
+"""The folder of a run: whose it is, whether it is done, and how a call that worked in it ended."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,21 @@ from manifests.recipes import changed_keys
 from training.checkpoints import write_atomic
 
 RECIPE, FINISHED = "recipe.json", "finished.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a call that trains ended.
+
+    Args:
+        finished: the run is complete; otherwise a signal stopped it after a checkpoint.
+        step: steps done.
+        signal: number of the signal that stopped the run.
+    """
+
+    finished: bool
+    step: int
+    signal: int | None = None
 
 
 def claim(

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from synthetic import label_pass
+from synthetic import uploads
 from synthetic.drawn import Drawn, may_show, root_light
 from synthetic.figure import Dressed
 from synthetic.render import Renderer
@@ -76,7 +76,7 @@ def test_triangles_that_are_left_out_would_not_show(
         left_out.append(1.0 - len(chosen) / triangles_3D.shape[1])
         return chosen if few else np.arange(triangles_3D.shape[1])
 
-    monkeypatch.setattr(label_pass, "may_show", choose)
+    monkeypatch.setattr(uploads, "may_show", choose)
     recipe = SceneRecipe(num_identities=3, num_views=2, scenes_per_identity=1, image_px=96, clips=("waving",))
     for framing in ("full", "upper", "hands"):
         scene = sample_scene(dataclasses.replace(recipe, framing=framing, supersampling=zoom), 5, 1)

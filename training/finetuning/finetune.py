@@ -42,7 +42,7 @@ from training.finetuning.network import BEST, TaskNetwork, build_network, find_s
 from training.finetuning.sheet import draw_curves
 from training.machine import Machine, StopSignal
 from training.record import Record, read_metrics
-from training.run_folder import FINISHED, claim, write_json
+from training.run_folder import FINISHED, Ended, claim, write_json
 from training.tasks.base import Score, Task, Tensors
 from training.tasks.recipes import FinetuneRecipe, build_task, open_examples, without_roots
 
@@ -50,20 +50,14 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Ended):
     """How a call of `finetune` ended.
 
     Args:
-        finished: the run is complete; otherwise a signal stopped it after a checkpoint.
-        step: steps done.
         evaluations: of the test sets, where this call finished the run.
-        signal: number of the signal that stopped the run.
     """
 
-    finished: bool
-    step: int
     evaluations: tuple[Evaluation, ...] = ()
-    signal: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

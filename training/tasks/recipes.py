@@ -191,13 +191,14 @@ def free(task: str) -> FinetuneRecipe:
     is_mesh = task in MESHES
     options: dict[str, Option] = {"keypoint_set": "penn13"} if task == "keypoints" else {}
     own: dict[str, Option] = {"pooling": "places"} if is_mesh or task in ("gesture", "grasp") else {}
+    own |= {"parameter_weight": 20.0} if is_mesh else {}
     data = {
         split: Data(kind=FREE.get(task, "free"), split=split, options=options) for split in ("train", "val", "test")
     }
     return FinetuneRecipe(
         name="free",
         task=task,
-        options=own | ({"parameter_weight": 20.0} if is_mesh else {}),
+        options=own,
         train=(data["train"],),
         validation=data["val"],
         test=(data["test"],),

@@ -40,6 +40,7 @@ def page(monkeypatch):
 
 def test_the_page_s_own_test_passes(page, tmp_path):
     page.test_from_raw_files_to_audited_shards(tmp_path)
+    assert [*(tmp_path / "out/shards").glob("*.tar")], "it went the whole road"
 
 
 def test_what_the_page_promises_of_faults(page, tmp_path):
