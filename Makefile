@@ -137,7 +137,7 @@ predict: install ## ask the run of `make finetune` about a photograph: IMAGE=pho
 	  $(if $(SIDE),--side $(SIDE)) --out $(or $(TO),$(RUN)/prediction.glb)
 
 study: OUT = out/study$(if $(OF_HANDS),-hand)
-study: fetch ## are references used? 500 rendered people, three seeds: under an hour. With TASK=..., are these weights the better start?
+study: fetch ## are references used? 500 rendered people, three seeds: under an hour. With TASK=..., are these weights the better start? STEPS=500
 	@$(MAKE) --no-print-directory build RECIPE=docs/study$(if $(OF_HANDS),_hand).yaml OUT=$(OUT)
 ifndef TASK
 	@for seed in $(SEEDS); do $(PYTHON) -m training pretrain --recipe study --seed $$seed --shards $(OUT)/shards \
@@ -147,8 +147,8 @@ else
 	@for model in study docs/study_mae.yaml; do $(PYTHON) -m training pretrain --recipe $$model --shards $(OUT)/shards \
 	  --out $(OUT)/pretrain/$$(basename $$model .yaml)-0 --log-every 50 || exit $$?; done
 	@$(PYTHON) -m pipeline render --recipe $(FREE) --out $(FREE_OUT) --executor $(EXECUTOR)
-	@$(PYTHON) -m training compare --task $(TASK) --recipe free --data $(or $(DATA),$(FREE_OUT)) --seed $(SEEDS) --out $(OUT)/$(TASK) \
-	  --init ours=$(OUT)/pretrain/study-0 mae=$(OUT)/pretrain/study_mae-0 random
+	@$(PYTHON) -m training compare --task $(TASK) --recipe free --data $(or $(DATA),$(FREE_OUT)) --seed $(SEEDS) \
+	  --steps $(or $(STEPS),500) --out $(OUT)/$(TASK) --init ours=$(OUT)/pretrain/study-0 mae=$(OUT)/pretrain/study_mae-0 random
 endif
 
 reconstruct: install ## picture what the trained model completes, on pairs it never saw
