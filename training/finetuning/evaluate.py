@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from manifests.errors import CrossposeError, TrainingError
 from manifests.recipes import from_mapping
@@ -240,7 +241,7 @@ def measure(
         console: where a progress bar is drawn.
 
     Raises:
-        TrainingError: there is no example, or one is damaged.
+        TrainingError: there is no example, one is damaged, or none can be scored.
     """
     about = part.examples.about
     if not len(part.index):
@@ -257,12 +258,13 @@ def measure(
             keys += batch.keys
             progress.advance(bar, len(batch.keys))
     arrays = joined(measured)
-    return Measured(
-        keys=tuple(keys),
-        arrays=arrays,
-        scores=run.task.scores(arrays),
-        constants=run.task.scores(joined(constant)) if constant else {},
-    )
+    try:
+        scores = run.task.scores(arrays)
+        constants = run.task.scores(joined(constant)) if constant else {}
+    except ValueError as error:
+        where = f"{about.name}, {about.split}"
+        raise TrainingError(str(error), where=where, hint="look at its labels, or score another dataset") from error
+    return Measured(keys=tuple(keys), arrays=arrays, scores=scores, constants=constants)
 
 
 def joined(arrays: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -298,10 +300,19 @@ def evaluate(
 
 def values_of(task: Task, measured: Arrays, num: int) -> dict[str, Floats]:
     """Each score of each example by itself, (n,); NaN where it has none."""
+    single = [_values(task, {name: array[i : i + 1] for name, array in measured.items()}) for i in range(num)]
+    names = dict.fromkeys(name for one in single for name in one)
+    return {name: np.array([one.get(name, math.nan) for one in single]) for name in names}
+
+
+def _values(task: Task, measured: Arrays) -> dict[str, float]:
+    """The scores of a few examples; NaN, or left out, where nothing is known of them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of means of nothing
-        single = [task.scores({name: array[i : i + 1] for name, array in measured.items()}) for i in range(num)]
-    return {name: np.array([one[name].value if name in one else math.nan for one in single]) for name in single[0]}
+        try:
+            return {name: score.value for name, score in task.scores(measured).items()}
+        except ValueError:
+            return {}
 
 
 def _interval(
@@ -325,7 +336,7 @@ def _interval(
         choices = rng.integers(num_subjects, size=(NUM_DRAWS_OF_SETS, num_subjects))
         rows = [np.concatenate([places[subject] for subject in choice]) for choice in choices]
         sets = ({key: array[own] for key, array in found.arrays.items()} for own in rows)
-        drawn = np.array([task.scores(one)[name].value for one in sets])
+        drawn = np.array([_values(task, one).get(name, math.nan) for one in sets])
     low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
@@ -383,26 +394,27 @@ def name_of(about: About) -> str:
     return f"{about.name}-{about.split}"
 
 
-def scores_table(evaluation: Evaluation) -> Table:
-    """The scores of a dataset with unit, interval, what a constant answer scores, and the convention beside each."""
+def scores_table(evaluation: Evaluation) -> Group:
+    """The scores of a dataset with unit, interval and what a constant answer scores, and below them the convention of each."""
     about = evaluation.about
     people = len(set(evaluation.subjects))
-    title = f"{about.name} {about.split}: {len(evaluation.keys)} examples of {people}; {about.protocol}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    title = f"{about.name} {about.split}: {len(evaluation.keys)} examples of {people} subjects; {about.protocol}"
+    table = Table(box=box.SIMPLE)
     columns = ("score", "left"), ("value", "right"), (f"{100 * LEVEL:.0f} %", "right"), ("constant", "right")
     for name, justify in columns:
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("convention", min_width=30)
+    told: dict[str, list[str]] = {}
     for name, score in evaluation.scores.items():
+        told.setdefault(score.convention, []).append(name)
         interval = evaluation.intervals[name]
         table.add_row(
             f"{name} {'↓' if score.better == 'lower' else '↑'}",
             f"{spoken(score.value, score.unit)} {'' if score.unit == 'none' else score.unit}",
             "" if interval is None else " to ".join(spoken(end, score.unit) for end in interval),
             spoken(evaluation.constants[name], score.unit) if name in evaluation.constants else "",
-            score.convention,
         )
-    return table
+    notes = (Text(f"{', '.join(names)}: {convention}") for convention, names in told.items())
+    return Group(Text(title), table, *notes)
 
 
 def spoken(value: float, unit: str) -> str:

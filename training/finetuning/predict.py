@@ -49,8 +49,13 @@ def predict(
 
     Raises:
         SourceError: a photograph is missing or damaged.
-        TrainingError: nothing is trained yet, there are too many photographs, a box is empty, or the files cannot be written.
+        TrainingError: nothing is trained yet, there are too many photographs, a box is empty or outside its photograph, the picture
+            would be written over a photograph, or the files cannot be written.
     """
+    drawn = out.with_suffix(".png")
+    if drawn.resolve() in [path.resolve() for path in images]:
+        hint = "write to another folder, or under another name"
+        raise TrainingError("the picture of the answer would replace the photograph", where=drawn, hint=hint)
     asked = load_finetuned(run, device)
     num = 2 if asked.task.reads == "two" else 1
     if not 1 <= len(images) <= num:
@@ -60,6 +65,12 @@ def predict(
         raise TrainingError(
             f"{len(boxes)} boxes for {len(images)} photographs", where="--box", hint="give one for each"
         )
+    if len(images) < num:
+        logger.info(
+            "one photograph is given, and seen twice; a second one of the same moment, or a neighbouring one, helps"
+        )
+    if not boxes:
+        logger.info("whole photographs are taken; say --box of the person or hand if it is small in them")
     wanted = getattr(asked.task, "side", None)
     if wanted is not None and side is None:
         logger.info("taken for a %s hand; say --side if it is the other one", wanted)
@@ -68,7 +79,7 @@ def predict(
     shown = []
     for place, path in enumerate(images):
         picture = read_picture(path, where=path)
-        square = square_of(boxes[place]) if boxes else _middle(picture)
+        square = square_of(boxes[place], picture) if boxes else _middle(picture)
         pixels.append(take(picture, cut_square(square, image_px=image_px, flip=flip)))
         shown.append(take(picture, cut_square(square, image_px=max(SHOWN_PX, image_px), flip=flip)))
         logger.info("%s: square %s", path, ", ".join(f"{edge:.1f}" for edge in square))
@@ -77,20 +88,26 @@ def predict(
         outputs = asked.network(tuple(normalised(view[None], device) for view in views))
     make_folder(out.parent)
     written = asked.task.write(out, views[0], outputs)
-    drawn = out.with_suffix(".png")
     write_atomic(drawn, png(Image.fromarray(asked.task.draw(shown[0], outputs, 0))))
     return [*written, drawn]
 
 
-def square_of(box: Sequence[float]) -> Floats:
+def square_of(box: Sequence[float], picture_HW3: npt.NDArray[np.uint8]) -> Floats:
     """(4,) edges of the square around a box, with the margin.
 
     Raises:
-        TrainingError: the box has no size.
+        TrainingError: the box has no size, or lies outside the picture.
     """
     low, high = np.array(box, np.float64).reshape(2, 2)
-    if (high <= low).any():
-        raise TrainingError(f"the box {tuple(box)} is empty", where="--box", hint="give x0,y0,x1,y1 in pixels")
+    height, width = picture_HW3.shape[:2]
+    told = ",".join(f"{edge:g}" for edge in box)
+    if not (high > low).all():
+        raise TrainingError(f"the box {told} is empty", where="--box", hint="give x0,y0,x1,y1 in pixels")
+    if (high <= 0).any() or (low >= [width, height]).any() or not np.isfinite(box).all():
+        hint = "give x0,y0,x1,y1 in pixels, from the upper left corner"
+        raise TrainingError(
+            f"the box {told} lies outside the photograph of {width} x {height}", where="--box", hint=hint
+        )
     half = MARGIN * (high - low).max() / 2
     return np.concatenate([(low + high) / 2 - half, (low + high) / 2 + half])
 

@@ -96,7 +96,11 @@ class Task(Protocol):
         """What `scores` needs of each example: arrays whose first axis is B; predictions and truth in float32 or float64."""
 
     def scores(self, measured: Arrays) -> Mapping[str, Score]:
-        """Scores of a whole set, from the concatenated arrays of `measure`."""
+        """Scores of a whole set, from the concatenated arrays of `measure`.
+
+        Raises:
+            ValueError: nothing is known of any example.
+        """
 
     def draw(self, image_HW3: npt.NDArray[np.uint8], outputs: Any, index: int) -> npt.NDArray[np.uint8]:
         """A prediction over its image, a picture of the same height."""

@@ -159,6 +159,7 @@ def _renderer() -> tuple[Any, Any] | None:
     os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
     os.environ.setdefault("LP_NUM_THREADS", "1")
     vars(np).setdefault("infty", np.inf)  # pyrender 0.1.45 was written for numpy 1
+    logging.getLogger("OpenGL.acceleratesupport").setLevel(logging.WARNING)  # that it is not there is nobody's concern
     try:
         pyrender: Any = importlib.import_module("pyrender")
         return pyrender, pyrender.OffscreenRenderer(64, 64)

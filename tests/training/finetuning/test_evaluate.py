@@ -1,3 +1,4 @@
+import io
 import json
 import math
 from dataclasses import replace
@@ -7,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from manifests.errors import RecipeError, SourceError, TrainingError
 from tests.support import toy_task
@@ -19,6 +21,8 @@ from training.finetuning.evaluate import (
     evaluate,
     evaluate_run,
     load_finetuned,
+    measure,
+    scores_table,
     values_of,
     whole,
 )
@@ -113,6 +117,35 @@ def test_an_example_without_a_score_has_none():
     np.testing.assert_array_equal(values, [1.0, math.nan, 3.0])
 
 
+class Refusing(ToyTask):
+    """Of examples without a distance it says that nothing can be scored, as tasks do that pool joints or pixels."""
+
+    def scores(self, measured):
+        if np.isnan(measured["distance"]).all():
+            raise ValueError("no example has a distance")
+        value = float(np.nanmax(measured["distance"]))
+        return {"distance": Score(value=value, unit="mm", better="lower", convention="")}
+
+
+def test_one_example_of_which_nothing_is_known_ends_no_evaluation():
+    arrays = {"distance": np.array([math.nan, 1.0, 3.0])}
+    values = values_of(Refusing(), arrays, 3)
+    np.testing.assert_array_equal(values["distance"], [math.nan, 1.0, 3.0])
+    found = Measured(keys=(), arrays=arrays, scores=Refusing().scores(arrays), constants={})
+    assert _interval(Refusing(), "distance", found, values["distance"], ["a", "b", "c"]) == (1.0, 3.0)
+
+
+def test_a_dataset_of_which_nothing_is_known_is_refused_by_name(run):
+    class Nowhere(Refusing):
+        def measure(self, outputs, target):
+            return {"distance": np.full(len(outputs), math.nan)}
+
+    loaded = replace(load_finetuned(run, CPU), task=Nowhere())
+    part = whole(open_examples(replace(loaded.recipe.test[0], root=str(run))))
+    with pytest.raises(TrainingError, match=r"no example has a distance\n  where: toy, test"):
+        measure(loaded, part, device=CPU)
+
+
 def test_scores_that_are_not_known_are_null_in_json():
     score = Score(value=math.nan, unit="mm", better="lower", convention="none")
     about = open_examples_about()
@@ -162,7 +195,13 @@ def test_a_photograph_is_answered_as_the_example_is(run, tmp_path):
 
 
 def test_a_box_gets_its_margin_and_wrong_boxes_are_told(run, tmp_path):
-    np.testing.assert_allclose(square_of([10, 20, 30, 60]), [20 - 24, 40 - 24, 20 + 24, 40 + 24])
+    picture = draw_example("test", 4).rgb_HW3
+    np.testing.assert_allclose(square_of([10, 20, 30, 60], picture), [20 - 24, 40 - 24, 20 + 24, 40 + 24])
+    for outside in ([-30, 20, 0, 60], [10, 64, 30, 90], [10, 20, math.inf, 60]):
+        with pytest.raises(TrainingError, match="outside the photograph of 64 x 64"):
+            square_of(outside, picture)
+    with pytest.raises(TrainingError, match="is empty"):
+        square_of([10, 20, math.nan, 60], picture)
     Image.fromarray(draw_example("test", 4).rgb_HW3).save(tmp_path / "photo.png")
     photo = tmp_path / "photo.png"
     with pytest.raises(TrainingError, match="is empty"):
@@ -173,6 +212,28 @@ def test_a_box_gets_its_margin_and_wrong_boxes_are_told(run, tmp_path):
         predict(run, [photo] * 2, tmp_path / "a.txt", device=CPU)
     with pytest.raises(SourceError):
         predict(run, [tmp_path / "none.jpg"], tmp_path / "a.txt", device=CPU)
+
+
+def test_a_photograph_is_never_written_over(run, tmp_path):
+    photo = tmp_path / "photo.png"
+    Image.fromarray(draw_example("test", 4).rgb_HW3).save(photo)
+    before = photo.read_bytes()
+    with pytest.raises(TrainingError, match="would replace the photograph"):
+        predict(run, [photo], tmp_path / "elsewhere/../photo.glb", device=CPU)
+    assert photo.read_bytes() == before
+
+
+def test_scores_are_printed_whole_on_a_narrow_screen(run):
+    loaded = load_finetuned(run, CPU)
+    part = whole(open_examples(replace(loaded.recipe.test[0], root=str(run))))
+    evaluation = evaluate(loaded, part, device=CPU)
+    long = replace(evaluation.scores["distance"], convention=" ".join(f"word{i}" for i in range(60)) + " [end]")
+    console = Console(width=60, file=io.StringIO())
+    console.print(scores_table(replace(evaluation, scores={"distance": long, "median": long})))
+    told = console.file.getvalue()
+    words = " ".join(told.split())
+    assert f"distance, median: {long.convention}" in words
+    assert evaluation.about.protocol in words
 
 
 def test_the_command_line_goes_the_whole_way(tmp_path, capsys):
