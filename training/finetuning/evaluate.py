@@ -35,7 +35,7 @@ from training.finetuning.sheet import Tile, png, sheet_of
 from training.run_folder import RECIPE, make_folder, read_json, write_json
 from training.tasks.base import Arrays, Score, Task, Tensors
 from training.tasks.recipes import Data, FinetuneRecipe, build_task, open_examples, placed
-from training.views import STILL, look
+from training.views import STILL, Image, look
 
 logger = logging.getLogger(__name__)
 
@@ -365,12 +365,18 @@ def draw_predictions(path: Path, run: Run, part: Part, evaluation: Evaluation, *
 
 @torch.no_grad()
 def draw_example(run: Run, part: Part, place: int, *, device: torch.device) -> npt.NDArray[np.uint8]:
-    """What a network says of the example at a place of the part, over its image."""
+    """What a network says of the example at a place of the part, over its image, see `drawn_over`."""
     one = replace(part, index=part.index[place : place + 1])
     batch = next(iter(_batches(run, one, device)))
     side = max(SHOWN_PX, run.network.architecture.image_px)
-    shown = look(part.examples[int(one.index[0])], run.task, STILL, image_px=side).images[0]
-    return run.task.draw(shown, _ask(run, batch), 0)
+    return drawn_over(
+        run, look(part.examples[int(one.index[0])], run.task, STILL, image_px=side).images, _ask(run, batch)
+    )
+
+
+def drawn_over(run: Run, images: Sequence[Image], outputs: Any) -> Image:
+    """An answer over its image, as the task draws it; beside it the second image, where the network has seen one."""
+    return np.concatenate([run.task.draw(images[0], outputs, 0), *images[1:]], axis=1)
 
 
 def write_evaluation(out: Path, evaluations: Sequence[Evaluation]) -> None:

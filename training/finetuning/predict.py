@@ -12,7 +12,7 @@ from PIL import Image
 from manifests.errors import TrainingError
 from training.checkpoints import write_atomic
 from training.examples.pictures import read_picture
-from training.finetuning.evaluate import SHOWN_PX, load_finetuned, precision_of
+from training.finetuning.evaluate import SHOWN_PX, drawn_over, load_finetuned, precision_of
 from training.finetuning.mixture import normalised
 from training.finetuning.sheet import png
 from training.run_folder import make_folder
@@ -75,6 +75,8 @@ def predict(
     if wanted is not None and side is None:
         logger.info("taken for a %s hand; say --side if it is the other one", wanted)
     flip = wanted is not None and side not in (None, wanted)
+    if flip:
+        logger.info("the %s hand is mirrored, and so is the answer: it is of a %s hand", side, wanted)
     image_px, pixels = asked.network.architecture.image_px, []
     shown = []
     for place, path in enumerate(images):
@@ -88,7 +90,7 @@ def predict(
         outputs = asked.network(tuple(normalised(view[None], device) for view in views))
     make_folder(out.parent)
     written = asked.task.write(out, views[0], outputs)
-    write_atomic(drawn, png(Image.fromarray(asked.task.draw(shown[0], outputs, 0))))
+    write_atomic(drawn, png(Image.fromarray(drawn_over(asked, shown, outputs))))
     return [*written, drawn]
 
 

@@ -26,6 +26,9 @@ from training.finetuning.evaluate import (
     values_of,
     whole,
 )
+from training.finetuning.evaluate import (
+    draw_example as draw_prediction,
+)
 from training.finetuning.finetune import finetune
 from training.finetuning.predict import predict, square_of
 from training.tasks.base import Score
@@ -221,6 +224,27 @@ def test_a_photograph_is_never_written_over(run, tmp_path):
     with pytest.raises(TrainingError, match="would replace the photograph"):
         predict(run, [photo], tmp_path / "elsewhere/../photo.glb", device=CPU)
     assert photo.read_bytes() == before
+
+
+def test_the_second_picture_is_shown_where_a_network_has_seen_one(tmp_path, recipe, caplog):
+    both, photos = tmp_path / "both", [tmp_path / "one.png", tmp_path / "other.png"]
+    finetune(replace(recipe, num_steps=1, options={"reads": "two"}), both)
+    example = draw_example("test", 4)
+    for photo, pixels in zip(photos, (example.rgb_HW3, example.second_HW3), strict=True):
+        Image.fromarray(pixels).save(photo)
+    predict(both, photos, tmp_path / "answer.txt", device=CPU)
+    loaded = load_finetuned(both, CPU)
+    part = whole(open_examples(replace(loaded.recipe.test[0], root=str(both))))
+    drawn = draw_prediction(loaded, part, 4, device=CPU)
+    assert drawn.shape == (224, 448, 3)
+    with Image.open(tmp_path / "answer.png") as answer:
+        np.testing.assert_array_equal(np.asarray(answer), drawn)
+    assert not np.array_equal(drawn[:, 224:], drawn[:, :224])
+    caplog.set_level("INFO")
+    predict(both, photos[:1], tmp_path / "alone.txt", device=CPU)
+    with Image.open(tmp_path / "alone.png") as alone:
+        assert alone.size == (224, 224)
+    assert "seen twice" in caplog.text
 
 
 def test_scores_are_printed_whole_on_a_narrow_screen(run):
