@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from manifests.errors import SourceError
 
@@ -15,15 +15,16 @@ MAX_PIXELS = 80_000_000
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError)
 
 
-def read_picture(source: Path | bytes, *, where: str | Path) -> npt.NDArray[np.uint8]:
+def read_picture(source: Path | bytes, *, where: str | Path, upright: bool = False) -> npt.NDArray[np.uint8]:
     """Decode one picture.
 
     Args:
         source: a file, or its bytes.
         where: what it is called in an error.
+        upright: turn it as its EXIF says, as all that show pictures do. Not for datasets: annotations are of the stored pixels.
 
     Returns:
-        (H, W, 3) uint8, RGB, as the camera stored it: a turn noted in its EXIF is not done, as annotations are of the stored pixels.
+        (H, W, 3) uint8, RGB.
 
     Raises:
         SourceError: it is missing, damaged, or larger than `MAX_SIDE_PX` or `MAX_PIXELS`.
@@ -34,7 +35,7 @@ def read_picture(source: Path | bytes, *, where: str | Path) -> npt.NDArray[np.u
             width, height = picture.size
             if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
                 raise SourceError(f"the picture claims {width} x {height} px", where=where, hint=hint)
-            return np.asarray(picture.convert("RGB"))
+            return np.asarray((ImageOps.exif_transpose(picture) if upright else picture).convert("RGB"))
     except _DAMAGE as error:
         raise SourceError(f"the picture cannot be read: {_reason(error)}", where=where, hint=hint) from error
 

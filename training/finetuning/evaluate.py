@@ -24,7 +24,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from manifests.errors import CrossposeError, TrainingError
+from manifests.errors import CrossposeError, RecipeError, TrainingError
 from manifests.recipes import from_mapping
 from manifests.seeds import rng_for
 from training.checkpoints import list_checkpoints, read_checkpoint, write_atomic
@@ -146,7 +146,7 @@ def evaluate_run(
         console: where a progress bar is drawn.
 
     Raises:
-        RecipeError: the dataset is not known.
+        RecipeError: the dataset or its split is not known.
         TrainingError: nothing is trained yet, or the dataset is missing or lacks what the task needs.
     """
     run = load_finetuned(folder, device)
@@ -199,6 +199,8 @@ def score(
 
 def _dataset(recipe: FinetuneRecipe, test: str) -> Data:
     kind, _, split = test.partition("/")
+    if split not in ("", "train", "val", "test"):
+        raise RecipeError(f"no split is called `{split}`", where="--test", hint="give train, val or test")
     known = (data.options for data in (*recipe.test, *recipe.train) if data.kind == kind)
     return Data(kind=kind, split=split or "test", options=next(known, {}))
 

@@ -95,6 +95,7 @@ def finetune(recipe: FinetuneRecipe, out: Path, *, init: str = "random", machine
         "data": stamp_of([*sets.train, *sets.validation]),
         "init": None if start is None else start.sha256,
     }
+    network = build_network(recipe, task, start)  # weights that do not fit are told before the folder is taken
     roots = sorted({f"{data.kind}={data.root}" for data in (*recipe.train, *recipe.test)})
     done = claim(out, wanted, noted={"roots": roots, "from": init, "fingerprint": fingerprint(without_roots(recipe))})
     if done is not None:
@@ -102,7 +103,7 @@ def finetune(recipe: FinetuneRecipe, out: Path, *, init: str = "random", machine
         return Outcome(finished=True, step=done["step"])
     logger.info("%s", told_of(start, recipe.task))
     with StopSignal() as stop:
-        tuner = Tuner(recipe, task, build_network(recipe, task, start), machine)
+        tuner = Tuner(recipe, task, network, machine)
         tuner.stamp, tuner.init = wanted["data"], wanted["init"]
         if found := list_checkpoints(out / "checkpoints"):
             tuner.restore(read_checkpoint(found[-1]))

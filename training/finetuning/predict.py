@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from manifests.errors import TrainingError
+from manifests.errors import SourceError, TrainingError
 from training.checkpoints import write_atomic
 from training.examples.pictures import read_picture
 from training.finetuning.evaluate import SHOWN_PX, drawn_over, load_finetuned, precision_of
@@ -40,7 +40,8 @@ def predict(
         run: folder of the fine-tuning.
         images: the photographs; a task on two pictures that is given one sees it twice.
         out: where the answer goes (a mesh as `.glb`, classes as `.json`); its picture lies beside it as `.png`.
-        boxes: x0, y0, x1, y1 of the person or hand in each photograph, pixels; the whole photograph where there are none.
+        boxes: x0, y0, x1, y1 of the person or hand in each photograph, pixels, turned upright as its EXIF says; the whole photograph
+            where there are none.
         side: which hand is shown, for tasks on hands of one side: the other one is mirrored, and so is the answer.
         device: where the network computes.
 
@@ -49,8 +50,8 @@ def predict(
 
     Raises:
         SourceError: a photograph is missing or damaged.
-        TrainingError: nothing is trained yet, there are too many photographs, a box is empty or outside its photograph, the picture
-            would be written over a photograph, or the files cannot be written.
+        TrainingError: nothing is trained yet, there are too many photographs, a box is empty or outside its photograph, a side is told
+            to a task that asks for none, the picture would be written over a photograph, or the files cannot be written.
     """
     drawn = out.with_suffix(".png")
     if drawn.resolve() in [path.resolve() for path in images]:
@@ -72,6 +73,8 @@ def predict(
     if not boxes:
         logger.info("whole photographs are taken; say --box of the person or hand if it is small in them")
     wanted = getattr(asked.task, "side", None)
+    if wanted is None and side is not None:
+        raise TrainingError(f"{asked.task.name} asks for no side", where="--side", hint="leave it out")
     if wanted is not None and side is None:
         logger.info("taken for a %s hand; say --side if it is the other one", wanted)
     flip = wanted is not None and side not in (None, wanted)
@@ -80,7 +83,7 @@ def predict(
     image_px, pixels = asked.network.architecture.image_px, []
     shown = []
     for place, path in enumerate(images):
-        picture = read_picture(path, where=path)
+        picture = _photograph(path)
         square = square_of(boxes[place], picture) if boxes else _middle(picture)
         pixels.append(take(picture, cut_square(square, image_px=image_px, flip=flip)))
         shown.append(take(picture, cut_square(square, image_px=max(SHOWN_PX, image_px), flip=flip)))
@@ -92,6 +95,13 @@ def predict(
     written = asked.task.write(out, views[0], outputs)
     write_atomic(drawn, png(Image.fromarray(drawn_over(asked, shown, outputs))))
     return [*written, drawn]
+
+
+def _photograph(path: Path) -> npt.NDArray[np.uint8]:
+    try:
+        return read_picture(path, where=path, upright=True)
+    except SourceError as error:
+        raise SourceError(error.what, where=path, hint="give a photograph as JPEG or PNG") from error
 
 
 def square_of(box: Sequence[float], picture_HW3: npt.NDArray[np.uint8]) -> Floats:

@@ -39,9 +39,9 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", comm
     )
     train.add_argument("--seed", type=int, help="another seed than the recipe's")
     train.add_argument("--share", type=_share, help="of the training examples; another than the recipe's")
-    train.add_argument("--steps", type=int, help="another number of steps than the recipe's")
-    train.add_argument("--checkpoint-every", type=int, default=200, metavar="STEPS")
-    train.add_argument("--log-every", type=int, default=20, metavar="STEPS")
+    train.add_argument("--steps", type=_count, help="another number of steps than the recipe's")
+    train.add_argument("--checkpoint-every", type=_count, default=200, metavar="STEPS")
+    train.add_argument("--log-every", type=_count, default=20, metavar="STEPS")
 
     many = verbs.add_parser(
         "compare",
@@ -60,7 +60,7 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", comm
     )
     many.add_argument("--share", type=_share, nargs="+", default=SHARES, help="(default: %(default)s)")
     many.add_argument("--seed", type=int, nargs="+", default=(0, 1, 2), help="(default: %(default)s)")
-    many.add_argument("--steps", type=int, help="another number of steps than the recipe's")
+    many.add_argument("--steps", type=_count, help="another number of steps than the recipe's")
     many.add_argument("--out", type=Path, required=True, help="folder of the runs and of compare.html")
 
     score = verbs.add_parser("evaluate", parents=[common, on_device, data], help="score a fine-tuned run on a dataset")
@@ -168,10 +168,19 @@ def _check_task(options: argparse.Namespace) -> None:
 
 
 def _share(text: str) -> float:
-    share = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    try:
+        share = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
     if not 0 < share <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share, in (0, 1]")
+        raise argparse.ArgumentTypeError(f"{text} is no share, in (0, 1] or with %")
     return share
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
+    return int(text)
 
 
 def _start(text: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import TrainingError
+from manifests.types import Domain
 from training.examples.base import About
 from training.metrics.points import mpjpe_mm, mpvpe_mm, pa_mpjpe_mm
 from training.tasks.base import Arrays, Score, Tensors
@@ -40,6 +41,7 @@ class BodyMesh(MeshTask):
 
     name: ClassVar[str] = "body_mesh"
     main: ClassVar[str] = "pa_mpjpe"
+    domain: ClassVar[Domain] = Domain.BODY
     asset: ClassVar[str] = "body.npz"
     flips: ClassVar[bool] = True
     score_names: ClassVar[tuple[str, ...]] = ("mpjpe", "pa_mpjpe", "mpvpe", "mpvpe_unaligned", "mpvpe_neutral")

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import TrainingError
+from manifests.types import Domain
 from training.examples.base import About
 from training.metrics.points import (
     align_similarity,
@@ -35,6 +36,7 @@ class HandMesh(MeshTask):
 
     name: ClassVar[str] = "hand_mesh"
     main: ClassVar[str] = "pa_mpjpe"
+    domain: ClassVar[Domain] = Domain.HAND
     asset: ClassVar[str] = "hand_right.npz"
     unit_m: ClassVar[float] = 0.1
     flips: ClassVar[bool] = False

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from manifests.errors import TrainingError
+from manifests.types import Domain
 from training.examples.base import About, Example
 from training.heads.model_free import FreeMesh
 from training.heads.pooling import OfPooled, Pool, Pooling
@@ -83,7 +84,9 @@ class MeshTask(ABC):
     parameter_weight: float = 1.0
     pooling: Pooling = "mean"
 
+    name: ClassVar[str]
     reads: ClassVar[Literal["pooled", "dense", "two"]] = "pooled"
+    domain: ClassVar[Domain]
     side: ClassVar[Literal["right"] | None] = None
     asset: ClassVar[str]
     unit_m: ClassVar[float] = 1.0
@@ -111,6 +114,12 @@ class MeshTask(ABC):
         """
         free = self.mesh_model().free
         for about in (*train, test):
+            if about.domain != self.domain:
+                raise TrainingError(
+                    f"{about.name} shows a {about.domain}, and {self.name} asks for a {self.domain}",
+                    where=f"{about.name}, {about.split}",
+                    hint="give other data, or take another task",
+                )
             if free and "pose" in about.labels and not about.name.startswith("free_"):
                 raise TrainingError(
                     f"the poses of {about.name} are of a published {self.mesh_model().layout}, which the free model is not",

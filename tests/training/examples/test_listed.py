@@ -40,6 +40,7 @@ class TestReadPicture:
         exif[0x0112] = 6
         Image.fromarray(np.zeros((3, 5, 3), np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
         assert read_picture(tmp_path / "turned.jpg", where="here").shape == (3, 5, 3)
+        assert read_picture(tmp_path / "turned.jpg", where="here", upright=True).shape == (5, 3, 3)
 
     @pytest.mark.parametrize("damage", [b"", b"\x89PNG\r\n\x1a\n", png(64, 64)[:40]])
     def test_damage_is_told(self, damage):

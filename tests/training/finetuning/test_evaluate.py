@@ -213,8 +213,21 @@ def test_a_box_gets_its_margin_and_wrong_boxes_are_told(run, tmp_path):
         predict(run, [photo], tmp_path / "a.txt", boxes=[(1, 2, 3, 4)] * 2, device=CPU)
     with pytest.raises(TrainingError, match="2 photographs are given"):
         predict(run, [photo] * 2, tmp_path / "a.txt", device=CPU)
-    with pytest.raises(SourceError):
+    with pytest.raises(TrainingError, match="toy asks for no side"):
+        predict(run, [photo], tmp_path / "a.txt", side="left", device=CPU)
+    with pytest.raises(SourceError, match=r"No such file[\s\S]*give a photograph"):
         predict(run, [tmp_path / "none.jpg"], tmp_path / "a.txt", device=CPU)
+
+
+def test_a_photograph_is_turned_as_its_camera_was_held(run, tmp_path):
+    upright = draw_example("test", 4).rgb_HW3
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    Image.fromarray(upright).save(tmp_path / "upright.png")
+    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "turned.png", exif=exif)
+    for name in ("upright", "turned"):
+        predict(run, [tmp_path / f"{name}.png"], tmp_path / f"of_{name}.txt", device=CPU)
+    assert (tmp_path / "of_turned.txt").read_text() == (tmp_path / "of_upright.txt").read_text()
 
 
 def test_a_photograph_is_never_written_over(run, tmp_path):
@@ -279,6 +292,12 @@ def test_the_command_line_goes_the_whole_way(tmp_path, capsys):
     assert main([*asking, "--task", "toy", "--box", "10,10,50,50"]) == 0
     assert (tmp_path / "a.png").exists()
     capsys.readouterr()
+    assert main(["evaluate", "--run", str(out), "--test", "toy/tset"]) == 2
+    assert "no split is called `tset`" in capsys.readouterr().err
+    for wrong in (["--share", "half"], ["--share", "0"], ["--steps", "0"], ["--steps", "-3"], ["--log-every", "0"]):
+        with pytest.raises(SystemExit):
+            main([*finetuning, *wrong])
+        assert wrong[0] in capsys.readouterr().err
     assert main([*asking, "--task", "body_mesh"]) == 2
     assert "the run is of the task toy" in capsys.readouterr().err
     assert main(["finetune", "--task", "toi", "--out", str(out)]) == 2

@@ -334,3 +334,11 @@ def test_a_folder_without_weights_is_refused(tmp_path, recipe):
     (tmp_path / "empty").mkdir()
     with pytest.raises(TrainingError, match="the folder holds no checkpoint"):
         finetune(recipe, tmp_path / "run", init=str(tmp_path / "empty"))
+
+
+def test_weights_that_do_not_fit_take_no_folder(tmp_path, recipe):
+    finetune(replace(recipe, num_steps=1), tmp_path / "first")
+    wider = replace(recipe, architecture=replace(recipe.architecture, enc_dim=64))
+    with pytest.raises(TrainingError, match="the weights do not fit"):
+        finetune(wider, tmp_path / "run", init=str(tmp_path / "first"))
+    assert not (tmp_path / "run").exists()

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.errors import TrainingError
+from manifests.types import Domain
 from synthetic.models.convert import convert_model
 from tests.support import smpl_files
 from tests.training.tasks.cuts import about_of, cut_of, example_of
@@ -533,6 +534,12 @@ def test_datasets_that_cannot_teach_or_score_are_refused(assets, smpl):
     free, classes = about_of("pose", "joints_m"), about_of("class")
     free = dataclasses.replace(free, name="free_body")
     BodyMesh().check([free], free)
+    hands = dataclasses.replace(free, name="free_hand", domain=Domain.HAND)
+    with pytest.raises(TrainingError, match="free_hand shows a hand, and body_mesh asks for a body"):
+        BodyMesh().check([free], hands)
+    with pytest.raises(TrainingError, match="free_body shows a body, and hand_two asks for a hand"):
+        HandTwo().check([free], hands)
+    HandTwo().check([hands], hands)
     with pytest.raises(TrainingError, match="made up teaches no mesh"):
         BodyMesh().check([free, classes], free)
     with pytest.raises(TrainingError, match="made up cannot score a mesh"):
