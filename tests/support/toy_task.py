@@ -128,7 +128,7 @@ class ToyTask:
         x, y = (outputs[index].detach().cpu().numpy() * len(image_HW3)).astype(int)
         return np.asarray(cv2.circle(drawn, (int(x), int(y)), 3, (255, 0, 0), -1))
 
-    def write(self, out, image_HW3, outputs):
+    def write(self, out, cut, outputs):
         write_atomic(out, f"{outputs[0].tolist()}\n".encode())
         return [out]
 

@@ -357,7 +357,7 @@ def draw_predictions(path: Path, run: Run, part: Part, evaluation: Evaluation, *
     chosen = {"best": order[:NUM_SHOWN], "middling": order[middle:][:NUM_SHOWN], "worst": order[-NUM_SHOWN:]}
     rows = []
     for name, places in chosen.items():
-        captions = [f"{main} {spoken(values_n[place], score.unit)} {score.unit}" for place in places]
+        captions = [f"{main} {spoken(values_n[place], score.unit)}{unit_of(score)}" for place in places]
         drawn = [draw_example(run, part, int(place), device=device) for place in places]
         rows.append((name, [Tile(pixels, caption) for pixels, caption in zip(drawn, captions, strict=True)]))
     about = evaluation.about
@@ -417,7 +417,7 @@ def scores_table(evaluation: Evaluation) -> Group:
         interval = evaluation.intervals[name]
         table.add_row(
             f"{name} {'↓' if score.better == 'lower' else '↑'}",
-            f"{spoken(score.value, score.unit)} {'' if score.unit == 'none' else score.unit}",
+            f"{spoken(score.value, score.unit)}{unit_of(score)}",
             "" if interval is None else " to ".join(spoken(end, score.unit) for end in interval),
             spoken(evaluation.constants[name], score.unit) if name in evaluation.constants else "",
         )
@@ -428,6 +428,11 @@ def scores_table(evaluation: Evaluation) -> Group:
 def spoken(value: float, unit: str) -> str:
     """A score as it is printed: tenths of a millimetre, thousandths of a share."""
     return "none" if math.isnan(value) else f"{value:.1f}" if unit == "mm" else f"{value:.3f}"
+
+
+def unit_of(score: Score) -> str:
+    """What follows a printed value."""
+    return "" if score.unit == "none" else f" {score.unit}"
 
 
 def _batches(run: Run, part: Part, device: torch.device) -> Iterator[Batch]:

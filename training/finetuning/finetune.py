@@ -35,6 +35,7 @@ from training.finetuning.evaluate import (
     restore,
     score,
     spoken,
+    unit_of,
     whole,
 )
 from training.finetuning.mixture import Batch, Mixture, Part, divide, stamp_of, thin
@@ -310,7 +311,7 @@ def _validate(tuner: Tuner, parts: Sequence[Part], out: Path, record: Record) ->
     ):
         write_checkpoint(out / BEST, tuner.checkpoint(goes_on=False))
     record.write("validation", tuner.step, **{name: one.value for name, one in scores.items()})
-    told = "  ".join(f"{name} {spoken(one.value, one.unit)} {one.unit}" for name, one in scores.items())
+    told = "  ".join(f"{name} {spoken(one.value, one.unit)}{unit_of(one)}" for name, one in scores.items())
     logger.info("step %d  validation  %s", tuner.step, told)
 
 

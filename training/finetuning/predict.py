@@ -80,19 +80,19 @@ def predict(
     flip = wanted is not None and side not in (None, wanted)
     if flip:
         logger.info("the %s hand is mirrored, and so is the answer: it is of a %s hand", side, wanted)
-    image_px, pixels = asked.network.architecture.image_px, []
-    shown = []
+    image_px, cuts, pixels, shown = asked.network.architecture.image_px, [], [], []
     for place, path in enumerate(images):
         picture = _photograph(path)
         square = square_of(boxes[place], picture) if boxes else _middle(picture)
-        pixels.append(take(picture, cut_square(square, image_px=image_px, flip=flip)))
+        cuts.append(cut_square(square, image_px=image_px, flip=flip))
+        pixels.append(take(picture, cuts[-1]))
         shown.append(take(picture, cut_square(square, image_px=max(SHOWN_PX, image_px), flip=flip)))
         logger.info("%s: square %s", path, ", ".join(f"{edge:.1f}" for edge in square))
     views = (pixels * num)[:num]
     with precision_of(asked.recipe, device):
         outputs = asked.network(tuple(normalised(view[None], device) for view in views))
     make_folder(out.parent)
-    written = asked.task.write(out, views[0], outputs)
+    written = asked.task.write(out, cuts[0], outputs)
     write_atomic(drawn, png(Image.fromarray(drawn_over(asked, shown, outputs))))
     return [*written, drawn]
 

@@ -105,8 +105,8 @@ class Task(Protocol):
     def draw(self, image_HW3: npt.NDArray[np.uint8], outputs: Any, index: int) -> npt.NDArray[np.uint8]:
         """A prediction over its image, a picture of the same height."""
 
-    def write(self, out: Path, image_HW3: npt.NDArray[np.uint8], outputs: Any) -> list[Path]:
-        """What a prediction leaves besides its picture (a mesh as glb, classes as JSON); the files written."""
+    def write(self, out: Path, cut: Cut, outputs: Any) -> list[Path]:
+        """What the prediction of a photograph cut like this leaves besides its picture (a mesh as glb, classes as JSON); the files written."""
 
 
 class Asking(Task, Protocol):

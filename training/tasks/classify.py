@@ -94,7 +94,7 @@ class Classify:
             cv2.putText(out, text, place, cv2.FONT_HERSHEY_SIMPLEX, row_px / 32, (255, 255, 255), 1, cv2.LINE_AA)
         return out
 
-    def write(self, out: Path, image_HW3: npt.NDArray[np.uint8], outputs: Tensor) -> list[Path]:  # noqa: ARG002
+    def write(self, out: Path, cut: Cut, outputs: Tensor) -> list[Path]:  # noqa: ARG002
         """Every class with its probability as JSON, the likeliest first."""
         ranked = self._ranked(outputs, 0)
         path = out.with_suffix(".json")

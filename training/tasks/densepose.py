@@ -192,9 +192,9 @@ class DensePose:
         blend = np.rint(0.3 * image_HW3 + 0.7 * painted)
         return np.where(part_HW[..., None] > 0, blend, image_HW3).astype(np.uint8)
 
-    def write(self, out: Path, image_HW3: npt.NDArray[np.uint8], outputs: Tensor) -> list[Path]:
-        """A PNG as DensePose writes: part, 255 u and 255 v as red, green and blue, black off the person."""
-        part_HW, u_HW, v_HW = _answer(outputs[:1], image_HW3.shape[0])
+    def write(self, out: Path, cut: Cut, outputs: Tensor) -> list[Path]:
+        """A PNG of the image as DensePose writes them: part, 255 u and 255 v as red, green and blue, black off the person."""
+        part_HW, u_HW, v_HW = _answer(outputs[:1], cut.image_px)
         rgb = np.dstack([part_HW, np.rint(255 * u_HW), np.rint(255 * v_HW)]) * (part_HW[..., None] > 0)
         done, data = cv2.imencode(".png", rgb[..., ::-1].astype(np.uint8))
         assert done, "a map is encoded"

@@ -30,7 +30,7 @@ from training.keypoints import (
 )  # fmt: skip
 from training.metrics.points import pck
 from training.tasks.base import Arrays, Cut, Score, Tensors
-from training.tasks.placing import shares_in_image
+from training.tasks.placing import points_in_picture, shares_in_image
 
 _CONSTANT_CELLS = 56  # of a constant answer's heatmaps, along a side
 SEEN = 0.2  # joints whose heatmap nowhere tops this are not drawn
@@ -148,10 +148,10 @@ class Keypoints:
                 cv2.circle(out, dot, thick + 1, (0, 0, 0), -1, cv2.LINE_AA)
         return np.asarray(out)
 
-    def write(self, out: Path, image_HW3: npt.NDArray[np.uint8], outputs: Tensor) -> list[Path]:
-        """Joints as JSON: x and y in the image, px, and how sure the network is."""
+    def write(self, out: Path, cut: Cut, outputs: Tensor) -> list[Path]:
+        """Joints as JSON: x and y in the photograph, px, and how sure the network is."""
         places_BJ2, sure_BJ = _places(outputs)
-        points_J2 = places_BJ2[0] * (image_HW3.shape[1], image_HW3.shape[0]) - 0.5
+        points_J2 = points_in_picture(places_BJ2[0] * cut.image_px - 0.5, cut)
         joints = {
             name: {"x_px": round(float(x), 2), "y_px": round(float(y), 2), "confidence": round(float(sure), 4)}
             for name, (x, y), sure in zip(JOINTS, points_J2, sure_BJ[0], strict=True)

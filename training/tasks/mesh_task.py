@@ -407,7 +407,7 @@ class MeshTask(ABC):
         beside = draw_mesh(np.full_like(image_HW3, 255), from_the_side(verts_X3), faces_F3, focal_px=focal_px)
         return np.concatenate([over, beside], axis=1)
 
-    def write(self, out: Path, image_HW3: npt.NDArray[np.uint8], outputs: Mesh | FreeMesh) -> list[Path]:  # noqa: ARG002
+    def write(self, out: Path, cut: Cut, outputs: Mesh | FreeMesh) -> list[Path]:  # noqa: ARG002
         """The first mesh as glb, from the model's own origin."""
         path = out.with_suffix(".glb")
         write_glb(path, as_numpy(self.predict(outputs).verts_BX3[0]).astype(np.float64), self.mesh_model().faces_F3)

@@ -19,6 +19,12 @@ def points_in_image(points_X2_px: npt.ArrayLike, cut: Cut) -> npt.NDArray[np.flo
     return np.asarray(points_X2 @ cut.image_from_picture[:, :2].T + cut.image_from_picture[:, 2])
 
 
+def points_in_picture(points_X2_px: npt.ArrayLike, cut: Cut) -> npt.NDArray[np.float64]:
+    """(X, 2) x and y in the picture, px, of points of the image."""
+    moved_X2 = np.asarray(points_X2_px, dtype=np.float64) - cut.image_from_picture[:, 2]
+    return np.asarray(np.linalg.solve(cut.image_from_picture[:, :2], moved_X2.T).T)
+
+
 def shares_in_image(points_X2_px: npt.ArrayLike, cut: Cut) -> npt.NDArray[np.float64]:
     """(X, 2) the same as shares of the image's side: 0 at its left or upper edge, 1 at the other."""
     return (points_in_image(points_X2_px, cut) + 0.5) / cut.image_px

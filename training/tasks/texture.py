@@ -178,7 +178,7 @@ class Texture:
         texture = cv2.resize(_picture(outputs[index]), (height, height), interpolation=cv2.INTER_AREA)
         return np.concatenate([image_HW3, texture.astype(np.uint8)], axis=1)
 
-    def write(self, out: Path, image_HW3: npt.NDArray[np.uint8], outputs: Tensor) -> list[Path]:  # noqa: ARG002
+    def write(self, out: Path, cut: Cut, outputs: Tensor) -> list[Path]:  # noqa: ARG002
         """The texture as PNG."""
         done, data = cv2.imencode(".png", _picture(outputs[0])[..., ::-1])
         assert done, "a texture is encoded"

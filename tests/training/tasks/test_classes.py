@@ -86,7 +86,7 @@ def test_classes_are_drawn_and_written_the_likeliest_first(tmp_path):
     assert (drawn[:80] == 200).all()
     assert (drawn[96:] < 200).mean() > 0.5
     assert (image == 200).all()
-    (path,) = task.write(tmp_path / "hand.jpg", image, logits[1:])
+    (path,) = task.write(tmp_path / "hand.jpg", cut_of(image), logits[1:])
     written = json.loads(path.read_text())["classes"]
     assert [one["name"] for one in written] == ["peace", "call", "palm", "fist"]
     assert sum(one["probability"] for one in written) == pytest.approx(1, abs=1e-5)

@@ -285,7 +285,7 @@ def test_parts_are_painted_and_written(tmp_path):
     drawn = task.draw(image, maps, 0)
     assert (drawn[:, :15] == 50).all()
     assert (drawn[:, 17:] != 50).any(axis=2).all()
-    (path,) = task.write(tmp_path / "person.glb", image, maps)
+    (path,) = task.write(tmp_path / "person.glb", cut_of(image, image_px=32), maps)
     assert path.name == "person_iuv.png"
     written = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[..., ::-1]
     assert written[5, 25].tolist() == [4, 64, 255]

@@ -208,7 +208,7 @@ def test_the_texture_is_drawn_beside_the_photo_and_written(tmp_path):
     drawn = TASK.draw(image, as_output(texture), 0)
     assert drawn.dtype == np.uint8
     np.testing.assert_array_equal(drawn, np.concatenate([image, texture], axis=1))
-    (path,) = TASK.write(tmp_path / "person.jpg", image, as_output(texture))
+    (path,) = TASK.write(tmp_path / "person.jpg", cut_of(image), as_output(texture))
     assert path.name == "person_texture.png"
     np.testing.assert_array_equal(cv2.imread(str(path))[..., ::-1], texture)
 
