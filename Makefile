@@ -148,7 +148,7 @@ else
 	  --out $(OUT)/pretrain/$$(basename $$model .yaml)-0 --log-every 50 || exit $$?; done
 	@$(PYTHON) -m pipeline render --recipe $(FREE) --out $(FREE_OUT) --executor $(EXECUTOR)
 	@$(PYTHON) -m training compare --task $(TASK) --recipe free --data $(or $(DATA),$(FREE_OUT)) --seed $(SEEDS) \
-	  --steps $(or $(STEPS),500) --out $(OUT)/$(TASK) --init ours=$(OUT)/pretrain/study-0 mae=$(OUT)/pretrain/study_mae-0 random
+	  --steps $(or $(STEPS),500) --jobs $(or $(JOBS),2) --out $(OUT)/$(TASK) --init ours=$(OUT)/pretrain/study-0 mae=$(OUT)/pretrain/study_mae-0 random
 endif
 
 reconstruct: install ## picture what the trained model completes, on pairs it never saw

@@ -11,8 +11,10 @@ import html
 import io
 import logging
 import math
+import multiprocessing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,13 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
 
-from manifests.errors import TrainingError
+from manifests.errors import CrossposeError, TrainingError
 from training.checkpoints import write_atomic
 from training.finetuning.evaluate import LEVEL, draw_example, load_finetuned, spoken, whole
 from training.finetuning.finetune import finetune
 from training.finetuning.network import find_start
 from training.finetuning.sheet import Tile, png, sheet_of
-from training.machine import Machine
+from training.machine import Machine, StopSignal
 from training.probe import interval
 from training.run_folder import read_json, write_json
 from training.tasks.recipes import FinetuneRecipe, open_examples
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 SHARES = (1.0, 0.5, 0.25, 0.1)
 NUM_PICTURES = 6
+_START_METHOD = "spawn"  # of processes: a fork would copy torch's threads as they stand
 _T975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # Student's, of 1 degree of freedom and more
 _COLOURS = ("tab:blue", "tab:orange", "tab:gray", "tab:green", "tab:red", "tab:purple")
 
@@ -62,6 +65,7 @@ def compare(
     shares: Sequence[float],
     seeds: Sequence[int],
     machine: Machine,
+    jobs: int = 1,
 ) -> dict[str, Any] | None:
     """Run every cell that is not finished, then write `compare.json`, `compare.html` and their pictures.
 
@@ -72,6 +76,7 @@ def compare(
         shares: of the training examples.
         seeds: of each cell.
         machine: where it runs.
+        jobs: processes that share the cells and the threads; small networks gain little from a second thread.
 
     Returns:
         What `compare.json` holds; None where a signal stopped a run.
@@ -81,12 +86,10 @@ def compare(
     """
     recipe = _one_architecture(recipe, starts)
     cells = [Cell(start=start, share=share, seed=seed) for seed in seeds for share in shares for start in starts]
-    for number, cell in enumerate(cells, start=1):
-        logger.info("run %d of %d: %s", number, len(cells), cell.name)
-        own = replace(recipe, share=cell.share, seed=cell.seed)
-        outcome = finetune(own, out / "cells" / cell.name, init=starts[cell.start], machine=machine)
-        if not outcome.finished:
-            return None
+    if jobs > 1 and not _run_beside(recipe, starts, out, cells, machine, min(jobs, len(cells))):
+        return None
+    if not _run(recipe, starts, out, cells, machine):  # also what failed in another process, to say why
+        return None
     report = _report(recipe, out, cells, starts)
     curves, pictures = _curves(report), _pictures(recipe, out, cells, machine.device)
     write_json(out / "compare.json", report)
@@ -94,6 +97,55 @@ def compare(
     write_atomic(out / "predictions.png", pictures)
     write_atomic(out / "compare.html", _page(report, [curves, pictures]).encode())
     return report
+
+
+def _run(recipe: FinetuneRecipe, starts: Mapping[str, str], out: Path, cells: Sequence[Cell], machine: Machine) -> bool:
+    """Run cells one after the other, but those that are finished; False where a signal stopped one."""
+    for number, cell in enumerate(cells, start=1):
+        logger.info("run %d of %d: %s", number, len(cells), cell.name)
+        own = replace(recipe, share=cell.share, seed=cell.seed)
+        if not finetune(own, out / "cells" / cell.name, init=starts[cell.start], machine=machine).finished:
+            return False
+    return True
+
+
+def _run_beside(
+    recipe: FinetuneRecipe, starts: Mapping[str, str], out: Path, cells: Sequence[Cell], machine: Machine, jobs: int
+) -> bool:
+    """Run cells in `jobs` processes, each with its part of the cells and of the threads; False where a signal came."""
+    context = multiprocessing.get_context(_START_METHOD)
+    threads = max(1, torch.get_num_threads() // jobs)
+    quiet = replace(machine, console=None)
+    workers = [
+        context.Process(  # type: ignore[attr-defined]
+            target=_work, args=(recipe, dict(starts), out, cells[job::jobs], quiet, threads), name=f"{job + 1}/{jobs}"
+        )
+        for job in range(jobs)
+    ]
+    with StopSignal() as stop:
+        for worker in workers:
+            worker.start()
+        told = False
+        while running := [worker for worker in workers if worker.is_alive()]:
+            if stop.number is not None and not told:
+                told = True
+                for worker in running:
+                    worker.terminate()  # asks for a checkpoint
+            wait([worker.sentinel for worker in running], timeout=0.5)
+        return stop.number is None
+
+
+def _work(
+    recipe: FinetuneRecipe, starts: Mapping[str, str], out: Path, cells: Sequence[Cell], machine: Machine, threads: int
+) -> None:
+    """What a process of `_run_beside` does. Lines of its log begin with its number."""
+    name = multiprocessing.current_process().name
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s [{name}] %(levelname)s %(message)s", force=True)
+    torch.set_num_threads(threads)
+    try:
+        _run(recipe, starts, out, cells, machine)
+    except CrossposeError as error:
+        logger.error("%s", error)
 
 
 def _one_architecture(recipe: FinetuneRecipe, starts: Mapping[str, str]) -> FinetuneRecipe:

@@ -61,6 +61,9 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", comm
     many.add_argument("--share", type=_share, nargs="+", default=SHARES, help="(default: %(default)s)")
     many.add_argument("--seed", type=int, nargs="+", default=(0, 1, 2), help="(default: %(default)s)")
     many.add_argument("--steps", type=_count, help="another number of steps than the recipe's")
+    many.add_argument(
+        "--jobs", type=_count, default=1, help="processes that share runs and threads (default: %(default)s)"
+    )
     many.add_argument("--out", type=Path, required=True, help="folder of the runs and of compare.html")
 
     score = verbs.add_parser("evaluate", parents=[common, on_device, data], help="score a fine-tuned run on a dataset")
@@ -119,6 +122,7 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
         shares=sorted({*options.share}, reverse=True),
         seeds=sorted({*options.seed}),
         machine=machine,
+        jobs=options.jobs,
     )
     if report is None:
         return 130

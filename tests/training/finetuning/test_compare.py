@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from tests.support.toy_pairs import ToyPairs
 from tests.support.toy_task import register
 from tests.training.finetuning.conftest import during_step
 from tests.training.test_pretrain import TINY
+from training.finetuning import compare as compare_module
 from training.finetuning.compare import Cell, compare, rows_of
 from training.machine import Machine
 from training.pretrain import pretrain
@@ -74,6 +76,47 @@ def test_a_comparison_that_was_stopped_goes_on_where_it_was(tmp_path, short, mon
     before = first.stat().st_mtime_ns
     assert compare(short, starts, tmp_path, shares=(1.0,), seeds=(0, 1), machine=Machine()) is not None
     assert first.stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Processes that know the toy task; one thread is left, so a fork copies none."""
+    monkeypatch.setattr(compare_module, "_START_METHOD", "fork")
+
+
+def test_processes_share_the_runs_of_a_comparison(tmp_path, short, forked):
+    alone, beside = (
+        compare(short, {"random": "random"}, tmp_path / str(jobs), shares=(1.0, 0.5), seeds=(0, 1), machine=Machine(), jobs=jobs)
+        for jobs in (1, 3)
+    )  # fmt: skip
+    assert beside == alone
+
+
+def test_a_comparison_of_several_processes_says_why_it_failed(tmp_path, short, forked):
+    (tmp_path / "damaged").write_text("train/3")
+    with pytest.raises(TrainingError, match="damaged"):
+        compare(short, {"random": "random"}, tmp_path / "out", shares=(1.0,), seeds=(0, 1), machine=Machine(), jobs=2)
+
+
+def test_a_signal_stops_all_processes_of_a_comparison(tmp_path, short, forked, monkeypatch):
+    parent = os.getpid()
+    long = replace(short, num_steps=200, validate_every=200)
+
+    def stop_parent(tuner, _):
+        if tuner.recipe.seed == 0:
+            os.kill(parent, signal.SIGTERM)
+        else:
+            time.sleep(0.05)
+
+    with monkeypatch.context() as patch:
+        register(patch)
+        during_step(patch, 3, stop_parent)
+        starts = {"random": "random"}
+        assert compare(long, starts, tmp_path, shares=(1.0,), seeds=(0, 1), machine=Machine(), jobs=2) is None
+    for seed in (0, 1):
+        cell = tmp_path / f"cells/random-100-{seed}"
+        assert list((cell / "checkpoints").iterdir())
+        assert not (cell / "finished.json").exists()
 
 
 def test_weights_of_two_sizes_are_not_compared(tmp_path, short, pretrained):
