@@ -12,6 +12,7 @@ import io
 import logging
 import math
 import multiprocessing
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
@@ -86,9 +87,10 @@ def compare(
     """
     recipe = _one_architecture(recipe, starts)
     cells = [Cell(start=start, share=share, seed=seed) for seed in seeds for share in shares for start in starts]
-    if jobs > 1 and not _run_beside(recipe, starts, out, cells, machine, min(jobs, len(cells))):
+    finished = _run_beside(recipe, starts, out, cells, machine, min(jobs, len(cells))) if jobs > 1 else False
+    if finished is None:
         return None
-    if not _run(recipe, starts, out, cells, machine):  # also what failed in another process, to say why
+    if not finished and not _run(recipe, starts, out, cells, machine):  # of what failed in another process, it says why
         return None
     report = _report(recipe, out, cells, starts)
     curves, pictures = _curves(report), _pictures(recipe, out, cells, machine.device)
@@ -111,8 +113,8 @@ def _run(recipe: FinetuneRecipe, starts: Mapping[str, str], out: Path, cells: Se
 
 def _run_beside(
     recipe: FinetuneRecipe, starts: Mapping[str, str], out: Path, cells: Sequence[Cell], machine: Machine, jobs: int
-) -> bool:
-    """Run cells in `jobs` processes, each with its part of the cells and of the threads; False where a signal came."""
+) -> bool | None:
+    """Run cells in `jobs` processes, each with its part of the cells and of the threads: have all ended well? None where a signal came."""
     context = multiprocessing.get_context(_START_METHOD)
     threads = max(1, torch.get_num_threads() // jobs)
     quiet = replace(machine, console=None)
@@ -132,7 +134,7 @@ def _run_beside(
                 for worker in running:
                     worker.terminate()  # asks for a checkpoint
             wait([worker.sentinel for worker in running], timeout=0.5)
-        return stop.number is None
+        return None if stop.number is not None else all(worker.exitcode == 0 for worker in workers)
 
 
 def _work(
@@ -146,6 +148,7 @@ def _work(
         _run(recipe, starts, out, cells, machine)
     except CrossposeError as error:
         logger.error("%s", error)
+        sys.exit(1)
 
 
 def _one_architecture(recipe: FinetuneRecipe, starts: Mapping[str, str]) -> FinetuneRecipe:
