@@ -357,12 +357,21 @@ def draw_predictions(path: Path, run: Run, part: Part, evaluation: Evaluation, *
     chosen = {"best": order[:NUM_SHOWN], "middling": order[middle:][:NUM_SHOWN], "worst": order[-NUM_SHOWN:]}
     rows = []
     for name, places in chosen.items():
-        captions = [f"{main} {spoken(values_n[place], score.unit)}{unit_of(score)}" for place in places]
+        captions = [
+            f"{main} {spoken(values_n[place], score.unit)}{unit_of(score)}{_class_of(part, place)}" for place in places
+        ]
         drawn = [draw_example(run, part, int(place), device=device) for place in places]
         rows.append((name, [Tile(pixels, caption) for pixels, caption in zip(drawn, captions, strict=True)]))
     about = evaluation.about
     title = f"{run.task.name} on {about.name} {about.split}, step {run.step}: by {main}"
     write_atomic(path, png(sheet_of(rows, title=title)))
+
+
+def _class_of(part: Part, place: int) -> str:
+    """What an example is, in a caption, where its dataset has classes: a picture of it does not tell."""
+    example = part.examples[int(part.index[place])]
+    classes = part.examples.about.classes
+    return f": {classes[example.labels['class']]}" if classes and "class" in example.labels else ""
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from training.__main__ import main
 from training.finetuning.evaluate import (
     Evaluation,
     Measured,
+    _class_of,
     _interval,
     evaluate,
     evaluate_run,
@@ -258,6 +259,17 @@ def test_the_second_picture_is_shown_where_a_network_has_seen_one(tmp_path, reci
     with Image.open(tmp_path / "alone.png") as alone:
         assert alone.size == (224, 224)
     assert "seen twice" in caplog.text
+
+
+def test_a_caption_tells_what_a_picture_is_where_there_are_classes(tmp_path):
+    class Told(ToyExamples):
+        def __getitem__(self, index):
+            example = super().__getitem__(index)
+            return replace(example, labels={**example.labels, "class": index % 2})
+
+    part = replace(whole(Told(tmp_path, split="test")), index=np.array([3, 4]))
+    assert [_class_of(part, place) for place in (0, 1)] == [": right", ": left"]
+    assert not _class_of(whole(ToyExamples(tmp_path, split="test")), 0)
 
 
 def test_scores_are_printed_whole_on_a_narrow_screen(run):
