@@ -375,11 +375,11 @@ def free_body() -> BuildRecipe:
 
 
 def free_hand() -> BuildRecipe:
-    """Rendered hands to fine-tune and evaluate on; the seed's people are none that pre-training sees."""
+    """Rendered hands to fine-tune and evaluate on; the seed's people are none that pre-training sees. Many poses, few views of each."""
     hands = synthetic_hand()
     assert hands.render is not None
     render = replace(
-        hands.render, num_identities=240, scenes_per_identity=1, instants_per_scene=5, num_views=4, labels=()
+        hands.render, num_identities=240, scenes_per_identity=4, instants_per_scene=3, num_views=3, labels=()
     )
     return replace(hands, name="free_hand", seed=1, render=render)
 

@@ -13,7 +13,7 @@ import torch
 
 from manifests.errors import TrainingError
 from manifests.seeds import rng_for
-from manifests.types import Domain
+from manifests.types import Domain, Reason, Reject
 from training.examples.base import About, Example
 from training.examples.free import Free
 from training.heads.rotations import matrix_from_axis_angle
@@ -21,6 +21,7 @@ from training.heads.rotations import matrix_from_axis_angle
 Floats = npt.NDArray[np.float64]
 
 NUM_CLASSES = 12
+CLEAR = 0.75  # the nearest prototype is at most so far, as a share of the second nearest's distance
 ROUNDS = 20  # of moving prototypes to the middle of their class
 MIRROR = (1.0, -1.0, -1.0)  # of the axis of a left hand's turn, to be read as a right one's
 
@@ -29,7 +30,8 @@ class FreeClasses:
     """Rendered hands, each with the class of its finger pose.
 
     The prototypes come from the train split, the same for every split of a build: poses that were drawn far apart, then moved to
-    the middle of their class. A left hand has the class of its mirror image.
+    the middle of their class. A left hand has the class of its mirror image. Nobody makes half of two gestures: hands between two
+    classes are left out.
 
     Args:
         root: of a build of hands.
@@ -51,14 +53,23 @@ class FreeClasses:
             hint = "render more hands, or ask for fewer classes"
             raise TrainingError(f"{len(poses_F)} poses make no {num_classes} classes", where=root, hint=hint)
         self.prototypes_CF = prototypes(poses_F, num_classes)
-        own_nF = finger_numbers(self._free.poses(), self._free.sides())
-        self._classes = nearest(own_nF, self.prototypes_CF)[0].tolist()
-        about = self._free.about
+        apart_nC = distances(finger_numbers(self._free.poses(), self._free.sides()), self.prototypes_CF)
+        first_n, second_n = np.partition(apart_nC, 1, axis=1)[:, :2].T
+        clear_n = first_n <= CLEAR * second_n
+        self._places = np.flatnonzero(clear_n).tolist()
+        self._classes = apart_nC.argmin(axis=1)[clear_n].tolist()
+        about, keys = self._free.about, self._free.keys()
+        between = [
+            Reject("examples", keys[place], Reason.UNLABELLED, "between two classes")
+            for place in np.flatnonzero(~clear_n)
+        ]
         self._about = replace(
             about,
             labels=("class", *about.labels),
             classes=tuple(f"pose {number:02d}" for number in range(num_classes)),
-            protocol=f"{about.protocol}; class: the nearest of {num_classes} finger poses of the train split",
+            protocol=f"{about.protocol}; class: the nearest of {num_classes} finger poses of the train split, at most"
+            f" {CLEAR:g} times as far as the second nearest",
+            rejects=(*about.rejects, *between),
         )
 
     @property
@@ -67,20 +78,22 @@ class FreeClasses:
         return self._about
 
     def __len__(self) -> int:
-        return len(self._free)
+        return len(self._places)
 
     def __getitem__(self, index: int) -> Example:
         """Decode one; see `Free`."""
-        example = self._free[index]
+        example = self._free[self._places[index]]
         return replace(example, labels={"class": self._classes[index], **example.labels})
 
     def subjects(self) -> Sequence[str | None]:
         """The person of each picture."""
-        return self._free.subjects()
+        subjects = self._free.subjects()
+        return [subjects[place] for place in self._places]
 
     def keys(self) -> Sequence[str]:
         """The key of each picture."""
-        return self._free.keys()
+        keys = self._free.keys()
+        return [keys[place] for place in self._places]
 
     def class_indices(self) -> Sequence[int]:
         """The class of each picture."""
@@ -112,6 +125,11 @@ def prototypes(poses_nF: Floats, num_classes: int) -> Floats:
 
 def nearest(poses_nF: Floats, others_mF: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
     """Index of the nearest other pose of each, and its distance, (n,)."""
-    squared = sum((poses_nF[:, None, part] - others_mF[None, :, part]) ** 2 for part in range(poses_nF.shape[1]))
-    apart_nm = np.sqrt(squared)
+    apart_nm = distances(poses_nF, others_mF)
     return apart_nm.argmin(axis=1), apart_nm.min(axis=1)
+
+
+def distances(poses_nF: Floats, others_mF: Floats) -> Floats:
+    """How far each pose is from each other one, (n, m)."""
+    squared = sum((poses_nF[:, None, part] - others_mF[None, :, part]) ** 2 for part in range(poses_nF.shape[1]))
+    return np.asarray(np.sqrt(squared))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from manifests.errors import TrainingError
-from manifests.types import Domain
+from manifests.types import Domain, Reason
 from tests.training.examples.fake_free import fake_free
 from training.examples import free_classes
 from training.examples.free_classes import FreeClasses, finger_numbers, nearest, prototypes
@@ -39,6 +39,17 @@ def test_each_hand_has_the_class_of_the_nearest_prototype(build, tmp_path):
     assert examples.about.classes == ("pose 00", "pose 01", "pose 02", "pose 03")
     assert {"class", "pose"} <= set(examples.about.labels)
     assert examples.keys()[3] == "hand/3"
+
+
+def test_a_hand_between_two_classes_is_left_out_and_counted(build, tmp_path):
+    rows = hands(40, 0)
+    between = [{"key": "between", "pose": (rows[0]["pose"] + rows[1]["pose"]) / 2, "side": "right", "subject": "p"}]
+    build(train=rows, test=[*rows[:2], *between, *rows[2:4]])
+    examples = FreeClasses(tmp_path, split="test", num_classes=4)
+    assert examples.keys() == [f"hand/{i}" for i in range(4)]
+    assert [examples[i].key for i in range(len(examples))] == examples.keys()
+    assert len(examples.subjects()) == len(examples.class_indices()) == 4
+    assert [(reject.key, reject.reason) for reject in examples.about.rejects] == [("between", Reason.UNLABELLED)]
 
 
 def test_the_wrist_does_not_matter(build, tmp_path):
