@@ -61,7 +61,7 @@ class FreeClasses:
         about, keys = self._free.about, self._free.keys()
         between = [
             Reject("examples", keys[place], Reason.UNLABELLED, "between two classes")
-            for place in np.flatnonzero(~clear_n)
+            for place in np.flatnonzero(~clear_n).tolist()
         ]
         self._about = replace(
             about,
