@@ -131,13 +131,13 @@ finetune: fetch ## train and score TASK=body_mesh|hand_mesh|keypoints|... from I
 evaluate: install ## score the run of `make finetune` again, or on TEST=kind/split DATA=kind=folder; RUN=folder
 	@$(PYTHON) -m training evaluate --run $(RUN) $(if $(TASK),--task $(TASK)) $(if $(TEST),--test $(TEST)) $(if $(DATA),--data $(DATA))
 
-predict: install ## ask the run of `make finetune` about a photograph: IMAGE=photo.jpg BOX=x0,y0,x1,y1 TO=mesh.glb SIDE=left|right
+predict: install ## ask the run of `make finetune` about a photograph: IMAGE=photo.jpg BOX=x0,y0,x1,y1 (of *_two two of each, in quotes) TO=mesh.glb SIDE=left|right
 	@$(call NEEDS,$(IMAGE),say which IMAGE)
 	@$(PYTHON) -m training predict --run $(RUN) $(if $(TASK),--task $(TASK)) --image $(IMAGE) $(if $(BOX),--box $(BOX)) \
 	  $(if $(SIDE),--side $(SIDE)) --out $(or $(TO),$(RUN)/prediction.glb)
 
 study: OUT = out/study$(if $(OF_HANDS),-hand)
-study: fetch ## are references used? 500 rendered people, three seeds: under an hour. With TASK=..., are these weights the better start? STEPS=500
+study: fetch ## are references used? 500 rendered people, three seeds: under an hour. With TASK=..., are these weights the better start? STEPS=500 JOBS=2
 	@$(MAKE) --no-print-directory build RECIPE=docs/study$(if $(OF_HANDS),_hand).yaml OUT=$(OUT)
 ifndef TASK
 	@for seed in $(SEEDS); do $(PYTHON) -m training pretrain --recipe study --seed $$seed --shards $(OUT)/shards \
