@@ -5,6 +5,7 @@ Shape letters: as in `training.examples.base`.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,24 +54,21 @@ class Free:
         if not (root / "renders").is_dir():
             hint = "`make render RECIPE=free_body OUT=...` (or free_hand) makes a build that does"
             raise TrainingError("the build holds no rendered pictures", where=root, hint=hint)
-        crops = Build(root).table("crops", columns=_CROPS)
-        labels = Build(root).table("labels", columns=_LABELS)
-        crops = crops.take(pa.compute.index_in(labels["key"], crops["key"]))
+        self._crops, self._labels = crops, labels = _tables(root.resolve(), (root / "renders").stat().st_mtime_ns)
         people = list(zip(crops["split"].to_pylist(), crops["subject"].to_pylist(), strict=True))
         sides = assign({name for held, name in people if held == Split.TRAIN}, seed=SEED, val_share=VALIDATION_SHARE)
-        kept = np.flatnonzero(
+        self._places = np.flatnonzero(
             [(sides[name].value if held == Split.TRAIN else "test") == split for held, name in people]
         )
-        if not len(kept):
+        if not len(self._places):
             raise TrainingError(f"no rendered person is in the split {split}", where=root, hint="render more people")
-        self._crops, self._labels = crops.take(kept), labels.take(kept)
-        self._second = _other_views(self._crops.select(["sequence", "instant", "view"]).to_pylist())
-        domain = Domain(self._crops["domain"][0].as_py())
+        self._second = _other_views(crops.select(["sequence", "instant", "view"]).take(self._places).to_pylist())
+        domain = Domain(crops["domain"][0].as_py())
         self._points = keypoint_set or POINTS[domain][0]
         if self._points not in POINTS[domain]:
             hint = f"give {' or '.join(POINTS[domain])}"
             raise TrainingError(f"a {domain} has no points {self._points}", where="keypoint_set", hint=hint)
-        self._maps = tuple(name for name in ("parts", "uv") if not self._labels[name].null_count)
+        self._maps = tuple(name for name in ("parts", "uv") if not labels[name].null_count)
         seconds = ("second_uv",) if "uv" in self._maps and None not in self._second else ()
         side = ("side",) if domain is Domain.HAND else ()
         known = "pose", "betas", "gender", "joints_m", "keypoints_px", "intrinsics", "instance"
@@ -90,7 +88,7 @@ class Free:
         return self._about
 
     def __len__(self) -> int:
-        return int(self._crops.num_rows)
+        return len(self._places)
 
     def __getitem__(self, index: int) -> Example:
         """Decode one.
@@ -101,7 +99,7 @@ class Free:
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
-        crop, label = _row(self._crops, index), _row(self._labels, index)
+        crop, label = self._row(self._crops, index), self._row(self._labels, index)
         points = crop["keypoints_px"] if self._points == POINTS[self._about.domain][0] else label[self._points]
         points_K3 = np.array(points, np.float64).reshape(-1, 3)
         points_K3[:, 2] = 1.0
@@ -119,9 +117,9 @@ class Free:
             labels["side"] = crop["side"]
         second, place = None, self._second[index]
         if place is not None:
-            second = _row(self._crops, place)
+            second = self._row(self._crops, place)
             if "uv" in self._maps:
-                maps["second_uv"] = "uv", _row(self._labels, place)
+                maps["second_uv"] = "uv", self._row(self._labels, place)
         return Example(
             key=crop["key"],
             rgb_HW3=_picture(crop),
@@ -134,23 +132,35 @@ class Free:
 
     def subjects(self) -> Sequence[str | None]:
         """The person of each picture."""
-        people: list[str | None] = self._crops["subject"].to_pylist()
-        return people
+        return self._column("subject")
 
     def keys(self) -> Sequence[str]:
         """The key of each."""
-        keys: list[str] = self._crops["key"].to_pylist()
-        return keys
+        return self._column("key")
 
     def poses(self) -> npt.NDArray[np.float64]:
         """(n, R, 3) the label `pose` of each, without decoding."""
-        columns = (np.stack(self._labels[name].to_numpy()) for name in ("global_orient", "pose"))
+        columns = (np.stack(self._labels[name].take(self._places).to_numpy()) for name in ("global_orient", "pose"))
         return np.concatenate(list(columns), axis=1).reshape(len(self), -1, 3)
 
     def sides(self) -> Sequence[str | None]:
         """Which hand each shows; None of bodies."""
-        sides: list[str | None] = self._crops["side"].to_pylist()
-        return sides
+        return self._column("side")
+
+    def _column(self, name: str) -> list[Any]:
+        column: list[Any] = self._crops[name].take(self._places).to_pylist()
+        return column
+
+    def _row(self, table: pa.Table, index: int) -> dict[str, Any]:
+        row: dict[str, Any] = table.slice(self._places[index], 1).to_pylist()[0]
+        return row
+
+
+@lru_cache(maxsize=1)
+def _tables(root: Path, _changed_ns: int) -> tuple[pa.Table, pa.Table]:
+    """Crops and labels of the same pictures, row by row. All splits read them, and a comparison reads them dozens of times."""
+    crops, labels = Build(root).table("crops", columns=_CROPS), Build(root).table("labels", columns=_LABELS)
+    return crops.take(pa.compute.index_in(labels["key"], crops["key"])).combine_chunks(), labels.combine_chunks()
 
 
 class _Labels(Mapping[str, Any]):
@@ -182,11 +192,6 @@ def _other_views(rows: Sequence[Mapping[str, Any]]) -> list[int | None]:
             for place, following in zip(places, places[1:] + places[:1], strict=True):
                 other[place] = following if following != place else other[place]
     return other
-
-
-def _row(table: pa.Table, index: int) -> dict[str, Any]:
-    row: dict[str, Any] = table.slice(index, 1).to_pylist()[0]
-    return row
 
 
 def _square(crop: Mapping[str, Any]) -> npt.NDArray[np.float64]:
