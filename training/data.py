@@ -16,6 +16,7 @@ Shape letters: `B` pairs, `H W C` stored rows, columns and colours, `G` silhouet
 """
 
 import logging
+import threading
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -296,12 +297,16 @@ def _fill_pair(batch: _Growing, folder: Shards, place: int, index: int, row: int
     if len(batch.images_IBHWC) > 2:
         num_views = 1 + len(shard.further(row))
         if num_views < len(batch.images_IBHWC) - 1:
-            _tell_repeated(num_views, len(batch.images_IBHWC) - 1)
+            with _TELLING:
+                _tell_repeated(num_views, len(batch.images_IBHWC) - 1)
         for number, out_HWC in enumerate(batch.images_IBHWC[2:, place], start=1):
             if number < num_views:
                 shard.decode_further(row, number - 1, out_HWC=out_HWC)
             else:  # all are shown: again from the first
                 out_HWC[...] = batch.images_IBHWC[1 + number % num_views, place]
+
+
+_TELLING = threading.Lock()  # threads that come at once would all tell
 
 
 @cache  # told once

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ from training.machine import Machine, StopSignal
 from training.probe import interval
 from training.run_folder import read_json, write_json
 from training.tasks.recipes import FinetuneRecipe, open_examples
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 logger = logging.getLogger(__name__)
 
@@ -235,34 +238,45 @@ def _pictures(recipe: FinetuneRecipe, out: Path, cells: Sequence[Cell], device: 
 
 
 def _curves(report: Mapping[str, Any]) -> bytes:
-    """The main score over the share of the data, a line for each start, with its intervals."""
+    """Each score over the share of the data, the main one first, a line for each start, with its intervals."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    main, shares = report["main"], sorted({row["share"] for row in report["rows"]})
+    names = _by_weight(report)
+    figure = Figure(figsize=(4.5 * len(names), 4.5), layout="constrained")
+    for name, axes in zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
+        _curve(axes, report, name)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
+    return buffer.getvalue()
+
+
+def _curve(axes: "Axes", report: Mapping[str, Any], name: str) -> None:
+    shares = sorted({row["share"] for row in report["rows"]})
     for number, start in enumerate(report["starts"]):
-        own = {row["share"]: row["scores"][main] for row in report["rows"] if row["start"] == start}
+        own = {row["share"]: row["scores"][name] for row in report["rows"] if row["start"] == start}
         x = [100 * share * 1.02 ** (number - 1) for share in shares]  # beside each other
         colour = _COLOURS[number % len(_COLOURS)]
         axes.plot(x, [own[share]["mean"] for share in shares], "o-", color=colour, label=start)
         for place, share in zip(x, shares, strict=True):
             if own[share]["low"] is not None:
                 axes.plot([place, place], [own[share]["low"], own[share]["high"]], color=colour, linewidth=1.5)
-    score = report["scores"][main]
+    score = report["scores"][name]
     if score["constant"] is not None:
         axes.axhline(score["constant"], color="black", linewidth=1, linestyle="--", label="constant answer")
     axes.set_xscale("log")
     axes.set_xticks([100 * share for share in shares], [f"{100 * share:g}" for share in shares], minor=False)
     axes.minorticks_off()
     axes.set_xlabel("share of the training examples, %")
-    axes.set_ylabel(f"{main}{'' if score['unit'] == 'none' else ', ' + score['unit']}; {score['better']} is better")
-    axes.legend()
+    axes.set_ylabel(f"{name}{'' if score['unit'] == 'none' else ', ' + score['unit']}; {score['better']} is better")
     axes.grid(visible=True, alpha=0.3)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
-    return buffer.getvalue()
+
+
+def _by_weight(report: Mapping[str, Any]) -> list[str]:
+    """Names of the scores, the main one first."""
+    return [report["main"], *(name for name in report["scores"] if name != report["main"])]
 
 
 def rows_of(report: Mapping[str, Any], name: str) -> list[tuple[str, str, str, str]]:
@@ -289,9 +303,8 @@ def rows_of(report: Mapping[str, Any], name: str) -> list[tuple[str, str, str, s
 def _page(report: Mapping[str, Any], pictures: Sequence[bytes]) -> str:
     """One file without scripts: a table for each score, the curves, and predictions."""
     data, first = report["dataset"], html.escape(next(iter(report["starts"])))
-    names = [report["main"], *(name for name in report["scores"] if name != report["main"])]
     tables = ""
-    for name in names:
+    for name in _by_weight(report):
         score = report["scores"][name]
         unit = "" if score["unit"] == "none" else f", {score['unit']}"
         none = score["constant"]
