@@ -28,8 +28,8 @@ from training.recipes import body
 
 logger = logging.getLogger(__name__)
 DEVICE = torch.device(os.environ.get("BENCH_DEVICE", "cpu"))
-PAIRS = 64 if DEVICE.type == "cuda" else 4
-ROUNDS = 10 if DEVICE.type == "cuda" else 2
+PAIRS = 64 if DEVICE.type == "cuda" else 16  # of 4, weights and AdamW weigh more, and attention stays in the cache
+ROUNDS = 10 if DEVICE.type == "cuda" else 3
 RECIPE = replace(body(), batch_size=PAIRS, group_size=PAIRS, pad_to=49, warmup_steps=0)
 
 
@@ -158,6 +158,7 @@ def clock():
     return time.process_time()
 
 
+@pytest.mark.timeout(1800)
 def test_a_step_against_the_plain_one():
     torch.set_num_threads(1)
     machine = Machine(device=DEVICE)
