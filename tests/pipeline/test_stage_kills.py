@@ -53,7 +53,7 @@ def limited(out: Path, file_bytes: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-@settings(max_examples=12)
+@settings(max_examples=20)
 @given(file_bytes=st.integers(0, 9000))
 def test_a_file_that_cannot_grow_fails_its_unit_in_words_and_leaves_the_rest(
     file_bytes: int, tmp_path_factory: pytest.TempPathFactory

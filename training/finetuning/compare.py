@@ -6,9 +6,6 @@ Differences are taken example by example between cells of one seed, which show t
 Shape letters: `R` seeds, `n` examples.
 """
 
-import base64
-import html
-import io
 import logging
 import math
 import multiprocessing
@@ -17,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +23,8 @@ import torch
 
 from manifests.errors import CrossposeError, TrainingError
 from training.checkpoints import write_atomic
-from training.finetuning.evaluate import LEVEL, draw_example, load_finetuned, spoken, whole
+from training.finetuning.compare_page import curves_of, page_of
+from training.finetuning.evaluate import LEVEL, draw_example, load_finetuned, whole
 from training.finetuning.finetune import finetune
 from training.finetuning.network import find_start
 from training.finetuning.sheet import Tile, png, sheet_of
@@ -35,16 +33,12 @@ from training.probe import interval
 from training.run_folder import read_json, write_json
 from training.tasks.recipes import FinetuneRecipe, open_examples
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 logger = logging.getLogger(__name__)
 
 SHARES = (1.0, 0.5, 0.25, 0.1)
 NUM_PICTURES = 6
 _START_METHOD = "spawn"  # of processes: a fork would copy torch's threads as they stand
 _T975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # Student's, of 1 degree of freedom and more
-_COLOURS = ("tab:blue", "tab:orange", "tab:gray", "tab:green", "tab:red", "tab:purple")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +90,11 @@ def compare(
     if not finished and not _run(recipe, starts, out, cells, machine):  # of what failed in another process, it says why
         return None
     report = _report(recipe, out, cells, starts)
-    curves, pictures = _curves(report), _pictures(recipe, out, cells, machine.device)
+    curves, pictures = curves_of(report), _pictures(recipe, out, cells, machine.device)
     write_json(out / "compare.json", report)
     write_atomic(out / "efficiency.png", curves)
     write_atomic(out / "predictions.png", pictures)
-    write_atomic(out / "compare.html", _page(report, [curves, pictures]).encode())
+    write_atomic(out / "compare.html", page_of(report, [curves, pictures]).encode())
     return report
 
 
@@ -235,97 +229,3 @@ def _pictures(recipe: FinetuneRecipe, out: Path, cells: Sequence[Cell], device: 
         rows.append((cell.start, tiles))
     title = f"{recipe.task} on the same test examples: {100 * shown[0].share:g} % of the data, seed {shown[0].seed}"
     return png(sheet_of(rows, title=title))
-
-
-def _curves(report: Mapping[str, Any]) -> bytes:
-    """Each score over the share of the data, the main one first, a line for each start, with its intervals."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    names = _by_weight(report)
-    figure = Figure(figsize=(4.5 * len(names), 4.5), layout="constrained")
-    for name, axes in zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
-        _curve(axes, report, name)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
-    return buffer.getvalue()
-
-
-def _curve(axes: "Axes", report: Mapping[str, Any], name: str) -> None:
-    shares = sorted({row["share"] for row in report["rows"]})
-    for number, start in enumerate(report["starts"]):
-        own = {row["share"]: row["scores"][name] for row in report["rows"] if row["start"] == start}
-        x = [100 * share * 1.02 ** (number - 1) for share in shares]  # beside each other
-        colour = _COLOURS[number % len(_COLOURS)]
-        axes.plot(x, [own[share]["mean"] for share in shares], "o-", color=colour, label=start)
-        for place, share in zip(x, shares, strict=True):
-            if own[share]["low"] is not None:
-                axes.plot([place, place], [own[share]["low"], own[share]["high"]], color=colour, linewidth=1.5)
-    score = report["scores"][name]
-    if score["constant"] is not None:
-        axes.axhline(score["constant"], color="black", linewidth=1, linestyle="--", label="constant answer")
-    axes.set_xscale("log")
-    axes.set_xticks([100 * share for share in shares], [f"{100 * share:g}" for share in shares], minor=False)
-    axes.minorticks_off()
-    axes.set_xlabel("share of the training examples, %")
-    axes.set_ylabel(f"{name}{'' if score['unit'] == 'none' else ', ' + score['unit']}; {score['better']} is better")
-    axes.grid(visible=True, alpha=0.3)
-
-
-def _by_weight(report: Mapping[str, Any]) -> list[str]:
-    """Names of the scores, the main one first."""
-    return [report["main"], *(name for name in report["scores"] if name != report["main"])]
-
-
-def rows_of(report: Mapping[str, Any], name: str) -> list[tuple[str, str, str, str]]:
-    """Share, start, value and difference to the first start of a score, as text, by share."""
-    unit = report["scores"][name]["unit"]
-
-    def told(value: Mapping[str, Any]) -> str:
-        text = spoken(value["mean"], unit)
-        return text if value["low"] is None else f"{text} [{spoken(value['low'], unit)}, {spoken(value['high'], unit)}]"
-
-    rows = sorted(report["rows"], key=lambda row: -row["share"])
-    return [
-        (
-            f"{100 * row['share']:g} %",
-            row["start"],
-            told(own),
-            "" if own["difference"] is None else told(own["difference"]),
-        )
-        for row in rows
-        for own in [row["scores"][name]]
-    ]
-
-
-def _page(report: Mapping[str, Any], pictures: Sequence[bytes]) -> str:
-    """One file without scripts: a table for each score, the curves, and predictions."""
-    data, first = report["dataset"], html.escape(next(iter(report["starts"])))
-    tables = ""
-    for name in _by_weight(report):
-        score = report["scores"][name]
-        unit = "" if score["unit"] == "none" else f", {score['unit']}"
-        none = score["constant"]
-        constant = "" if none is None else f" A constant answer: {spoken(none, score['unit'])}."
-        tables += (
-            f"<h2>{html.escape(name)}{html.escape(unit)}</h2><p>{score['better']} is better; {html.escape(score['convention'])}.{constant}"
-            f"<table><tr><th>data<th>start<th>mean over seeds<th>above {first}"
-            + "".join("<tr>" + "".join(f"<td>{html.escape(text)}" for text in row) for row in rows_of(report, name))
-            + "</table>"
-        )
-    images = "".join(
-        f'<p><img alt="" src="data:image/png;base64,{base64.b64encode(picture).decode()}">' for picture in pictures
-    )
-    starts = "; ".join(f"{html.escape(name)}: {html.escape(init)}" for name, init in report["starts"].items())
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Starts compared</title><style>'
-        "body{font:15px/1.45 system-ui,sans-serif;margin:2em;color-scheme:light dark}table{border-collapse:collapse}"
-        "td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #8884}img{max-width:100%}</style>"
-        f"<h1>{html.escape(report['task'])} from {len(report['starts'])} starts</h1>"
-        f"<p>Recipe {html.escape(report['recipe'])}: the same head, data, order and {report['steps']} steps; seeds"
-        f" {', '.join(map(str, report['seeds']))}. Scored on {html.escape(data['dataset'])} {data['split']}, {data['examples']} examples of"
-        f" {data['subjects']}: {html.escape(data['protocol'])}. {starts}.<p>Brackets: {100 * LEVEL:.0f} % intervals from drawing seeds and"
-        f" people anew where a score is a mean over examples, else from the spread of the seeds.{images}{tables}</html>\n"
-    )

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from manifests.errors import TrainingError
-from training.finetuning.compare import SHARES, compare, rows_of
+from training.finetuning.compare import SHARES, compare
+from training.finetuning.compare_page import rows_of
 from training.finetuning.evaluate import evaluate_run, scores_table, task_of
 from training.finetuning.finetune import finetune
 from training.finetuning.predict import predict

@@ -50,7 +50,7 @@ def reads_as(path, other):
         return False
 
 
-@settings(max_examples=12)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_any_damage_to_any_file_is_found(data, whole, tmp_path_factory):
     root = tmp_path_factory.mktemp("fuzz") / "out"
@@ -68,7 +68,7 @@ def test_any_damage_to_any_file_is_found(data, whole, tmp_path_factory):
     shutil.rmtree(root.parent)
 
 
-@settings(max_examples=12)
+@settings(max_examples=20)
 @given(
     value=JSON,
     place=st.sampled_from(["crops/plan.json", "shards/plan.json", "pairs/rig-rec1.json"]),

@@ -13,7 +13,8 @@ from tests.support.toy_task import register
 from tests.training.finetuning.conftest import during_step
 from tests.training.test_pretrain import TINY
 from training.finetuning import compare as compare_module
-from training.finetuning.compare import Cell, compare, rows_of
+from training.finetuning.compare import Cell, compare
+from training.finetuning.compare_page import rows_of
 from training.machine import Machine
 from training.pretrain import pretrain
 
