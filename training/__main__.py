@@ -19,7 +19,7 @@ try:  # torch takes seconds
     from training.checkpoints import export_safetensors
     from training.data import OnBadShard
     from training.finetuning.verbs import VERBS, add_verbs
-    from training.machine import Machine, find_device
+    from training.machine import Machine, find_device, hold_memory
     from training.pretrain import pretrain
     from training.probe import REFERENCES, probe
     from training.recipes import RECIPES
@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(stderr=True)
     _log_to(console)
+    hold_memory()
     try:
         if options.threads:
             torch.set_num_threads(options.threads)

@@ -28,7 +28,7 @@ from training.finetuning.evaluate import LEVEL, draw_example, load_finetuned, wh
 from training.finetuning.finetune import finetune
 from training.finetuning.network import find_start
 from training.finetuning.sheet import Tile, png, sheet_of
-from training.machine import Machine, StopSignal
+from training.machine import Machine, StopSignal, hold_memory
 from training.probe import interval
 from training.run_folder import read_json, write_json
 from training.tasks.recipes import FinetuneRecipe, open_examples
@@ -140,6 +140,7 @@ def _work(
     """What a process of `_run_beside` does. Lines of its log begin with its number."""
     name = multiprocessing.current_process().name
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s [{name}] %(levelname)s %(message)s", force=True)
+    hold_memory()
     torch.set_num_threads(threads)
     try:
         _run(recipe, starts, out, cells, machine)
