@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 Floats = npt.NDArray[np.float64]
 
@@ -144,23 +145,15 @@ def f_score(predicted_BX3_m: npt.ArrayLike, true_BX3_m: npt.ArrayLike, *, thresh
         raise ValueError(f"{len(predicted)} predictions for {len(true)} images")
     scores = np.zeros(len(true))
     for index, (a_X3, b_X3) in enumerate(zip(predicted, true, strict=True)):
-        # A point whose counterpart is near needs no search: most of a good mesh's.
-        paired = len(a_X3) == len(b_X3)
-        near_a = _near(a_X3, b_X3, threshold_mm) if paired else np.zeros(len(a_X3), np.bool_)
-        near_b = near_a.copy() if paired else np.zeros(len(b_X3), np.bool_)
-        left_a = ~near_a
-        found = _near(a_X3[left_a, None], b_X3, threshold_mm)
-        near_a[left_a], near_b = found.any(axis=1), near_b | found.any(axis=0)
-        left_b = ~near_b
-        near_b[left_b] = _near(a_X3[~left_a, None], b_X3[left_b], threshold_mm).any(axis=0)
-        precision, recall = near_a.mean(), near_b.mean()
+        precision, recall = (_is_near(a, b, threshold_mm).mean() for a, b in ((a_X3, b_X3), (b_X3, a_X3)))
         scores[index] = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
     return scores
 
 
-def _near(a: Floats, b: Floats, threshold_mm: float) -> npt.NDArray[np.bool_]:
-    """Which points of (..., 3) metres, broadcast, are nearer than the threshold."""
-    return np.asarray(np.sqrt(sum((a[..., axis] - b[..., axis]) ** 2 for axis in range(3))) * MM < threshold_mm)
+def _is_near(points_X3: Floats, others_X3: Floats, threshold_mm: float) -> npt.NDArray[np.bool_]:
+    """Which points have one of the others nearer than the threshold; the search may end beyond it."""
+    distance_X, _ = cKDTree(others_X3).query(points_X3, distance_upper_bound=1.001 * threshold_mm / MM)
+    return np.asarray(distance_X * MM < threshold_mm)
 
 
 def point_errors_mm(predicted_BJ3_m: npt.ArrayLike, true_BJ3_m: npt.ArrayLike) -> Floats:
