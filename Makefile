@@ -146,7 +146,7 @@ ifndef TASK
 else
 	@for model in study docs/study_mae.yaml; do $(PYTHON) -m training pretrain --recipe $$model --shards $(OUT)/shards \
 	  --out $(OUT)/pretrain/$$(basename $$model .yaml)-0 --log-every 50 || exit $$?; done
-	@$(PYTHON) -m pipeline render --recipe $(FREE) --out $(FREE_OUT) --executor $(EXECUTOR)
+	@$(if $(DATA),,$(PYTHON) -m pipeline render --recipe $(FREE) --out $(FREE_OUT) --executor $(EXECUTOR))
 	@$(PYTHON) -m training compare --task $(TASK) --recipe free --data $(or $(DATA),$(FREE_OUT)) --seed $(SEEDS) \
 	  --steps $(or $(STEPS),500) --jobs $(or $(JOBS),2) --out $(OUT)/$(TASK) --init ours=$(OUT)/pretrain/study-0 mae=$(OUT)/pretrain/study_mae-0 random
 endif

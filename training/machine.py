@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -22,6 +22,7 @@ from manifests.errors import TrainingError
 from training.masking import Longest
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
@@ -210,6 +211,13 @@ class Processes:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def from_all(self, value: T) -> list[T]:
+        """The value of each process, in their order; small ones."""
+        values = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(values, value)
+        return values
 
 
 class StopSignal:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from training.examples.base import About, Examples
 from training.finetuning.mixture import Batch, Part, still_batches
 from training.finetuning.network import BEST, TaskNetwork, build_network
 from training.finetuning.sheet import Tile, png, sheet_of
+from training.machine import Processes
 from training.run_folder import RECIPE, make_folder, read_json, write_json
 from training.tasks.base import Arrays, Score, Task, Tensors
 from training.tasks.recipes import Data, FinetuneRecipe, build_task, open_examples, placed
@@ -189,8 +191,31 @@ def score(
     Raises:
         TrainingError: an example is damaged, or the folder cannot be written.
     """
+    found = measure_sets(run, parts, train=train, device=device, console=console)
+    return write_scores(run, parts, found, out, device=device)
+
+
+def measure_sets(
+    run: Run,
+    parts: Sequence[Part],
+    *,
+    train: Sequence[Part],
+    device: torch.device,
+    console: Console | None,
+    processes: Processes | None = None,
+) -> list[Measured]:
+    """Ask a network for all of some datasets; arguments as of `score` and `measure`."""
     learned = targets_of(run, train, device) if train else None
-    evaluations = tuple(evaluate(run, part, learned=learned, device=device, console=console) for part in parts)
+    return [
+        measure(run, part, learned=learned, device=device, console=console, processes=processes) for part in parts
+    ]
+
+
+def write_scores(
+    run: Run, parts: Sequence[Part], measured: Sequence[Measured], out: Path, *, device: torch.device
+) -> tuple[Evaluation, ...]:
+    """Write what `score` writes, of what was measured."""
+    evaluations = tuple(_evaluation(run, part, found) for part, found in zip(parts, measured, strict=True))
     write_evaluation(out, evaluations)
     for part, found in zip(parts, evaluations, strict=True):
         draw_predictions(out / f"predictions-{name_of(found.about)}.png", run, part, found, device=device)
@@ -231,7 +256,13 @@ class Measured:
 
 @torch.no_grad()
 def measure(
-    run: Run, part: Part, *, learned: Tensors | None = None, device: torch.device, console: Console | None = None
+    run: Run,
+    part: Part,
+    *,
+    learned: Tensors | None = None,
+    device: torch.device,
+    console: Console | None = None,
+    processes: Processes | None = None,
 ) -> Measured:
     """Ask a network for all of some examples.
 
@@ -241,6 +272,7 @@ def measure(
         learned: labels of the training set, for the constant answer.
         device: where the network computes.
         console: where a progress bar is drawn.
+        processes: each asks for its share, and all get the whole; None: this one asks for all.
 
     Raises:
         TrainingError: there is no example, one is damaged, or none can be scored.
@@ -251,14 +283,17 @@ def measure(
     measured: list[Arrays] = []
     constant: list[Arrays] = []
     keys: list[str] = []
+    own = part if processes is None else part.share(processes.rank, processes.world)
     with Progress(console=console, disable=console is None) as progress:
-        bar = progress.add_task(f"scoring {about.name} {about.split}", total=len(part.index))
-        for batch in _batches(run, part, device):
+        bar = progress.add_task(f"scoring {about.name} {about.split}", total=len(own.index))
+        for batch in _batches(run, own, device):
             measured.append(run.task.measure(_ask(run, batch), batch.target))
             if learned is not None:
                 constant.append(run.task.measure(run.task.constant(learned, len(batch.keys)), batch.target))
             keys += batch.keys
             progress.advance(bar, len(batch.keys))
+    if processes is not None:
+        measured, constant, keys = (list(chain(*processes.from_all(one))) for one in (measured, constant, keys))
     arrays = joined(measured)
     try:
         scores = run.task.scores(arrays)
@@ -285,7 +320,10 @@ def evaluate(
     run: Run, part: Part, *, learned: Tensors | None = None, device: torch.device, console: Console | None = None
 ) -> Evaluation:
     """Score a network on all of some examples, with an interval of each score; arguments and errors as of `measure`."""
-    found = measure(run, part, learned=learned, device=device, console=console)
+    return _evaluation(run, part, measure(run, part, learned=learned, device=device, console=console))
+
+
+def _evaluation(run: Run, part: Part, found: Measured) -> Evaluation:
     everybody = part.examples.subjects()
     subjects = tuple(everybody[i] or f"picture {i}" for i in part.index.tolist())
     values_n = values_of(run.task, found.arrays, len(found.keys))

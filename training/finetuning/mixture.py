@@ -44,6 +44,10 @@ class Part:
     index: Ints
     weight: float = 1.0
 
+    def share(self, rank: int, world: int) -> "Part":
+        """What one of so many processes takes: one's follow another's, and may be none."""
+        return Part(self.examples, np.array_split(self.index, world)[rank], self.weight)
+
     def spread(self, most: int) -> "Part":
         """At most so many, spread evenly."""
         if len(self.index) <= most:
@@ -116,12 +120,15 @@ class Mixture:
         ]
         self._order = Order(rows, seed=seed_for(recipe.seed, "mixture"), block_shards=1)
 
-    def batches(self, position: int, *, device: torch.device) -> Generator[Batch, None, None]:
-        """Batches from a place of the stream on, decoded and varied ahead of their use."""
+    def batches(
+        self, position: int, *, device: torch.device, rank: int = 0, world: int = 1
+    ) -> Generator[Batch, None, None]:
+        """Batches from a place of the stream on, decoded and varied ahead of their use; of each the share of one of so many processes."""
         size = self.recipe.batch_size
+        assert size % world == 0
         with ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode") as threads:
             while True:
-                position_B = np.arange(position, position + size)
+                position_B = np.arange(position, position + size).reshape(world, -1)[rank]
                 part_B, row_B = self._order.locate(position_B)
                 draws = sample_draws(self.recipe.variation, position_B, seed=self.recipe.seed)
                 places = [(self.parts[p], int(self.parts[p].index[r])) for p, r in zip(part_B, row_B, strict=True)]

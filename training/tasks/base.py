@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from training.examples.base import About, Example
 
@@ -87,7 +88,11 @@ class Task(Protocol):
         """
 
     def loss(self, outputs: Any, target: Tensors) -> Mapping[str, Tensor]:
-        """Weighted terms, scalars over the batch; their sum is minimised."""
+        """Weighted terms, scalars over the batch; their sum is minimised.
+
+        Several processes see equal shares of a batch, and the mean of their terms has to be the term of the batch. Means over
+        examples are; what is divided by a count of what is known in a batch takes it from `of_batch`.
+        """
 
     def constant(self, target: Tensors, num: int) -> Any:
         """A constant answer, from labels of the training set: the outputs of `num` images, all the same."""
@@ -107,6 +112,18 @@ class Task(Protocol):
 
     def write(self, out: Path, cut: Cut, outputs: Any) -> list[Path]:
         """What the prediction of a photograph cut like this leaves besides its picture (a mesh as glb, classes as JSON); the files written."""
+
+
+def of_batch(count: Tensor) -> Tensor:
+    """A count over this process's examples as its mean over the processes, at least one in the whole batch.
+
+    Sums that are divided by it have the whole batch's quotient as their mean over the processes. Every process must ask for it.
+    """
+    if not dist.is_initialized():
+        return count.clamp(min=1)
+    total = count.float()
+    dist.all_reduce(total)
+    return total.clamp(min=1) / dist.get_world_size()
 
 
 class Asking(Task, Protocol):

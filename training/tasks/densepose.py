@@ -112,7 +112,7 @@ class DensePose:
         part_BP, known_BP = target["part"], target["known"]
         # Every batch has all terms: without a pixel they are 0, and so are their gradients.
         each_BP = functional.cross_entropy(parts_B25P, part_BP, reduction="none") * known_BP
-        terms = {"part": part_weight * each_BP.sum() / known_BP.sum().clamp(min=1)}
+        terms = {"part": part_weight * each_BP.sum() / of_batch(known_BP.sum())}
         on_BP = known_BP & (part_BP > 0)
         own_B1P = (part_BP - 1).clamp(min=0)[:, None]
         for name, maps_BPP, true_BP in (("u", u_BPP, target["uv"][..., 0]), ("v", v_BPP, target["uv"][..., 1])):
@@ -124,7 +124,7 @@ class DensePose:
             true_BHW = true_B1HW[:, 0].long()
             seen_BHW = true_BHW != UNKNOWN
             each_BHW = functional.cross_entropy(logits_BCHW, true_BHW * seen_BHW, reduction="none") * seen_BHW
-            terms["coarse"] = coarse_weight * each_BHW.sum() / seen_BHW.sum().clamp(min=1)
+            terms["coarse"] = coarse_weight * each_BHW.sum() / of_batch(seen_BHW.sum())
         return terms
 
     def constant(self, target: Tensors, num: int) -> Tensor:

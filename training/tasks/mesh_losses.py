@@ -5,7 +5,7 @@ Shape letters: `B` images, `V` points of the vocabulary. Targets are as `MeshTas
 
 from torch import Tensor
 
-from training.tasks.base import Tensors
+from training.tasks.base import Tensors, of_batch
 
 
 def keypoints_loss(projected_BV2: Tensor, target: Tensors) -> Tensor:
@@ -25,4 +25,4 @@ def joints_loss(points_BV3: Tensor, target: Tensors) -> Tensor:
 def mean_of_known(each_B: Tensor, known_B: Tensor) -> Tensor:
     """Mean over the images of which something is known; 0 if there is none."""
     known_B = known_B.to(each_B.dtype)
-    return (each_B * known_B).sum() / known_B.sum().clamp(min=1)
+    return (each_B * known_B).sum() / of_batch(known_B.sum())
