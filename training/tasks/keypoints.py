@@ -132,7 +132,7 @@ class Keypoints:
         }
 
     def draw(self, image_HW3: npt.NDArray[np.uint8], outputs: Tensor, index: int) -> npt.NDArray[np.uint8]:
-        """The skeleton: left limbs blue, right ones orange; only joints that the network is somewhat sure of."""
+        """The skeleton: left limbs blue, right ones orange; only joints that the network is somewhat sure of, and where none is, it says so."""
         places_BJ2, sure_BJ = _places(outputs)
         out = image_HW3.copy()
         sides = out.shape[1], out.shape[0]
@@ -146,6 +146,13 @@ class Keypoints:
         for joint, dot in enumerate(dots):
             if sure_BJ[index, joint] >= SEEN:
                 cv2.circle(out, dot, thick + 1, (0, 0, 0), -1, cv2.LINE_AA)
+        if sure_BJ[index].max() < SEEN:
+            row_px = max(9, sides[1] // 14)
+            out[-row_px:] //= 3
+            place = 3, sides[1] - row_px // 4
+            cv2.putText(
+                out, "no joint is sure", place, cv2.FONT_HERSHEY_SIMPLEX, row_px / 32, (255, 255, 255), 1, cv2.LINE_AA
+            )
         return np.asarray(out)
 
     def write(self, out: Path, cut: Cut, outputs: Tensor) -> list[Path]:
