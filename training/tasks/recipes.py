@@ -318,6 +318,10 @@ def with_roots(recipe: FinetuneRecipe, given: Sequence[str]) -> FinetuneRecipe:
     kinds = sorted({data.kind for data in every})
     if unknown := sorted({text.split("=", 1)[0] for text in given if "=" in text} - {*kinds}):
         raise RecipeError(f"the recipe has no dataset {unknown[0]}", where="--data", hint=f"it has {', '.join(kinds)}")
+    if all("=" in text for text in given):
+        named = {text.split("=", 1)[0] for text in given}
+        if lost := sorted({data.kind for data in every if data.root is None} - named):
+            raise _lost(*lost)
     return replace(
         recipe,
         train=tuple(placed(data, given) for data in recipe.train),
@@ -339,9 +343,15 @@ def placed(data: Data, given: Sequence[str]) -> Data:
         raise RecipeError("two folders, and nothing says of which datasets", where="--data", hint=hint)
     root = named.get(data.kind) or next(iter(alone), None) or data.root
     if root is None:
-        hint = f"--data {data.kind}=FOLDER, or `root` in the recipe"
-        raise RecipeError(f"nothing says where {data.kind} lies", where="--data", hint=hint)
+        raise _lost(data.kind)
     return replace(data, root=root)
+
+
+def _lost(*kinds: str) -> RecipeError:
+    hint = f"--data {' '.join(f'{kind}=FOLDER' for kind in kinds)}, or `root` in the recipe"
+    return RecipeError(
+        f"nothing says where {' and '.join(kinds)} lie{'s' * (len(kinds) == 1)}", where="--data", hint=hint
+    )
 
 
 def without_roots(recipe: FinetuneRecipe) -> FinetuneRecipe:

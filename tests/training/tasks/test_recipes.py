@@ -39,7 +39,7 @@ def test_every_reader_takes_a_root_and_a_split(kind):
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_name_readers_and_options_that_exist_and_survive_json(name, task):
-    if (name, task) in {("paper", "keypoints"), ("paper", "texture")}:
+    if (name, task) == ("paper", "keypoints"):
         with pytest.raises(RecipeError, match="not read here"):
             read_finetune(name, task)
         return
@@ -102,6 +102,10 @@ def test_roots_are_given_by_kind_or_for_all_and_are_no_part_of_the_result():
     assert [data.root for data in with_roots(recipe, ["/all", "mpii=/m"]).train] == ["/all", "/m"]
     with pytest.raises(RecipeError, match="nothing says where threedpw lies"):
         with_roots(recipe, ["coco_eft=/coco"])
+    with pytest.raises(
+        RecipeError, match="where coco_eft and threedpw lie\n.*\n.*--data coco_eft=FOLDER threedpw=FOLDER"
+    ):
+        with_roots(recipe, [])
     with pytest.raises(RecipeError, match="no dataset free"):
         with_roots(recipe, ["/all", "free=/f"])
     with pytest.raises(RecipeError, match="two folders"):
