@@ -6,14 +6,19 @@ photo pass through two copies of the pre-trained encoder, trained apart; a linea
 each patch of the texture; the picture that was seen and a second one of the same person are compared with what the texture looks
 like in them, the second with weight 1; scores are SSIM, and LPIPS where its package is installed, of the person alone on black.
 
-What is replaced, because it takes networks and data that nobody can ship:
+On renders, whose every pixel's place on the surface is known, the loss is the mean absolute error of colours at the pixels of the person. On photographs,
+where a fitted body is off by some pixels, it is Texformer's, once the weights of a re-identification network are given as `reid`: the distance of its
+features (5000) and of the style of seven parts (0.4) between the photo and the texture as it looks there; and, once `textures` are given, how far the face
+and the hands are built as those of scanned people (0.01). Their scores come beside ours then.
 
-- The losses of a person re-identification network (features, weight 5000, and the style of seven parts, 0.4) become the mean absolute error of
-  colours at the pixels of the person. They were needed for photos, of which nobody knows the place of each pixel on the surface; renders tell it.
-  There is no path to them in a recipe. CosSim and CosSim-R, scores of such networks, are left out.
-- The loss on the structure of face and hands (0.01) compares with a mean texture of Texformer's, and is left out.
+What is replaced, or left out:
+
+- A render stands before the photo's own background, not before another street of PRW or CUHK-SYSU: nothing but the person differs.
+- Parts are those of the body that was fitted; Texformer takes the photo's from a parsing network.
+- The face is that half of the head which looks forward; the textures that it is compared with are drawn by the example's key, the same in each epoch.
 - The photo comes as RGB without a map of parts as a fourth channel: the pre-trained encoder reads three.
-- Images are squares of the network's own size, not 128 x 64, and the texture has 16 x 16 texels for each of its patches, not 128 x 128 in all.
+- Images are squares of the network's own size, not 128 x 64, and the texture has 16 x 16 texels for each of its patches, not 128 x 128 in all. The
+  re-identification networks see the middle half of a square, which is the whole photo where the dataset is SMPLMarket.
 
 Shape letters: `B` examples, `C H W` image, `T` side of a texture, `N` patches, `E` width of a token.
 """
@@ -34,12 +39,17 @@ from torch.nn import functional
 
 from manifests.errors import TrainingError
 from manifests.files import write_bytes
+from manifests.seeds import rng_for
 from training.examples.base import About, Example
 from training.examples.free_surface import body_file
+from training.examples.pictures import read_picture
 from training.losses import unpatchify
 from training.metrics.images import ssim
+from training.tasks.atlas import NUM_PARTS, read_atlas
 from training.tasks.base import Arrays, Cut, Score, Tensors
 from training.tasks.placing import map_in_image
+from training.tasks.reid import cosine, feature_distance, read_reid, style_distance
+from training.tasks.structure import similarity, structure
 from training.tasks.surface import places_at_rest
 from training.views import cut_square, take
 
@@ -48,6 +58,10 @@ FIRST_GAIN = 0.01  # of the head's weights
 PATCH_TEXELS = 16  # texels along a side of a patch of the atlas
 _CONSTANT_TEXELS = 32  # of a constant answer, along a side
 OFF = -1.0  # texture coordinates off the person
+FEATURE_WEIGHT, STYLE_WEIGHT, STRUCTURE_WEIGHT = 5000.0, 0.4, 0.01  # Texformer's
+PHOTO_PX = 128, 64  # at which Texformer scores
+_ATLAS_TEXELS = 512  # along a side of the table of parts
+_TEXTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +69,19 @@ class Texture:
     """A square of colours in the layout of the body's atlas. Convention: the first row is the top of the atlas, v = 1.
 
     Args:
-        body: file of the body that was rendered; the free one by default.
+        body: file of the body that was rendered, or fitted to photographs; the free one by default.
+        uv: OBJ file of its texture coordinates, as smpl_uv.obj, where the body's file has none.
+        reid: weights of PCB's network: learn by it instead of by colours, and score it.
+        reid_plain: weights of a plain ResNet-50 that tells people apart: score it.
+        textures: a picture of a texture, or a folder of them (of SURREAL's, those named nongrey are taken): learn how faces and hands are built.
         lpips: also score LPIPS of AlexNet, by the package `lpips`.
     """
 
     body: str | None = None
+    uv: str | None = None
+    reid: str | None = None
+    reid_plain: str | None = None
+    textures: str | None = None
     lpips: bool = False
 
     name: ClassVar = "texture"
@@ -69,7 +91,7 @@ class Texture:
     turns: ClassVar = True
 
     def check(self, train: Sequence[About], test: About) -> None:
-        """Refuse datasets without texture coordinates of two pictures, and LPIPS without its package.
+        """Refuse datasets without texture coordinates of two pictures, files that do not read, and LPIPS without its package.
 
         Raises:
             TrainingError: what is missing.
@@ -83,10 +105,22 @@ class Texture:
                 )
         if self.lpips:
             _lpips()
+        if self.reid:
+            read_reid(Path(self.reid), "pcb")
+        if self.reid_plain:
+            read_reid(Path(self.reid_plain), "plain")
+        if self.textures:
+            _textures(Path(self.textures))
+        if self.uv or self.reid or self.textures:
+            read_atlas(*self._atlas)
+
+    @property
+    def _atlas(self) -> tuple[Path, Path | None]:
+        return body_file(self.body), Path(self.uv) if self.uv else None
 
     def query(self, image_px: int) -> npt.NDArray[np.uint8]:
         """The atlas, coloured by places on the body at rest."""
-        return places_at_rest(body_file(self.body), image_px)
+        return read_atlas(*self._atlas).places(image_px) if self.uv else places_at_rest(body_file(self.body), image_px)
 
     def head(self, widths: Sequence[int], num_patches: int) -> nn.Module:  # noqa: ARG002
         """A linear map to the colours of a patch."""
@@ -95,10 +129,15 @@ class Texture:
     def target(self, example: Example, cut: Cut, about: About) -> Arrays:  # noqa: ARG002
         """Make "own" and "second" (H, W, 3) uint8 colours, "own_uv" and "second_uv" (H, W, 2), -1 off the person.
 
-        The second picture is cut as it stands, without variation.
+        The second picture is cut as it stands, without variation. Where textures are given, one of them is "texture" (H, W, 3).
         """
         px = cut.image_px
         target: dict[str, npt.NDArray[Any]] = _seen("own", example.rgb_HW3, example.labels.get("uv"), cut)
+        if self.textures:
+            files = _textures(Path(self.textures))
+            chosen = files[int(rng_for("texture", example.key).integers(len(files)))]
+            texture = cv2.resize(read_picture(chosen, where=chosen), (px, px), interpolation=cv2.INTER_AREA)
+            target["texture"] = texture.astype(np.uint8)
         square = example.second_square_xyxy_px
         if example.second_HW3 is None or square is None or "second_uv" not in example.labels:
             blank: dict[str, npt.NDArray[Any]] = {
@@ -111,14 +150,46 @@ class Texture:
         )
 
     def loss(self, outputs: Tensor, target: Tensors) -> Mapping[str, Tensor]:
-        """Absolute error of colours at the person's pixels, each picture's own mean, then the batch's."""
+        """Absolute error of colours at the person's pixels, each picture's own mean, then the batch's; or Texformer's terms."""
         terms = {}
+        if self.textures:
+            terms["structure"] = STRUCTURE_WEIGHT * self._unlike_people(outputs, target["texture"])
         for name, weight in (("own", 1.0), ("second", SECOND_WEIGHT)):
             colours_BCHW, on_B1HW = _truth(target, name)
+            if self.reid:
+                features_B, style_B = self._unlike_photos(outputs, target[f"{name}_uv"], colours_BCHW, on_B1HW)
+                terms[f"{name}_features"] = weight * FEATURE_WEIGHT * features_B.mean()
+                terms[f"{name}_style"] = weight * STYLE_WEIGHT * style_B.mean()
+                continue
             error_BCHW = (rendered(outputs, target[f"{name}_uv"]) - colours_BCHW).abs() * on_B1HW
             count_B = on_B1HW.sum(dim=(1, 2, 3))
             terms[name] = weight * (error_BCHW.sum(dim=(1, 2, 3)) / (3 * count_B).clamp(min=1)).mean()
         return terms
+
+    def _unlike_photos(
+        self, outputs: Tensor, uv_BHW2: Tensor, colours_BCHW: Tensor, on_B1HW: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Distances (B,) of features and of styles, 0 where nobody is seen."""
+        network = read_reid(Path(str(self.reid)), "pcb", outputs.device)
+        shown = network(_middle(torch.where(on_B1HW, rendered(outputs, uv_BHW2), colours_BCHW)))
+        with torch.no_grad():
+            true = network(_middle(colours_BCHW))
+        parts_TT = _parts(*self._atlas).to(outputs.device)
+        column, row = (
+            (share * _ATLAS_TEXELS).long().clamp(0, _ATLAS_TEXELS - 1)
+            for share in (uv_BHW2[..., 0], 1 - uv_BHW2[..., 1])
+        )
+        parts_BHW = _middle(parts_TT[row, column] * on_B1HW[:, 0])
+        style_B = style_distance(shown[0], true[0], parts_BHW, parts_BHW, num_parts=NUM_PARTS)
+        return feature_distance(shown, true) * on_B1HW.flatten(1).any(dim=1), style_B
+
+    def _unlike_people(self, outputs: Tensor, texture_BHW3: Tensor) -> Tensor:
+        """How far faces and hands are built in another way than those of the textures, which may have another size."""
+        side = outputs.shape[-1]
+        wanted_TT = _face_and_hands(*self._atlas, side).to(outputs.device)
+        texture_BCHW = texture_BHW3.permute(0, 3, 1, 2).float() / 255
+        texture_BCTT = functional.interpolate(texture_BCHW, size=(side, side), mode="bilinear")
+        return 1 - structure((2 * outputs.float() - 1) * wanted_TT, (2 * texture_BCTT - 1) * wanted_TT).mean()
 
     def constant(self, target: Tensors, num: int) -> Tensor:
         """The mean colour of each texel of a small atlas, and of all texels where none is seen."""
@@ -150,7 +221,28 @@ class Texture:
             with torch.no_grad():
                 apart = _lpips()(2 * shown_BCHW.cpu() - 1, 2 * true_BCHW.cpu() - 1)
             measured["lpips"] = apart.flatten().double().numpy()
-        return {name: np.where(known_B, values, np.nan) for name, values in measured.items()}
+        measured = {name: np.where(known_B, values, np.nan) for name, values in measured.items()}
+        return measured | (self._measure_seen(outputs, target) if self.reid or self.reid_plain else {})
+
+    def _measure_seen(self, outputs: Tensor, target: Tensors) -> dict[str, npt.NDArray[Any]]:
+        """As Texformer scores: the texture in the very photo that was seen; NaN where nobody is."""
+        colours_BCHW, on_B1HW = _truth(target, "own")
+        shown_BCHW = rendered(outputs, target["own_uv"]).clamp(0, 1)
+        whole_BCHW = torch.where(on_B1HW, shown_BCHW, colours_BCHW)
+        grey = [
+            functional.interpolate(_middle((2 * values - 1) * on_B1HW), size=PHOTO_PX, mode="area")
+            for values in (shown_BCHW, colours_BCHW)
+        ]
+        found = {"seen_ssim": similarity(*grey)}
+        with torch.no_grad():
+            if self.lpips:
+                found["seen_lpips"] = _lpips()(*(values.cpu() for values in grey)).flatten()
+            for name, kind, path in (("seen_cossim", "pcb", self.reid), ("seen_cossim_r", "plain", self.reid_plain)):
+                if path:
+                    network = read_reid(Path(path), kind, outputs.device)
+                    found[name] = cosine(network(_middle(whole_BCHW)), network(_middle(colours_BCHW)))
+        known_B = on_B1HW.flatten(1).any(dim=1).cpu().numpy()
+        return {name: np.where(known_B, values.double().cpu().numpy(), np.nan) for name, values in found.items()}
 
     def scores(self, measured: Arrays) -> Mapping[str, Score]:
         """Means over the pictures that have a second one.
@@ -161,7 +253,11 @@ class Texture:
         known = np.isfinite(measured["ssim"])
         if not known.any():
             raise ValueError("no example has a second picture, so that nothing can be scored")
-        means = {name: float(values[known].mean()) for name, values in measured.items()}
+        means = {
+            name: float(values[np.isfinite(values)].mean())
+            for name, values in measured.items()
+            if np.isfinite(values).any()
+        }
         seen = f"in another picture of the same moment, through its true texture coordinates; {known.sum()} pictures"
         black = f"whole squares, black off the person, {seen}"
         scores = {
@@ -170,6 +266,11 @@ class Texture:
         }
         if "lpips" in means:
             scores["lpips"] = Score(value=means["lpips"], unit="none", better="lower", convention=f"AlexNet, {black}")
+        for name, better, told in _SEEN:
+            if name in means:
+                count = np.isfinite(measured[name]).sum()
+                convention = f"{told}, in the photo that was seen itself, as Texformer scores; {count} pictures"
+                scores[name] = Score(value=means[name], unit="none", better=better, convention=convention)
         return scores
 
     def draw(self, image_HW3: npt.NDArray[np.uint8], outputs: Tensor, index: int) -> npt.NDArray[np.uint8]:
@@ -191,6 +292,18 @@ def rendered(textures_BCTT: Tensor, uv_BHW2: Tensor) -> Tensor:
     """What textures look like (B, C, H, W) through maps of texture coordinates, interpolated between texels; edges go on outside."""
     grid_BHW2 = torch.stack([2 * uv_BHW2[..., 0] - 1, 1 - 2 * uv_BHW2[..., 1]], dim=-1)
     return functional.grid_sample(textures_BCTT.float(), grid_BHW2, padding_mode="border", align_corners=False)
+
+
+_SEEN: Sequence[tuple[str, Literal["lower", "higher"], str]] = (
+    ("seen_ssim", "higher", "window of 11 px in 128 x 64 px, grey off the person"),
+    ("seen_lpips", "lower", "AlexNet, 128 x 64 px, grey off the person"),
+    ("seen_cossim", "higher", "CosSim: cosine of PCB's features, four stages, before the photo's own background"),
+    (
+        "seen_cossim_r",
+        "higher",
+        "CosSim-R: cosine of a plain ResNet-50's features, four stages, before the photo's own background",
+    ),
+)
 
 
 class _Colours(nn.Module):
@@ -215,6 +328,36 @@ def _seen(name: str, picture_HW3: npt.NDArray[np.uint8], uv_HW2: Any, cut: Cut) 
 def _truth(target: Tensors, name: str) -> tuple[Tensor, Tensor]:
     """Colours (B, C, H, W) in [0, 1], and which pixels are the person's, (B, 1, H, W)."""
     return target[name].permute(0, 3, 1, 2).float() / 255, (target[f"{name}_uv"][..., 0] >= 0)[:, None]
+
+
+def _middle(maps: Tensor) -> Tensor:
+    """The middle half of the columns of (..., H, W), as wide as a photo of a whole person."""
+    quarter = maps.shape[-1] // 4
+    return maps[..., quarter : maps.shape[-1] - quarter]
+
+
+@lru_cache(maxsize=2)
+def _parts(body: Path, uv: Path | None) -> Tensor:
+    return torch.from_numpy(read_atlas(body, uv).parts(_ATLAS_TEXELS))
+
+
+@lru_cache(maxsize=4)
+def _face_and_hands(body: Path, uv: Path | None, side: int) -> Tensor:
+    return torch.from_numpy(read_atlas(body, uv).face_and_hands(side)).float()
+
+
+@lru_cache(maxsize=2)
+def _textures(path: Path) -> list[Path]:
+    found = (
+        sorted(file for file in path.rglob("*") if file.suffix.lower() in _TEXTURE_SUFFIXES)
+        if path.is_dir()
+        else [path]
+    )
+    found = [file for file in found if "nongrey" in file.name] or found
+    if not found or not found[0].is_file():
+        hint = "give a picture of a texture, or the folder `textures` of SURREAL"
+        raise TrainingError("there are no textures", where=path, hint=hint)
+    return found
 
 
 def _picture(texture_CTT: Tensor) -> npt.NDArray[np.uint8]:
