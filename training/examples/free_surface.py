@@ -4,6 +4,7 @@ Shape letters: `P` pixels, `H W` picture.
 """
 
 import os
+from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,7 @@ class FreeSurface:
             "coarse": COARSE[parts_HW],
             "coarse_box_xyxy_px": np.array([0, 0, width, height]) - 0.5,
         }
-        return replace(example, labels={**labels, **example.labels})
+        return replace(example, labels=ChainMap(labels, example.labels))  # type: ignore[arg-type]  # maps stay undecoded until asked for
 
     def subjects(self) -> Sequence[str | None]:
         """The person of each picture."""

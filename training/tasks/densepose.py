@@ -21,7 +21,7 @@ from training.examples.base import About, Example
 from training.examples.free_surface import body_file
 from training.heads.dense import NUM_PARTS, DenseHead, SurfaceMaps
 from training.metrics.surface import Surface, geodesic_auc, geodesic_errors_m
-from training.tasks.base import Arrays, Cut, Score, Tensors
+from training.tasks.base import Arrays, Cut, Score, Tensors, of_batch
 from training.tasks.placing import map_in_image, shares_in_image
 from training.tasks.surface import read_evaluation, read_template
 
@@ -48,12 +48,16 @@ class DensePose:
         coarse: also predict the coarse parts, as the references do: 15 maps more and a dense loss.
         evaluation: folder of DensePose's evaluation data, for its annotations; without it the free body's surface scores rendered people.
         body: file of the body that was rendered; the free one by default.
+        patch_px: side of the network's patches, so that maps are as large as the image.
+        features: width of the head's maps, 256 in the reference.
     """
 
     weights: Literal["densepose", "detectron2"] = "densepose"
     coarse: bool = False
     evaluation: str | None = None
     body: str | None = None
+    patch_px: int = 16
+    features: int = 256
 
     name: ClassVar = "densepose"
     reads: ClassVar[Literal["dense"]] = "dense"
@@ -87,7 +91,8 @@ class DensePose:
 
     def head(self, widths: Sequence[int], num_patches: int) -> nn.Module:  # noqa: ARG002
         """The dense prediction transformer's head."""
-        return DenseHead(widths, CHANNELS + (COARSE if self.coarse else 0))
+        channels = CHANNELS + (COARSE if self.coarse else 0)
+        return DenseHead(widths, channels, patch_px=self.patch_px, features=self.features)
 
     def target(self, example: Example, cut: Cut, about: About) -> Arrays:  # noqa: ARG002
         """Make "place" (P, 2) as shares of the image's side, "part" (P,), "uv" (P, 2), "known" (P,), and with coarse parts "coarse" (H, W)."""

@@ -3,7 +3,6 @@ import torch
 from torch.nn import functional
 
 from tests.training.heads.fitting import fit, noise, num_parameters
-from training.heads import dense
 from training.heads.dense import NUM_PARTS, DenseHead, SurfaceMaps
 
 
@@ -56,6 +55,18 @@ def test_every_pixel_is_predicted_in_the_published_order(side):
     torch.testing.assert_close(out, twin, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("patch_px", "side"), [(4, 14), (4, 5), (8, 7), (32, 2)])
+def test_maps_are_as_large_as_the_image_whatever_its_patches(patch_px, side):
+    head = DenseHead((8,) * 4, 5, patch_px=patch_px, features=32)
+    sizes = {}
+    for px, block in zip((4, 8, 16, 32), head.reassemble, strict=True):
+        block.register_forward_hook(lambda *call, px=px: sizes.update({px: call[2].shape[-1]}))
+    with torch.no_grad():
+        out = head([noise(1, side * side, 8, seed=seed) for seed in range(4)])
+    assert out.shape == (1, 5, patch_px * side, patch_px * side)
+    assert sizes == {px: -(-patch_px * side // px) for px in (4, 8, 16, 32)}
+
+
 def test_every_parameter_and_map_has_a_gradient():
     head = DenseHead((8,) * 4, 3)
     maps = [noise(1, 4, 8, seed=seed).requires_grad_() for seed in range(4)]
@@ -64,12 +75,10 @@ def test_every_parameter_and_map_has_a_gradient():
     assert all(tokens.grad.any() for tokens in maps)
 
 
-def test_sixteen_random_part_maps_are_learned_by_heart(monkeypatch):
+def test_sixteen_random_part_maps_are_learned_by_heart():
     """A random part for each patch of each image, which every pixel of the patch's middle must tell."""
-    monkeypatch.setattr(dense, "FEATURES", 32)
-    monkeypatch.setattr(dense, "LAYER_DIMS", (16,) * 4)
     torch.manual_seed(0)
-    head = DenseHead((16,) * 4, 1 + NUM_PARTS)
+    head = DenseHead((16,) * 4, 1 + NUM_PARTS, features=32)
     maps = [noise(16, 4, 16, seed=seed) for seed in range(4)]
     parts = torch.randint(0, 1 + NUM_PARTS, (16, 2, 2), generator=torch.Generator().manual_seed(9))
     middle = torch.tensor([8, 24])
@@ -94,3 +103,8 @@ def test_channels_have_names():
 def test_three_maps_are_too_few():
     with pytest.raises(ValueError, match="reads 4 maps of tokens, not 3"):
         DenseHead((8, 8, 8), 1)
+
+
+def test_patches_of_odd_sizes_are_refused():
+    with pytest.raises(ValueError, match="a power of two, 4 at least, not 14"):
+        DenseHead((8,) * 4, 1, patch_px=14)
