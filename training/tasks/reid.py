@@ -26,6 +26,7 @@ SIZE_PX: dict[Kind, tuple[int, int]] = {"pcb": (384, 128), "plain": (256, 128)}
 LEAST_SHARE = 0.004  # of the map, which a part must fill in both pictures
 _BLOCKS, _WIDTHS, _GROWTH = (3, 4, 6, 3), (64, 128, 256, 512), 4
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
+_COUNT = "num_batches_tracked"  # is of no use here, and old files do not tell it
 _HINT = "give the state dict of a ResNet-50: torch.save(network.state_dict(), path), under torchvision's names, or with `base.` or `module.` before them"
 
 
@@ -105,23 +106,26 @@ def read_reid(path: Path, kind: Kind, device: torch.device | str = "cpu") -> Res
     if not isinstance(told, dict):
         raise TrainingError("the file holds no weights by name", where=path, hint=_HINT)
     weights = {str(name).removeprefix("module.").removeprefix("base."): value for name, value in told.items()}
-    network = ResNet50(kind)
-    due = network.state_dict()
-    # How many batches a norm has seen is of no use here, and old files do not tell it.
-    own = {
-        name: weights.get(name, value if name.endswith("num_batches_tracked") else None) for name, value in due.items()
-    }
-    if missing := [name for name, value in own.items() if value is None]:
+    with torch.device("meta"):
+        network = ResNet50(kind)
+    due = [name for name in network.state_dict() if not name.endswith(_COUNT)]
+    if missing := [name for name in due if name not in weights]:
         what = f"the file holds no ResNet-50: {len(missing)} of {len(due)} weights are missing, {missing[0]} among them"
         raise TrainingError(what, where=path, hint=_HINT)
+    own = {name: value.float() if isinstance(value := weights[name], Tensor) else value for name in due}
+    own |= {f"{name}.{_COUNT}": torch.tensor(0) for name, part in network.named_modules() if _counts(part)}
     try:
-        network.load_state_dict(own)
+        network.load_state_dict(own, assign=True)
     except RuntimeError as error:
         said = " ".join(str(error).split())[:200]
         raise TrainingError(f"the weights are of another network: {said}", where=path, hint=_HINT) from error
     if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
         raise TrainingError("a weight is not a finite number", where=path, hint=_HINT)
     return network.to(device)
+
+
+def _counts(part: nn.Module) -> bool:
+    return isinstance(part, nn.BatchNorm2d)
 
 
 def feature_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ _LEAST_VARIANCE = 1e-5
 
 
 def structure(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
-    """(B,) how far two pictures rise and fall together, mean over places and colours: 1 for equal ones."""
+    """(B,) how far two pictures rise and fall together, mean over places and colours: 1 for equal ones, a little less where both are flat."""
     _, _, var_a, var_b, both = _moments(a_BCHW, b_BCHW)
     var_a, var_b = var_a.clamp(min=_LEAST_VARIANCE), var_b.clamp(min=_LEAST_VARIANCE)
     return ((2 * both + _C2) / (2 * (var_a * var_b).sqrt() + _C2)).mean(dim=(1, 2, 3))
