@@ -169,6 +169,16 @@ def evaluate_run(
     return score(run, parts, out, train=train, device=device, console=console)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a network does on a dataset: the arrays of `Task.measure`, joined, and their scores; and the constant answer's scores."""
+
+    keys: tuple[str, ...]
+    arrays: Arrays
+    scores: Mapping[str, Score]
+    constants: Mapping[str, Score]
+
+
 def score(
     run: Run,
     parts: Sequence[Part],
@@ -206,9 +216,7 @@ def measure_sets(
 ) -> list[Measured]:
     """Ask a network for all of some datasets; arguments as of `score` and `measure`."""
     learned = targets_of(run, train, device) if train else None
-    return [
-        measure(run, part, learned=learned, device=device, console=console, processes=processes) for part in parts
-    ]
+    return [measure(run, part, learned=learned, device=device, console=console, processes=processes) for part in parts]
 
 
 def write_scores(
@@ -242,16 +250,6 @@ def precision_of(recipe: FinetuneRecipe, device: torch.device) -> Iterator[None]
     use_bfloat16 = device.type == "cuda" and recipe.precision == "bfloat16"
     with torch.autocast("cuda", torch.bfloat16) if use_bfloat16 else nullcontext():
         yield
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """What a network does on a dataset: the arrays of `Task.measure`, joined, and their scores; and the constant answer's scores."""
-
-    keys: tuple[str, ...]
-    arrays: Arrays
-    scores: Mapping[str, Score]
-    constants: Mapping[str, Score]
 
 
 @torch.no_grad()
@@ -293,7 +291,9 @@ def measure(
             keys += batch.keys
             progress.advance(bar, len(batch.keys))
     if processes is not None:
-        measured, constant, keys = (list(chain(*processes.from_all(one))) for one in (measured, constant, keys))
+        measured = list(chain(*processes.from_all(measured)))
+        constant = list(chain(*processes.from_all(constant)))
+        keys = list(chain(*processes.from_all(keys)))
     arrays = joined(measured)
     try:
         scores = run.task.scores(arrays)

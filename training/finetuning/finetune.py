@@ -4,6 +4,10 @@ A run's folder holds `recipe.json`, `checkpoints/`, `best.pt`, `metrics.jsonl`, 
 `predictions.png`, `scores.json`, the scores of each example, and `finished.json`. Running the same recipe into the same folder goes
 on from the last checkpoint, bit for bit as if it had never stopped (float32 on one kind of CPU): nothing random has a state, it is all
 keyed by (seed, place in the stream).
+
+Several processes (torchrun) take equal shares of each batch and of what is scored. Their loss is that of one process on the whole batch, up
+to rounding, for every task (see `Task.loss`); what dropout leaves out, and which queries the model-free head hides, is drawn by (seed, step,
+process), so that another number of processes draws otherwise. Checkpoints are the same whatever the number.
 Shape letters: `B` examples.
 """
 
@@ -12,7 +16,7 @@ import math
 import re
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,20 +32,22 @@ from training.ahead import ahead
 from training.checkpoints import Checkpoint, list_checkpoints, read_checkpoint, save_checkpoint, write_checkpoint
 from training.finetuning.evaluate import (
     Evaluation,
+    Measured,
     Run,
     load_finetuned,
     measure,
+    measure_sets,
     precision_of,
     restore,
-    score,
     spoken,
     unit_of,
     whole,
+    write_scores,
 )
 from training.finetuning.mixture import Batch, Mixture, Part, divide, stamp_of, thin
 from training.finetuning.network import BEST, TaskNetwork, build_network, find_start, settle, told_of
 from training.finetuning.sheet import draw_curves
-from training.machine import Machine, StopSignal
+from training.machine import Machine, Processes, StopSignal
 from training.record import Record, read_metrics
 from training.run_folder import FINISHED, Ended, claim, write_json
 from training.tasks.base import Score, Task, Tensors
@@ -55,7 +61,7 @@ class Outcome(Ended):
     """How a call of `finetune` ended.
 
     Args:
-        evaluations: of the test sets, where this call finished the run.
+        evaluations: of the test sets, where this call finished the run; the first process has them.
     """
 
     evaluations: tuple[Evaluation, ...] = ()
@@ -85,9 +91,11 @@ def finetune(recipe: FinetuneRecipe, out: Path, *, init: str = "random", machine
     Raises:
         RecipeError: a dataset, task or option is not known.
         TrainingError: a dataset or a model is missing or lacks what the task needs, the folder belongs to another run, the loss is
-            not finite, or the disk is full.
+            not finite, the disk is full, or so many processes cannot share a batch evenly.
     """
     machine = machine or Machine()
+    processes = Processes(machine)
+    check_shares(recipe, processes.world)
     recipe, task, sets = prepare(recipe)
     start = find_start(init)
     recipe = settle(recipe, task, start)
@@ -98,22 +106,43 @@ def finetune(recipe: FinetuneRecipe, out: Path, *, init: str = "random", machine
     }
     network = build_network(recipe, task, start)  # weights that do not fit are told before the folder is taken
     roots = sorted({f"{data.kind}={data.root}" for data in (*recipe.train, *recipe.test)})
-    done = claim(out, wanted, noted={"roots": roots, "from": init, "fingerprint": fingerprint(without_roots(recipe))})
-    if done is not None:
-        logger.info("%s is finished: %d steps", out, done["step"])
-        return Outcome(finished=True, step=done["step"])
-    logger.info("%s", told_of(start, recipe.task))
+    noted = {"roots": roots, "from": init, "fingerprint": fingerprint(without_roots(recipe))}
     with StopSignal() as stop:
-        tuner = Tuner(recipe, task, network, machine)
-        tuner.stamp, tuner.init = wanted["data"], wanted["init"]
-        if found := list_checkpoints(out / "checkpoints"):
-            tuner.restore(read_checkpoint(found[-1]))
-            logger.info("going on from step %d: %s", tuner.step, found[-1])
-        with Record(out, step=tuner.step) as record:
-            _run(tuner, sets, out, record, stop)
-        if tuner.step < recipe.num_steps:
-            return Outcome(finished=False, step=tuner.step, signal=stop.number)
-        return Outcome(finished=True, step=tuner.step, evaluations=_finish(out, tuner, sets))
+        with processes:
+            done = claim(out, wanted, noted=noted, writes=processes.is_first)
+            if done is not None:
+                logger.info("%s is finished: %d steps", out, done["step"])
+                return Outcome(finished=True, step=done["step"])
+            logger.info("%s", told_of(start, recipe.task))
+            tuner = Tuner(recipe, task, network, machine, processes)
+            tuner.stamp, tuner.init = wanted["data"], wanted["init"]
+            if found := processes.from_first({"checkpoints": list_checkpoints(out / "checkpoints")})["checkpoints"]:
+                tuner.restore(read_checkpoint(found[-1]))
+                logger.info("going on from step %d: %s", tuner.step, found[-1])
+            with Record(out, step=tuner.step) if processes.is_first else nullcontext() as record:
+                _run(tuner, sets, out, record, stop)
+            if tuner.step < recipe.num_steps:
+                return Outcome(finished=False, step=tuner.step, signal=stop.number)
+            best, measured = _measure(out, tuner, sets)
+        # What takes long in one process is done when nobody waits for it.
+        evaluations = _finish(out, tuner, sets, best, measured) if processes.is_first else ()
+        return Outcome(finished=True, step=tuner.step, evaluations=evaluations)
+
+
+def check_shares(recipe: FinetuneRecipe, world: int) -> None:
+    """Refuse a number of processes that does not divide the batch.
+
+    Raises:
+        TrainingError: it does not; what would.
+    """
+    own, rest = divmod(recipe.batch_size, world)
+    if rest:
+        fewer = next(num for num in range(world - 1, 0, -1) if recipe.batch_size % num == 0)
+        raise TrainingError(
+            f"{world} processes cannot share a batch of {recipe.batch_size} examples evenly",
+            where="batch_size of the recipe",
+            hint=f"start {fewer} process{'es' * (fewer > 1)}, or set `batch_size: {(own + 1) * world}`",
+        )
 
 
 def prepare(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Task, Sets]:
@@ -160,15 +189,19 @@ class Tuner:
         task: gives the loss.
         network: what is trained.
         machine: where it runs.
+        processes: this process among its peers.
     """
 
     stamp = ""
     init: str | None = None
 
-    def __init__(self, recipe: FinetuneRecipe, task: Task, network: TaskNetwork, machine: Machine) -> None:
-        self.recipe, self.task, self.machine = recipe, task, machine
+    def __init__(
+        self, recipe: FinetuneRecipe, task: Task, network: TaskNetwork, machine: Machine, processes: Processes
+    ) -> None:
+        self.recipe, self.task, self.machine, self.processes = recipe, task, machine, processes
         self.network = network.to(machine.device)
         self.optimizer = build_optimizer(network, recipe)
+        self.wrapped = processes.wrap(self.network)
         self.step = 0
 
     @property
@@ -177,13 +210,13 @@ class Tuner:
         return self.step * self.recipe.batch_size
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """Do one step.
+        """Do one step on the batch of which this is the process's share.
 
         Returns:
-            The loss, its terms, the learning rate of the head and the length of the gradient.
+            The loss, its terms, the learning rate of the head and the length of the gradient, all of the whole batch.
 
         Raises:
-            TrainingError: the loss or its gradient is not finite; the weights are those before the step.
+            TrainingError: the loss or its gradient is not finite in some process; the weights are those before the step.
         """
         lr = learning_rate(self.step, self.recipe)
         for group in self.optimizer.param_groups:
@@ -192,26 +225,31 @@ class Tuner:
         self.network.train()
         devices = [self.machine.device] if self.machine.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed_for(self.recipe.seed, "dropout", self.step))  # drawn anew for each step: no state
+            # Drawn anew for each step and process: no state.
+            torch.manual_seed(seed_for(self.recipe.seed, "dropout", self.step) ^ self.processes.rank)
             with precision_of(self.recipe, self.machine.device):
-                outputs = self.network(batch.images)
-            terms = self.task.loss(outputs, batch.target)
-        loss = torch.stack([term.float() for term in terms.values()]).sum()
+                outputs = self.wrapped(batch.images)
+            terms = {name: term.float() for name, term in self.task.loss(outputs, batch.target).items()}
+        loss = torch.stack([*terms.values()]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         trained = [p for p in self.network.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-        if not bool(torch.isfinite(loss + norm)):
+        told = [loss.detach(), *(term.detach() for term in terms.values())]
+        *sums, num_bad = self.processes.sum(*told, (~torch.isfinite(loss + norm)).float())
+        if num_bad > 0:
             raise _not_finite(self.step, batch, terms)
         nn.utils.clip_grads_with_norm_(trained, self.recipe.clip, norm)
         self.optimizer.step()
         self.step += 1
-        numbers = {"loss": float(loss.detach()), "lr": lr, "gradient_norm": float(norm)}
-        return numbers | {f"loss_{name}": float(term.detach()) for name, term in terms.items()}
+        loss_mean, *means = (value / self.processes.world for value in sums)
+        numbers = {"loss": loss_mean, "lr": lr, "gradient_norm": float(norm)}
+        return numbers | {f"loss_{name}": mean for name, mean in zip(terms, means, strict=True)}
 
     def validate(self, parts: Sequence[Part]) -> dict[str, Score]:
         """Each score, its mean over the validation sets."""
         self.network.eval()
-        found = [measure(self.ready(), part, device=self.machine.device).scores for part in parts]
+        run, device = self.ready(), self.machine.device
+        found = [measure(run, part, device=device, processes=self.processes).scores for part in parts]
         return {
             name: replace(one, value=float(np.mean([scores[name].value for scores in found])))
             for name, one in found[0].items()
@@ -273,12 +311,13 @@ def learning_rate(step: int, recipe: FinetuneRecipe) -> float:
     return recipe.peak_lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (recipe.num_steps - warmup)))
 
 
-def _run(tuner: Tuner, sets: Sets, out: Path, record: Record, stop: StopSignal) -> None:
+def _run(tuner: Tuner, sets: Sets, out: Path, record: Record | None, stop: StopSignal) -> None:
     """Step until the run is done or a signal comes."""
-    recipe, machine = tuner.recipe, tuner.machine
+    recipe, machine, processes = tuner.recipe, tuner.machine, tuner.processes
     mixture = Mixture(sets.train, recipe, tuner.task, image_px=tuner.network.architecture.image_px)
-    stream = ahead(mixture.batches(tuner.position, device=machine.device))
-    with closing(stream), Progress(console=machine.console, disable=machine.console is None) as progress:
+    batches = mixture.batches(tuner.position, device=machine.device, rank=processes.rank, world=processes.world)
+    shown = processes.is_first and machine.console is not None
+    with closing(ahead(batches)) as stream, Progress(console=machine.console, disable=not shown) as progress:
         bar = progress.add_task(f"fine-tuning {recipe.task}", total=recipe.num_steps, completed=tuner.step)
         stopping = False
         while tuner.step < recipe.num_steps and not stopping:
@@ -287,22 +326,28 @@ def _run(tuner: Tuner, sets: Sets, out: Path, record: Record, stop: StopSignal) 
             ready_s = time.perf_counter()
             numbers = tuner.train_step(batch)
             seconds = time.perf_counter() - start_s
-            record.write("train", tuner.step, **numbers, seconds=seconds, data_wait=(ready_s - start_s) / seconds)
-            if tuner.step % machine.log_every == 0:
-                _tell(tuner, numbers, seconds, (ready_s - start_s) / seconds)
+            wait = (ready_s - start_s) / seconds
+            if record is not None:
+                record.write("train", tuner.step, **numbers, seconds=seconds, data_wait=wait)
+                if tuner.step % machine.log_every == 0:
+                    _tell(tuner, numbers, seconds, wait)
             progress.update(bar, completed=tuner.step)
-            is_last, stopping = tuner.step == recipe.num_steps, stop.number is not None
+            is_last, stopping = tuner.step == recipe.num_steps, processes.any(stop.number is not None)
             if is_last or tuner.step % recipe.validate_every == 0:
                 _validate(tuner, sets.validation, out, record)
             if is_last or stopping or tuner.step % machine.checkpoint_every == 0:
-                save_checkpoint(out / "checkpoints", tuner.checkpoint(), keep=machine.keep_checkpoints)
+                if record is not None:
+                    save_checkpoint(out / "checkpoints", tuner.checkpoint(), keep=machine.keep_checkpoints)
+                processes.wait()
         if stopping:
             logger.info("stopped by signal %s after step %d; run again to go on", stop.number, tuner.step)
 
 
-def _validate(tuner: Tuner, parts: Sequence[Part], out: Path, record: Record) -> None:
+def _validate(tuner: Tuner, parts: Sequence[Part], out: Path, record: Record | None) -> None:
     """Score the validation sets; keep the weights if none were better."""
     scores = tuner.validate(parts)
+    if record is None:
+        return
     main = scores[tuner.task.main]
     sign = 1 if main.better == "higher" else -1
     earlier = [line[tuner.task.main] for line in read_metrics(out) if line["kind"] == "validation"]
@@ -324,11 +369,20 @@ def _tell(tuner: Tuner, numbers: dict[str, float], seconds: float, wait: float) 
     )
 
 
-def _finish(out: Path, tuner: Tuner, sets: Sets) -> tuple[Evaluation, ...]:
-    """Score the best weights on the test sets, draw, then leave the mark that the run is done."""
-    device, console = tuner.machine.device, tuner.machine.console
-    run = load_finetuned(out, device)
-    evaluations = score(run, sets.test, out, train=sets.train, device=device, console=console)
+def _measure(out: Path, tuner: Tuner, sets: Sets) -> tuple[Run, list[Measured]]:
+    """Ask the best weights for the test sets."""
+    machine, processes = tuner.machine, tuner.processes
+    run = load_finetuned(out, machine.device)
+    processes.wrap(run.network)  # takes the first's weights: another node may not see yet that the file was replaced
+    console = machine.console if processes.is_first else None
+    return run, measure_sets(
+        run, sets.test, train=sets.train, device=machine.device, console=console, processes=processes
+    )
+
+
+def _finish(out: Path, tuner: Tuner, sets: Sets, run: Run, measured: Sequence[Measured]) -> tuple[Evaluation, ...]:
+    """Write the scores of the best weights on the test sets, draw, then leave the mark that the run is done."""
+    evaluations = write_scores(run, sets.test, measured, out, device=tuner.machine.device)
     main = tuner.task.main
     draw_curves(out, out / "loss.png", main=main, unit=evaluations[0].scores[main].unit)
     write_json(out / FINISHED, {"step": tuner.step, "best_step": run.step})

@@ -1,6 +1,7 @@
 """The verbs of fine-tuning: `finetune`, `evaluate`, `predict`, `compare`."""
 
 import argparse
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from training.finetuning.compare_page import rows_of
 from training.finetuning.evaluate import evaluate_run, scores_table, task_of
 from training.finetuning.finetune import finetune
 from training.finetuning.predict import predict
-from training.machine import Machine, find_device
+from training.machine import Machine, Processes, find_device
 from training.tasks.recipes import RECIPES, TASKS, check_task, read_finetune, with_roots
 
 Verb = Callable[[argparse.Namespace, Console], int]
@@ -96,9 +97,14 @@ def _finetune(options: argparse.Namespace, console: Console) -> int:
         log_every=options.log_every,
         console=console if console.is_terminal else None,
     )
+    is_first = Processes(machine).is_first
+    if not is_first:
+        logging.getLogger().setLevel(logging.WARNING)  # what all tell alike, the first one tells
     outcome = finetune(with_roots(recipe, options.data), options.out, init=options.init, machine=machine)
     if not outcome.finished:
         return 128 + outcome.signal if outcome.signal else 1
+    if not is_first:
+        return 0
     out = Console()
     for evaluation in outcome.evaluations:
         out.print(scores_table(evaluation))

@@ -16,12 +16,13 @@ from training.finetuning.evaluate import evaluate, load_finetuned, whole
 from training.finetuning.finetune import Tuner, finetune, layer_of, learning_rate, prepare
 from training.finetuning.mixture import Mixture
 from training.finetuning.network import BEST, TaskNetwork, build_network, dense_hooks, settle
-from training.machine import Machine
+from training.machine import Machine, Processes
 from training.pretrain import pretrain
 from training.record import read_metrics
 from training.tasks.recipes import Data, Variation, open_examples, with_roots
 
 EVERY_STEP = Machine(checkpoint_every=1, keep_checkpoints=99)
+ALONE = Machine(), Processes(Machine())
 
 
 def last(out):
@@ -170,7 +171,7 @@ def test_every_example_comes_once_before_any_comes_again(recipe, tmp_path):
 def test_a_long_gradient_is_shortened(recipe, clip, wanted):
     heavy = replace(recipe, options={"weight": 1e5}, clip=clip, mae=False)
     _, task, sets = prepare(heavy)
-    tuner = Tuner(heavy, task, build_network(heavy, task), Machine())
+    tuner = Tuner(heavy, task, build_network(heavy, task), *ALONE)
     batch = next(Mixture(sets.train, heavy, task, image_px=56).batches(0, device=torch.device("cpu")))
     told = tuner.train_step(batch)["gradient_norm"]
     used = float(torch.nn.utils.get_total_norm([p.grad for p in tuner.network.parameters() if p.grad is not None]))
@@ -190,7 +191,7 @@ def test_rates_fall_from_block_to_block_towards_the_image(recipe):
     }
     assert {name: layer_of(name, 2) for name in names} == names
     _, task, _ = prepare(recipe)
-    tuner = Tuner(recipe, task, build_network(replace(recipe, mae=False), task), Machine())
+    tuner = Tuner(recipe, task, build_network(replace(recipe, mae=False), task), *ALONE)
     groups = {(round(g["scale"], 6), g["weight_decay"]) for g in tuner.optimizer.param_groups}
     assert groups == {(round(0.75**k, 6), decay) for k in range(4) for decay in (0.0, 0.05)}
     assert sum(len(g["params"]) for g in tuner.optimizer.param_groups) == len([*tuner.network.parameters()])
@@ -199,7 +200,7 @@ def test_rates_fall_from_block_to_block_towards_the_image(recipe):
 def test_random_weights_are_all_learned_alike(recipe):
     own, task, _ = prepare(recipe)
     settled = settle(own, task, None)
-    tuner = Tuner(settled, task, build_network(settled, task), Machine())
+    tuner = Tuner(settled, task, build_network(settled, task), *ALONE)
     assert own.layer_decay == 0.75
     assert {group["scale"] for group in tuner.optimizer.param_groups} == {1.0}
 
