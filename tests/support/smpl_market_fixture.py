@@ -133,7 +133,7 @@ def _spoil(truth: Truth, lists: dict[str, dict[int, list[str]]], scored: list[st
     first += made
     bodies = [truth.root / "SMPL_RSC" / "pkl" / f"{Path(picture).stem}.pkl" for picture in made]
     (truth.root / made[0]).unlink()
-    (truth.root / made[1]).write_bytes((truth.root / made[1]).read_bytes()[:10])
+    (truth.root / made[1]).write_bytes((truth.root / made[1]).read_bytes()[:2000])
     Image.fromarray(np.zeros((96, 64, 3), np.uint8)).save(truth.root / made[2])
     bodies[3].unlink()
     bodies[4].write_bytes(bodies[4].read_bytes()[:5000])

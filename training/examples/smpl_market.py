@@ -5,14 +5,14 @@
 <root>/eval_list.pkl                      [picture, ...]: what is scored
 <root>/bounding_box_train/0002_c1s1_000451_03.jpg      the pictures as the lists name them, 64 x 128 px
 <root>/SMPL_RSC/pkl/0002_c1s1_000451_03.pkl            [vertices (6890, 3), shift (3,)]: SMPL as RSC-Net posed it, and where it stands, metres
-<root>/part_seg_EANet/bounding_box_train/0002_c1s1_000451_03.png    optional: EANet's seven parts, 0 off the person; some are named .png.png
 <root>/smpl_uv.obj                        SMPL's texture coordinates, of SMPL's own site; or the option `uv`
 ```
 The camera looks along z at the picture's centre; the square around a picture, as high as it, has a focal length of 5000 / 224 of its side. From it and
 the vertices, each pixel's texture coordinate is drawn when an example is read. The second picture is another one of the same person, fixed by the key. A
 tenth of the people of the train list are the validation split; who is in the evaluation list is in no other split.
 
-The layout was read off Texformer's published code, not off the files. Its SMPL_RSC/parts, drawn from the same bodies, is not read.
+The layout was read off Texformer's published code, not off the files. SMPL_RSC/parts, drawn from the same
+bodies, and part_seg_EANet, a parsing of the pictures, are not read.
 
 Source: Xu and Loy, Texformer, ICCV 2021; Zheng et al., Market-1501, ICCV 2015. Research only.
 """
@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from manifests.errors import SourceError
 from manifests.seeds import rng_for
@@ -33,6 +32,7 @@ from manifests.types import Domain, Reason, Reject
 from manifests.unpickle import read_pickle
 from training.examples.base import About
 from training.examples.listed import Entry, Listed
+from training.examples.pictures import read_picture
 from training.tasks.atlas import Charts, read_charts
 from training.tasks.raster import draw_faces
 
@@ -50,7 +50,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def smpl_market(root: Path, *, split: str, uv: str | None = None) -> Listed:
-    """Photographs of one split. Every picture and body of it is opened once, some milliseconds each.
+    """Photographs of one split. Every picture and body of it is read once, a millisecond each.
 
     Args:
         root: holds the lists, the pictures and `SMPL_RSC/`.
@@ -150,14 +150,13 @@ def _count(rejects: dict[tuple[Reason, str], int], reason: Reason, detail: str, 
 
 def _why_not(root: Path, picture: str) -> tuple[Reason, str] | None:
     """What is wrong with a picture or its body, if anything is."""
-    try:
-        with Image.open(root / picture) as opened:
-            size = opened.size
-    except FileNotFoundError:
+    if not (root / picture).is_file():
         return Reason.MISSING, "pictures of the lists are not there"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    try:
+        rgb_HW3 = read_picture(root / picture, where=root / picture)
+    except SourceError:
         return Reason.UNREADABLE, "pictures cannot be read"
-    if size[::-1] != SIZE_PX:
+    if rgb_HW3.shape[:2] != SIZE_PX:
         return Reason.SIZE, "pictures are not 64 x 128 px"
     file = _body_file(root, picture)
     if not file.is_file():

@@ -43,15 +43,15 @@ def draw_faces(
     face_Q = face_F[which_Q]
     a, b, c = (corners[face_Q, corner] - xy_Q2 for corner in range(3))
     share_Q3 = np.column_stack([_cross(b, c), _cross(c, a), _cross(a, b)]) / double_area[face_Q, None]
-    inside = (share_Q3 >= -_RIM).all(axis=1)
+    inside = share_Q3.min(axis=1) >= -_RIM
     face_Q, xy_Q2, share_Q3 = face_Q[inside], xy_Q2[inside], share_Q3[inside].clip(0)
     share_Q3 /= depth[face_Q]  # of a point of the surface, not of its image
     inverse_Q = share_Q3.sum(axis=1)
     share_Q3 /= inverse_Q[:, None]
     pixel_Q = xy_Q2[:, 1] * width + xy_Q2[:, 0]
-    order = np.lexsort((face_Q, -inverse_Q, pixel_Q))
-    pixel_Q, first = np.unique(pixel_Q[order], return_index=True)
-    nearest = order[first]
+    order = np.lexsort((-inverse_Q, pixel_Q))
+    nearest = order[np.diff(pixel_Q[order], prepend=-1) > 0]
+    pixel_Q = pixel_Q[nearest]
     face_HW, share_HW3 = np.full(height * width, -1, np.int64), np.zeros((height * width, 3))
     face_HW[pixel_Q], share_HW3[pixel_Q] = face_Q[nearest], share_Q3[nearest]
     return face_HW.reshape(size), share_HW3.reshape(*size, 3)

@@ -26,6 +26,7 @@ SIZE_PX: dict[Kind, tuple[int, int]] = {"pcb": (384, 128), "plain": (256, 128)}
 LEAST_SHARE = 0.004  # of the map, which a part must fill in both pictures
 _BLOCKS, _WIDTHS, _GROWTH = (3, 4, 6, 3), (64, 128, 256, 512), 4
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
+CPU = torch.device("cpu")
 _COUNT = "num_batches_tracked"  # is of no use here, and old files do not tell it
 _HINT = "give the state dict of a ResNet-50: torch.save(network.state_dict(), path), under torchvision's names, or with `base.` or `module.` before them"
 
@@ -84,7 +85,7 @@ class _Block(nn.Module):
 
 
 @lru_cache(maxsize=4)
-def read_reid(path: Path, kind: Kind, device: torch.device | str = "cpu") -> ResNet50:
+def read_reid(path: Path, kind: Kind, device: torch.device = CPU) -> ResNet50:
     """Read a network's weights; the same object for the same file and device.
 
     Args:

@@ -258,7 +258,9 @@ class Texture:
             for name, values in measured.items()
             if np.isfinite(values).any()
         }
-        seen = f"in another picture of the same moment, through its true texture coordinates; {known.sum()} pictures"
+        # Of photographs there is none of the same moment, nor does anybody know the truth.
+        other = "another photo of the same person, through a fitted body's" if "seen_ssim" in means else _OTHER_RENDER
+        seen = f"in {other} texture coordinates; {known.sum()} pictures"
         black = f"whole squares, black off the person, {seen}"
         scores = {
             "ssim": Score(value=means["ssim"], unit="none", better="higher", convention=f"window of 11 px, {black}"),
@@ -294,6 +296,7 @@ def rendered(textures_BCTT: Tensor, uv_BHW2: Tensor) -> Tensor:
     return functional.grid_sample(textures_BCTT.float(), grid_BHW2, padding_mode="border", align_corners=False)
 
 
+_OTHER_RENDER = "another picture of the same moment, through its true"
 _SEEN: Sequence[tuple[str, Literal["lower", "higher"], str]] = (
     ("seen_ssim", "higher", "window of 11 px in 128 x 64 px, grey off the person"),
     ("seen_lpips", "lower", "AlexNet, 128 x 64 px, grey off the person"),

@@ -290,6 +290,7 @@ def test_scores_of_the_photo_that_was_seen_are_texformers(files, photos, small, 
         alike = cosine(network((torch.where(on, shown, photo)[None] + 1) / 2), network((photo[None] + 1) / 2))
         assert measured[name][0] == pytest.approx(float(alike), abs=1e-4)
     scores = task.scores(measured)
+    assert "another photo of the same person, through a fitted body's texture" in scores["ssim"].convention
     assert scores["seen_ssim"].value == measured["seen_ssim"][0]
     assert scores["seen_cossim"].convention.endswith("as Texformer scores; 1 pictures")
 
