@@ -122,7 +122,9 @@ def finetune(recipe: FinetuneRecipe, out: Path, *, init: str = "random", machine
             with Record(out, step=tuner.step) if processes.is_first else nullcontext() as record:
                 _run(tuner, sets, out, record, stop)
             if tuner.step < recipe.num_steps:
-                return Outcome(finished=False, step=tuner.step, signal=stop.number)
+                number = max(caught or 0 for caught in processes.from_all(stop.number))
+                logger.info("stopped by signal %d after step %d; run again to go on", number, tuner.step)
+                return Outcome(finished=False, step=tuner.step, signal=number)
             best, measured = _measure(out, tuner, sets)
         # What takes long in one process is done when nobody waits for it.
         evaluations = _finish(out, tuner, sets, best, measured) if processes.is_first else ()
@@ -339,8 +341,6 @@ def _run(tuner: Tuner, sets: Sets, out: Path, record: Record | None, stop: StopS
                 if record is not None:
                     save_checkpoint(out / "checkpoints", tuner.checkpoint(), keep=machine.keep_checkpoints)
                 processes.wait()
-        if stopping:
-            logger.info("stopped by signal %s after step %d; run again to go on", stop.number, tuner.step)
 
 
 def _validate(tuner: Tuner, parts: Sequence[Part], out: Path, record: Record | None) -> None:
