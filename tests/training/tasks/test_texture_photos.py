@@ -12,7 +12,7 @@ from manifests.errors import TrainingError
 from synthetic.models.convert import convert_model
 from tests.support import smpl_files
 from tests.support.reid_weights import write_weights
-from tests.support.smpl_market_fixture import write_smpl_market
+from tests.support.smpl_market_fixture import body, write_smpl_market
 from tests.support.smpl_textures import write_textures
 from tests.training.tasks.cuts import about_of
 from training.examples.smpl_market import smpl_market
@@ -31,13 +31,14 @@ ABOUT = about_of("uv", "second_uv")
 def files(tmp_path_factory):
     """The options of a task on photographs, of files made here."""
     folder = tmp_path_factory.mktemp("files")
-    convert_model(smpl_files.write_pickle(folder / "SMPL_NEUTRAL.pkl", smpl_files.model("smpl")), folder / "smpl.npz")
     market = write_smpl_market(folder / "SMPLMarket", num_train=2, num_test=1, faults=False)
+    convert_model(smpl_files.write_pickle(folder / "SMPL_NEUTRAL.pkl", market.arrays), folder / "smpl.npz")
+    weights = str(write_weights(folder / "reid.pth", seed=0, prefix="base.", wrapped=True))
     return {
         "body": str(folder / "smpl.npz"),
         "uv": str(market.root / "smpl_uv.obj"),
-        "reid": str(write_weights(folder / "pcb.pth", seed=0, prefix="base.", wrapped=True)),
-        "reid_plain": str(write_weights(folder / "plain.pth", seed=1)),
+        "reid": weights,
+        "reid_plain": weights,
         "textures": str(write_textures(folder / "textures")),
     }
 
@@ -164,7 +165,7 @@ def test_structure_and_similarity_are_those_of_a_slow_twin():
 
 def test_parts_of_the_atlas_are_those_of_the_vertices(files):
     """At the middle of a face whose corners one part moves, the table tells that part; where two faces lie one upon the other, either's."""
-    charts, joints = read_charts(Path(files["uv"])), smpl_files.model("smpl")["weights"].argmax(axis=1)
+    charts, joints = read_charts(Path(files["uv"])), body()["weights"].argmax(axis=1)
     atlas = read_atlas(Path(files["body"]), Path(files["uv"]))
     side = 512
     parts, wanted = atlas.parts(side), atlas.face_and_hands(side)
@@ -253,7 +254,7 @@ def test_the_loss_falls_and_the_scores_rise_when_a_texture_is_learned(files, pho
     optimizer = torch.optim.Adam([logits], lr=0.1)
     losses = []
     before = task.scores(task.measure(logits.sigmoid().detach(), target))
-    for _ in range(8):
+    for _ in range(5):
         loss = sum(task.loss(logits.sigmoid(), target).values())
         optimizer.zero_grad()
         loss.backward()
