@@ -111,7 +111,7 @@ class Texture:
             read_reid(Path(self.reid_plain), "plain")
         if self.textures:
             _textures(Path(self.textures))
-        if self.uv or self.reid or self.textures:
+        if self.body or self.uv or self.reid or self.textures:
             read_atlas(*self._atlas)
 
     @property

@@ -336,4 +336,4 @@ def test_what_is_missing_or_damaged_is_told_before_anything_is_trained(files, tm
 def test_what_is_given_is_read_and_a_body_without_texture_coordinates_is_refused(files):
     Texture(**files).check([ABOUT], ABOUT)
     with pytest.raises(TrainingError, match="the body has no texture coordinates"):
-        Texture(**(files | {"uv": None})).check([ABOUT], ABOUT)
+        Texture(body=files["body"]).check([ABOUT], ABOUT)
