@@ -5,7 +5,7 @@
 <root>/eval_list.pkl                      [picture, ...]: what is scored
 <root>/bounding_box_train/0002_c1s1_000451_03.jpg      the pictures as the lists name them, 64 x 128 px
 <root>/SMPL_RSC/pkl/0002_c1s1_000451_03.pkl            [vertices (6890, 3), shift (3,)]: SMPL as RSC-Net posed it, and where it stands, metres
-<root>/smpl_uv.obj                        SMPL's texture coordinates, of SMPL's own site; or the option `uv`
+<root>/smpl_uv.obj                        SMPL's texture coordinates, of SMPL's own site; it may lie among the assets
 ```
 The camera looks along z at the picture's centre; the square around a picture, as high as it, has a focal length of 5000 / 224 of its side. From it and
 the vertices, each pixel's texture coordinate is drawn when an example is read. The second picture is another one of the same person, fixed by the key. A
@@ -31,6 +31,7 @@ from manifests.splits import split_of
 from manifests.types import Domain, Reason, Reject
 from manifests.unpickle import read_pickle
 from training.examples.base import About
+from training.examples.free_surface import body_file
 from training.examples.listed import Entry, Listed
 from training.examples.pictures import read_picture
 from training.tasks.atlas import Charts, read_charts
@@ -55,13 +56,14 @@ def smpl_market(root: Path, *, split: str, uv: str | None = None) -> Listed:
     Args:
         root: holds the lists, the pictures and `SMPL_RSC/`.
         split: train, val or test.
-        uv: SMPL's texture coordinates, an OBJ file; `smpl_uv.obj` of the root when None.
+        uv: SMPL's texture coordinates, an OBJ file; when None, `smpl_uv.obj` of the root, or else of the assets.
 
     Raises:
         SourceError: a list is missing or of another form, or no picture is left.
         TrainingError: the texture coordinates are missing, damaged, or not SMPL's.
     """
-    uv_file = Path(uv) if uv else root / "smpl_uv.obj"
+    in_root = root / "smpl_uv.obj"
+    uv_file = Path(uv) if uv else in_root if in_root.is_file() else body_file(None).with_name("smpl_uv.obj")
     charts = read_charts(uv_file)
     if charts.num_vertices != NUM_VERTICES:
         what = f"{uv_file.name} has {charts.num_vertices} vertices, SMPL has {NUM_VERTICES}"

@@ -275,10 +275,7 @@ def _paper_sets(task: str) -> tuple[int, tuple[Data, ...], Data | None, Data]:
     if task == "gesture":
         return 2_000, (Data(kind="few_shot"),), Data(kind="few_shot", split="val"), Data(kind="few_shot", split="test")
     if task == "texture":
-        photos = {
-            split: Data(kind="smpl_market", split=split, options={"uv": TEXFORMER["uv"]})
-            for split in ("train", "val", "test")
-        }
+        photos = {split: Data(kind="smpl_market", split=split) for split in ("train", "val", "test")}
         return 44_000, (photos["train"],), photos["val"], photos["test"]
     kinds = {
         "hand_mesh": ("freihand", 50_000),

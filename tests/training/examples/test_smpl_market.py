@@ -158,11 +158,14 @@ def test_splits_share_nobody_and_only_the_evaluation_list_is_scored(market):
     np.testing.assert_array_equal(again[4].second_HW3, splits["train"][4].second_HW3)
 
 
-def test_what_is_missing_is_told_before_anything_starts(tmp_path):
+def test_what_is_missing_is_told_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSPOSE_ASSETS", str(tmp_path / "assets"))
     with pytest.raises(TrainingError, match=r"smpl_uv.obj cannot be read[\s\S]*SURREAL's site"):
         smpl_market(tmp_path, split="train")
     root = write_smpl_market(tmp_path / "SMPLMarket", num_train=1, num_test=1, faults=False).root
-    uv = str((root / "smpl_uv.obj").rename(tmp_path / "elsewhere.obj"))
+    (tmp_path / "assets").mkdir()
+    uv = str((root / "smpl_uv.obj").rename(tmp_path / "assets" / "smpl_uv.obj"))
+    assert len(smpl_market(root, split="train")) == 3
     assert len(smpl_market(root, split="train", uv=uv)) == 3
     small = tmp_path / "small.obj"
     small.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n")
