@@ -139,6 +139,8 @@ def test_two_processes_learn_what_one_learns_and_stop_and_go_on_together(tmp_pat
             )
             for rank in (0, 1)
         ]
+        for worker in workers:
+            stack.callback(worker.kill)  # one that failed leaves the other waiting
         codes = [worker.wait() for worker in workers]
     assert codes == [0, 0], "\n".join((tmp_path / f"said-{rank}").read_text() for rank in (0, 1))
     told = [json.loads((tmp_path / f"told-{rank}.json").read_text()) for rank in (0, 1)]
