@@ -181,7 +181,7 @@ class Texture:
         )
         parts_BHW = _middle(parts_TT[row, column] * on_B1HW[:, 0])
         style_B = style_distance(shown[0], true[0], parts_BHW, parts_BHW, num_parts=NUM_PARTS)
-        return feature_distance(shown, true) * on_B1HW.flatten(1).any(dim=1), style_B
+        return feature_distance(shown, true), style_B
 
     def _unlike_people(self, outputs: Tensor, texture_BHW3: Tensor) -> Tensor:
         """How far faces and hands are built in another way than those of the textures, which may have another size."""
