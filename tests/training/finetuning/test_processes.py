@@ -58,10 +58,11 @@ def partly(monkeypatch, recipe):
 
 
 WORKER = """
-import json, os, pickle, signal, sys
+import faulthandler, json, os, pickle, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+faulthandler.dump_traceback_later(400, exit=True)  # says where it waits, should it wait for ever
 from manifests.errors import TrainingError
 from tests.training.finetuning import test_processes
 from tests.training.conftest import BLANK
