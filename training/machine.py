@@ -23,6 +23,7 @@ from training.masking import Longest
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+_ENDED: list[Any] = []  # groups of processes that have left them
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
@@ -151,6 +152,8 @@ class Processes:
         if self.world > 1:
             if kind is None:
                 self.wait()  # nobody hangs up while another is still talking
+            # Who lets go of a group last waits for its threads. DDP would do so holding the interpreter's lock, for which they may be waiting.
+            _ENDED.append(dist.group.WORLD)
             dist.destroy_process_group()
 
     def share(self, objective: nn.Module, blocks: Iterable[nn.Module]) -> None:

@@ -3,11 +3,12 @@
 import json
 import os
 import pickle
+import random
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,7 +63,7 @@ import faulthandler, json, os, pickle, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-faulthandler.dump_traceback_later(400, exit=True)  # says where it waits, should it wait for ever
+faulthandler.dump_traceback_later(200, exit=True)  # says where it waits, should it wait for ever
 from manifests.errors import TrainingError
 from tests.training.finetuning import test_processes
 from tests.training.conftest import BLANK
@@ -110,11 +111,13 @@ except TrainingError as error:
 
 
 def free_ports(num):
-    with ExitStack() as stack:
-        taken = [stack.enter_context(socket.socket()) for _ in range(num)]
-        for one in taken:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in taken]
+    """Below those that the system gives away by itself: gloo's own connections of an earlier run could have taken one of these."""
+    found = []
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found[:num]
 
 
 def numbers(run):

@@ -9,7 +9,6 @@ from tests.training.heads.fitting import fit
 from tests.training.tasks.cuts import about_of, example_of
 from training.finetuning.mixture import normalised
 from training.finetuning.network import TaskNetwork
-from training.heads import dense
 from training.metrics.surface import Surface
 from training.model.croco import Architecture, CroCo
 from training.tasks import texture
@@ -50,15 +49,13 @@ TASKS = [
     (Keypoints(), 80, {"pck_0.1": 0.3}),
     (Gesture(classes=tuple("abcd")), 30, {"top1": 1.0}),
     (Grasp(classes=tuple("abcd"), hidden=16), 40, {"best_view": 1.0, "all": 1.0}),
-    (DensePose(weights="detectron2"), 25, {"part": 1.0, "auc_30cm": 0.5}),
+    (DensePose(weights="detectron2", features=32), 25, {"part": 1.0, "auc_30cm": 0.5}),
     (Texture(), 30, {"psnr": 18.0}),
 ]
 
 
 @pytest.mark.parametrize(("task", "steps", "wanted"), TASKS, ids=lambda value: getattr(value, "name", ""))
 def test_eight_pictures_are_learned_by_heart(task, steps, wanted, monkeypatch):
-    monkeypatch.setattr(dense, "FEATURES", 32)
-    monkeypatch.setattr(dense, "LAYER_DIMS", (16,) * 4)
     corners = np.array([(part, u, v) for part in range(1, 25) for u in (0.0, 0.5, 1.0) for v in (0.0, 0.5, 1.0)])
     apart = np.abs(corners[:, None] - corners).sum(axis=2) / 10
     toy = Surface(part_X=corners[:, 0].astype(int), uv_X2=corners[:, 1:], distance_XX_m=apart)

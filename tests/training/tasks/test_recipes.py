@@ -103,7 +103,7 @@ def test_roots_are_given_by_kind_or_for_all_and_are_no_part_of_the_result():
     with pytest.raises(RecipeError, match="nothing says where threedpw lies"):
         with_roots(recipe, ["coco_eft=/coco"])
     with pytest.raises(
-        RecipeError, match="where coco_eft and threedpw lie\n.*\n.*--data coco_eft=FOLDER threedpw=FOLDER"
+        RecipeError, match=r"where coco_eft and threedpw lie\n.*\n.*--data coco_eft=FOLDER threedpw=FOLDER"
     ):
         with_roots(recipe, [])
     with pytest.raises(RecipeError, match="no dataset free"):
