@@ -23,7 +23,6 @@ from training.masking import Longest
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-_ENDED: list[Any] = []  # groups of processes that have left them
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
@@ -127,6 +126,7 @@ class Processes:
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
         self._device = machine.device
+        self._wrapped: list[nn.parallel.DistributedDataParallel] = []
 
     @property
     def is_first(self) -> bool:
@@ -152,8 +152,9 @@ class Processes:
         if self.world > 1:
             if kind is None:
                 self.wait()  # nobody hangs up while another is still talking
-            # Who lets go of a group last waits for its threads. DDP would do so holding the interpreter's lock, for which they may be waiting.
-            _ENDED.append(dist.group.WORLD)
+            # Who lets go of a group last waits for its threads. DDP's reducer would do so holding the interpreter's lock, for which they may wait.
+            for network in self._wrapped:
+                del network.logger, network.reducer
             dist.destroy_process_group()
 
     def share(self, objective: nn.Module, blocks: Iterable[nn.Module]) -> None:
@@ -170,9 +171,11 @@ class Processes:
             return objective
         devices = [self._device] if self._device.type == "cuda" else None
         # The only buffers are position tables, which never change.
-        return nn.parallel.DistributedDataParallel(
+        network = nn.parallel.DistributedDataParallel(
             objective, device_ids=devices, gradient_as_bucket_view=True, forward_sync_buffers=False
         )
+        self._wrapped.append(network)
+        return network
 
     def longest(self, num: int) -> Longest:
         """How each `num` processes in a row find the largest of their numbers, also in a thread beside the network's work.
