@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from PIL import Image, UnidentifiedImageError
 
 from manifests.errors import SyntheticError
+from manifests.obj import HINT, read_obj
 from manifests.seeds import rng_for
 from synthetic.looks.look import Look
 from synthetic.looks.wardrobe import Fit, Outfit
@@ -23,16 +24,14 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-_MAX_OBJ_BYTES = 64 << 20
 _SIDES_PX = (64, 4096)
 _GREY = "grey_"  # scans in underwear-like grey; those in ordinary clothes are named nongrey_*
-_UV_HINT = "give smpl_uv.obj as SMPL's or SURREAL's site has it, with v, vt and f lines"
 
 
 def read_uv_obj(path: Path, faces_F3: Ints) -> tuple[npt.NDArray[np.float32], Ints]:
     """Read texture coordinates from an OBJ file of a model's mesh.
 
-    Only `v`, `vt` and `f` lines are looked at. Faces may come in another order and start at another corner than the model's.
+    Faces may come in another order and start at another corner than the model's.
 
     Args:
         path: the file, as smpl_uv.obj.
@@ -44,74 +43,27 @@ def read_uv_obj(path: Path, faces_F3: Ints) -> tuple[npt.NDArray[np.float32], In
     Raises:
         SyntheticError: the file is of another mesh, without texture coordinates, or damaged.
     """
-    num_vertices, uvs, corners_G32 = _parse_obj(path)
-    if not len(uvs):
-        raise SyntheticError(f"{path.name} holds no texture coordinates (vt lines)", where=path, hint=_UV_HINT)
-    expected = int(faces_F3.max()) + 1
-    if num_vertices != expected:
-        raise SyntheticError(
-            f"{path.name} has {num_vertices} vertices, the body has {expected}",
-            where=path,
-            hint="take the texture coordinates of the same model; SMPL and SMPL-H have 6890 vertices, SMPL-X has 10475",
-        )
-    low, high = corners_G32.min(axis=(0, 1)), corners_G32.max(axis=(0, 1))
-    if (low < 0).any() or high[0] >= num_vertices or high[1] >= len(uvs):
-        raise SyntheticError(f"a face of {path.name} names a v or vt that is not there", where=path, hint=_UV_HINT)
-    if not np.isfinite(uvs).all() or uvs.min() < -0.01 or uvs.max() > 1.01:
-        raise SyntheticError(f"texture coordinates of {path.name} lie outside [0, 1]", where=path, hint=_UV_HINT)
+    charts = read_obj(path, SyntheticError, num_vertices=int(faces_F3.max()) + 1)
     # Both as rows of sorted corners, rows sorted: equal meshes give equal tables, whatever the order.
-    theirs, ours = np.argsort(corners_G32[..., 0], axis=1), np.argsort(faces_F3, axis=1)
-    their_keys = _face_keys(np.take_along_axis(corners_G32[..., 0], theirs, axis=1), num_vertices)
-    our_keys = _face_keys(np.take_along_axis(faces_F3, ours, axis=1), num_vertices)
+    theirs, ours = np.argsort(charts.faces, axis=1), np.argsort(faces_F3, axis=1)
+    their_keys = _face_keys(np.take_along_axis(charts.faces, theirs, axis=1), charts.num_vertices)
+    our_keys = _face_keys(np.take_along_axis(faces_F3, ours, axis=1), charts.num_vertices)
     rank, our_rank = np.argsort(their_keys, kind="stable"), np.argsort(our_keys, kind="stable")
     if len(rank) != len(our_rank) or (their_keys[rank] != our_keys[our_rank]).any():
         missing = len(np.setdiff1d(our_keys, their_keys))
         raise SyntheticError(
             f"{path.name} is of another mesh: {missing} of the body's {len(faces_F3)} faces are not among its {len(rank)}",
             where=path,
-            hint=_UV_HINT,
+            hint=HINT,
         )
-    sorted_uvs = np.take_along_axis(corners_G32[..., 1], theirs, axis=1)
+    sorted_uvs = np.take_along_axis(charts.face_uvs, theirs, axis=1)
     face_uvs = np.empty_like(faces_F3)
     np.put_along_axis(face_uvs, ours, sorted_uvs[rank][np.argsort(our_rank)], axis=1)
-    return uvs.astype(np.float32), face_uvs
+    return charts.uvs.astype(np.float32), face_uvs
 
 
 def _face_keys(corners_F3: Ints, num_vertices: int) -> Ints:
     return np.asarray((corners_F3[:, 0] * num_vertices + corners_F3[:, 1]) * num_vertices + corners_F3[:, 2])
-
-
-def _parse_obj(path: Path) -> tuple[int, Floats, Ints]:
-    """Number of vertices, texture coordinates (U, 2), and (vertex, texture coordinate) of each corner (G, 3, 2)."""
-    num_vertices, uvs, corners, number = 0, [], [], 0
-    try:
-        if path.stat().st_size > _MAX_OBJ_BYTES:
-            raise SyntheticError(f"{path.name} has {path.stat().st_size >> 20} MiB", where=path, hint=_UV_HINT)
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                number += 1
-                head, *rest = line.split() or [""]
-                if head == "v":
-                    num_vertices += 1
-                elif head == "vt":
-                    uvs.append((float(rest[0]), float(rest[1])))
-                elif head == "f":
-                    if len(rest) != 3:
-                        raise ValueError("a face that is no triangle")
-                    corners.append([[int(part) - 1 for part in corner.split("/")[:2]] for corner in rest])
-                    if any(len(corner) != 2 for corner in corners[-1]):
-                        raise ValueError("a face without texture coordinates")
-    except OSError as error:
-        raise SyntheticError(
-            f"the texture coordinates cannot be read: {error.strerror}", where=path, hint=_UV_HINT
-        ) from error
-    except (ValueError, IndexError) as error:
-        raise SyntheticError(
-            f"line {number} of {path.name} does not read: {error}", where=path, hint=_UV_HINT
-        ) from error
-    if not corners:
-        raise SyntheticError(f"{path.name} holds no faces", where=path, hint=_UV_HINT)
-    return num_vertices, np.array(uvs, dtype=np.float64).reshape(-1, 2), np.array(corners, dtype=np.int64)
 
 
 def find_textures(folder: Path, *, gender: str = "") -> tuple[str, ...]:

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import SourceError
+from manifests.obj import Charts
 from manifests.seeds import rng_for
 from manifests.splits import split_of
 from manifests.types import Domain, Reason, Reject
@@ -34,7 +35,7 @@ from training.examples.base import About
 from training.examples.free_surface import body_file
 from training.examples.listed import Entry, Listed
 from training.examples.pictures import read_picture
-from training.tasks.atlas import Charts, read_charts
+from training.tasks.atlas import read_charts
 from training.tasks.raster import draw_faces
 
 SIZE_PX = 128, 64  # height, width
@@ -103,7 +104,7 @@ def smpl_market(root: Path, *, split: str, uv: str | None = None) -> Listed:
 def uv_of_body(charts: Charts, verts_X3_m: Floats) -> npt.NDArray[np.float32]:
     """Texture coordinates (H, W, 2) of what a picture of `SIZE_PX` shows of a body, -1 off it."""
     face_HW, share_HW3 = draw_faces(*_projected(charts, verts_X3_m), size=SIZE_PX)
-    corners_HW32 = charts.uvs_U2[charts.face_uvs_F3[face_HW]]
+    corners_HW32 = charts.uvs[charts.face_uvs[face_HW]]
     uv_HW2 = (corners_HW32 * share_HW3[..., None]).sum(axis=2)
     return np.where(face_HW[..., None] >= 0, uv_HW2, -1).astype(np.float32)
 
@@ -114,7 +115,7 @@ def _projected(charts: Charts, verts_X3_m: Floats) -> tuple[Floats, Floats]:
     middle_2 = np.array([width - 1, height - 1]) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         xy_X2 = FOCAL * height * verts_X3_m[:, :2] / verts_X3_m[:, 2:] + middle_2
-    return xy_X2[charts.faces_F3], verts_X3_m[charts.faces_F3, 2]
+    return xy_X2[charts.faces], verts_X3_m[charts.faces, 2]
 
 
 def _people(root: Path, split: str) -> tuple[Mapping[str, list[str]], set[str]]:

@@ -11,7 +11,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_matrix, csr_matrix
@@ -98,15 +97,11 @@ def read_template(path: Path) -> Template:
     Raises:
         TrainingError: the file is missing, damaged, no body, or has no texture coordinates.
     """
-    return Template(_body_arrays(path))
-
-
-def _body_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     arrays = read_arrays(path, BODY_FORMAT)
     if missing := {"uvs", "face_uvs", "face_group"} - set(arrays):
         hint = "give the body that was rendered: the free one, or one that was converted with its texture coordinates"
         raise TrainingError(f"the body has no {', '.join(sorted(missing))}", where=path, hint=hint)
-    return arrays
+    return Template(arrays)
 
 
 class Geodesics:
@@ -242,30 +237,3 @@ def _bridges(verts_X3: Floats, graph: csr_matrix, used_n: Ints) -> tuple[Ints, F
         bridges.append((own_n[nearest], main_n[at_n[nearest]]))
         gaps.append(gap_n[nearest])
     return np.array(bridges, np.int64).reshape(-1, 2), np.array(gaps, np.float64)
-
-
-def places_at_rest(path: Path, side: int) -> npt.NDArray[np.uint8]:
-    """Colour each texel by where it is on the body at rest: red, green and blue along x, y and z.
-
-    Args:
-        path: of the body.
-        side: of the picture.
-
-    Returns:
-        (side, side, 3) uint8, 1 to 255 from one end of the body to the other; black where the atlas is empty. Convention: the first row is
-        the top of the atlas, v = 1.
-
-    Raises:
-        TrainingError: the file is missing, damaged, no body, or has no texture coordinates.
-    """
-    arrays = _body_arrays(path)
-    verts_X3 = arrays["v_template"].astype(np.float64)
-    low_3, high_3 = verts_X3.min(axis=0), verts_X3.max(axis=0)
-    colours_X3 = 1 + 254 * (verts_X3 - low_3) / (high_3 - low_3)
-    texel_U2 = arrays["uvs"].astype(np.float64) * (side, -side) + (-0.5, side - 0.5)
-    picture = np.zeros((side, side, 3), dtype=np.uint8)
-    for corners, texels in zip(arrays["f"], arrays["face_uvs"], strict=True):
-        cv2.fillConvexPoly(
-            picture, np.rint(texel_U2[texels]).astype(np.int32), colours_X3[corners].mean(axis=0).tolist()
-        )
-    return picture

@@ -50,7 +50,6 @@ from training.tasks.base import Arrays, Cut, Score, Tensors
 from training.tasks.placing import map_in_image
 from training.tasks.reid import cosine, feature_distance, read_reid, style_distance
 from training.tasks.structure import similarity, structure
-from training.tasks.surface import places_at_rest
 from training.views import cut_square, take
 
 SECOND_WEIGHT = 1.0
@@ -120,7 +119,7 @@ class Texture:
 
     def query(self, image_px: int) -> npt.NDArray[np.uint8]:
         """The atlas, coloured by places on the body at rest."""
-        return read_atlas(*self._atlas).places(image_px) if self.uv else places_at_rest(body_file(self.body), image_px)
+        return read_atlas(*self._atlas).places(image_px)
 
     def head(self, widths: Sequence[int], num_patches: int) -> nn.Module:  # noqa: ARG002
         """A linear map to the colours of a patch."""

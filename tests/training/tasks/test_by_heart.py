@@ -11,7 +11,6 @@ from training.finetuning.mixture import normalised
 from training.finetuning.network import TaskNetwork
 from training.metrics.surface import Surface
 from training.model.croco import Architecture, CroCo
-from training.tasks import texture
 from training.tasks.densepose import DensePose
 from training.tasks.gesture import Gesture
 from training.tasks.grasp import Grasp
@@ -61,7 +60,7 @@ def test_eight_pictures_are_learned_by_heart(task, steps, wanted, monkeypatch):
     toy = Surface(part_X=corners[:, 0].astype(int), uv_X2=corners[:, 1:], distance_XX_m=apart)
     monkeypatch.setattr(DensePose, "_surface", lambda _self: toy)
     query = np.random.default_rng(9).integers(0, 255, (PX, PX, 3)).astype(np.uint8)
-    monkeypatch.setattr(texture, "places_at_rest", lambda _path, side: cv2.resize(query, (side, side)))
+    monkeypatch.setattr(Texture, "query", lambda _self, side: cv2.resize(query, (side, side)))
     rng = np.random.default_rng(0)
     about = about_of("keypoints_px", keypoint_set="penn13")
     pictures = [picture(task, rng) for _ in range(NUM)]

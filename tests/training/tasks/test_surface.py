@@ -6,7 +6,8 @@ from scipy.io import savemat
 from manifests.errors import SourceError, TrainingError
 from synthetic.figure import part_of_faces
 from training.metrics.surface import geodesic_errors_m
-from training.tasks.surface import LIMIT_M, Geodesics, places_at_rest, read_evaluation, read_template
+from training.tasks.atlas import read_atlas
+from training.tasks.surface import LIMIT_M, Geodesics, read_evaluation, read_template
 
 SPACING_M = 0.01
 
@@ -135,9 +136,10 @@ def test_parts_are_those_of_renders(template, assets):
 def test_a_body_without_texture_coordinates_is_refused(assets, tmp_path):
     with np.load(assets / "body.npz") as arrays:
         np.savez(tmp_path / "bare.npz", **{name: arrays[name] for name in arrays.files if name != "uvs"})
-    for read in (read_template, lambda path: places_at_rest(path, 32)):
-        with pytest.raises(TrainingError, match="the body has no uvs"):
-            read(tmp_path / "bare.npz")
+    with pytest.raises(TrainingError, match="the body has no uvs"):
+        read_template(tmp_path / "bare.npz")
+    with pytest.raises(TrainingError, match="the body has no texture coordinates"):
+        read_atlas(tmp_path / "bare.npz")
 
 
 def test_a_part_is_of_the_joint_that_moves_it(template, assets):

@@ -17,7 +17,7 @@ from tests.support.smpl_textures import write_textures
 from tests.training.tasks.cuts import about_of
 from training.examples.smpl_market import smpl_market
 from training.tasks import reid, texture
-from training.tasks.atlas import PART_OF_JOINT, read_atlas, read_charts
+from training.tasks.atlas import PART_OF_JOINT, draw_charts, read_atlas, read_charts
 from training.tasks.reid import cosine, feature_distance, read_reid, style_distance
 from training.tasks.structure import similarity, structure
 from training.tasks.texture import Texture, rendered
@@ -170,20 +170,20 @@ def test_parts_of_the_atlas_are_those_of_the_vertices(files):
     side = 512
     parts, wanted = atlas.parts(side), atlas.face_and_hands(side)
     assert set(np.unique(parts)) <= set(range(1, 8))
-    face, _ = charts.drawn(side)
-    middles = charts.uvs_U2[charts.face_uvs_F3].mean(axis=1)
+    face, _ = draw_charts(charts, side)
+    middles = charts.uvs[charts.face_uvs].mean(axis=1)
     row, column = ((1 - middles[:, 1]) * side).astype(int), (middles[:, 0] * side).astype(int)
     pure = np.flatnonzero(
-        (face[row, column] == np.arange(len(face_count := charts.faces_F3))) & (np.ptp(joints[face_count], axis=1) == 0)
+        (face[row, column] == np.arange(len(face_count := charts.faces))) & (np.ptp(joints[face_count], axis=1) == 0)
     )
     assert len(pure) > 3000
-    joint = joints[charts.faces_F3[pure, 0]]
+    joint = joints[charts.faces[pure, 0]]
     np.testing.assert_array_equal(parts[row[pure], column[pure]], PART_OF_JOINT[joint])
     assert not wanted[row[pure], column[pure]][~np.isin(joint, (15, 20, 21, 22, 23))].any()
     assert wanted[row[pure], column[pure]][np.isin(joint, (20, 21, 22, 23))].all()
     places = Texture(body=files["body"], uv=files["uv"]).query(224)
     assert places.shape == (224, 224, 3)
-    assert ((places > 0).all(axis=2) == (charts.drawn(224)[0] >= 0)).all()
+    assert ((places > 0).all(axis=2) == (draw_charts(charts, 224)[0] >= 0)).all()
 
 
 def test_the_loss_is_texformers_with_its_weights(files, photos, small):
