@@ -12,7 +12,9 @@ import multiprocessing
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import wait
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +86,8 @@ def compare(
     """
     recipe = _one_architecture(recipe, starts)
     cells = [Cell(start=start, share=share, seed=seed) for seed in seeds for share in shares for start in starts]
-    finished = _run_beside(recipe, starts, out, cells, machine, min(jobs, len(cells))) if jobs > 1 else False
-    if finished is None:
-        return None
-    if not finished and not _run(recipe, starts, out, cells, machine):  # of what failed in another process, it says why
+    run = partial(_run_beside, jobs=min(jobs, len(cells))) if jobs > 1 else _run
+    if not run(recipe, starts, out, cells, machine):
         return None
     report = _report(recipe, out, cells, starts)
     curves, pictures = curves_of(report), _pictures(recipe, out, cells, machine.device)
@@ -109,15 +109,18 @@ def _run(recipe: FinetuneRecipe, starts: Mapping[str, str], out: Path, cells: Se
 
 
 def _run_beside(
-    recipe: FinetuneRecipe, starts: Mapping[str, str], out: Path, cells: Sequence[Cell], machine: Machine, jobs: int
-) -> bool | None:
-    """Run cells in `jobs` processes, each with its part of the cells and of the threads: have all ended well? None where a signal came."""
+    recipe: FinetuneRecipe, starts: Mapping[str, str], out: Path, cells: Sequence[Cell], machine: Machine, *, jobs: int
+) -> bool:
+    """Run cells in `jobs` processes, each with its part of the cells and of the threads; False where a signal stopped them."""
     context = multiprocessing.get_context(_START_METHOD)
+    failures = context.SimpleQueue()
     threads = max(1, torch.get_num_threads() // jobs)
     quiet = replace(machine, console=None)
     workers = [
         context.Process(  # type: ignore[attr-defined]
-            target=_work, args=(recipe, dict(starts), out, cells[job::jobs], quiet, threads), name=f"{job + 1}/{jobs}"
+            target=_work,
+            args=(recipe, dict(starts), out, cells[job::jobs], quiet, threads, failures),
+            name=f"{job + 1}/{jobs}",
         )
         for job in range(jobs)
     ]
@@ -131,11 +134,25 @@ def _run_beside(
                 for worker in running:
                     worker.terminate()  # asks for a checkpoint
             wait([worker.sentinel for worker in running], timeout=0.5)
-        return None if stop.number is not None else all(worker.exitcode == 0 for worker in workers)
+        if stop.number is not None:
+            return False
+    if not failures.empty():
+        raise failures.get()
+    for worker in workers:
+        if worker.exitcode:
+            hint = "its last words are above, if it had any; give fewer JOBS if memory is short, and run again to go on"
+            raise TrainingError(f"process {worker.name} ended with {worker.exitcode}", where=out, hint=hint)
+    return True
 
 
 def _work(
-    recipe: FinetuneRecipe, starts: Mapping[str, str], out: Path, cells: Sequence[Cell], machine: Machine, threads: int
+    recipe: FinetuneRecipe,
+    starts: Mapping[str, str],
+    out: Path,
+    cells: Sequence[Cell],
+    machine: Machine,
+    threads: int,
+    failures: "SimpleQueue[CrossposeError]",
 ) -> None:
     """What a process of `_run_beside` does. Lines of its log begin with its number."""
     name = multiprocessing.current_process().name
@@ -143,9 +160,11 @@ def _work(
     hold_memory()
     torch.set_num_threads(threads)
     try:
-        _run(recipe, starts, out, cells, machine)
+        if not _run(recipe, starts, out, cells, machine):
+            sys.exit(1)
     except CrossposeError as error:
         logger.error("%s", error)
+        failures.put(error)
         sys.exit(1)
 
 

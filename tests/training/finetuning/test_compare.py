@@ -99,6 +99,20 @@ def test_a_comparison_of_several_processes_says_why_it_failed(tmp_path, short, f
         compare(short, {"random": "random"}, tmp_path / "out", shares=(1.0,), seeds=(0, 1), machine=Machine(), jobs=2)
 
 
+def test_a_process_that_dies_ends_a_comparison_with_a_message(tmp_path, short, forked, monkeypatch):
+    def die(tuner, _):
+        if tuner.recipe.seed == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        register(patch)
+        during_step(patch, 2, die)
+        with pytest.raises(TrainingError, match="process 2/2 ended with -9") as caught:
+            compare(short, {"random": "random"}, tmp_path, shares=(1.0,), seeds=(0, 1), machine=Machine(), jobs=2)
+    assert "run again to go on" in caught.value.hint
+    assert (tmp_path / "cells/random-100-0/finished.json").exists()
+
+
 def test_a_signal_stops_all_processes_of_a_comparison(tmp_path, short, forked, monkeypatch):
     parent = os.getpid()
     long = replace(short, num_steps=200, validate_every=200)
