@@ -26,8 +26,9 @@ import torch
 from manifests.errors import CrossposeError, TrainingError
 from training.checkpoints import write_atomic
 from training.finetuning.compare_page import curves_of, page_of
-from training.finetuning.evaluate import LEVEL, draw_example, load_finetuned, whole
+from training.finetuning.evaluate import LEVEL, draw_example
 from training.finetuning.finetune import finetune
+from training.finetuning.measure import load_finetuned, whole
 from training.finetuning.network import find_start
 from training.finetuning.sheet import Tile, png, sheet_of
 from training.machine import Machine, StopSignal, hold_memory

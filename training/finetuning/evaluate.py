@@ -7,10 +7,8 @@ Shape letters: `B` examples of a batch, `n` examples of a dataset, `S` subjects,
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +19,19 @@ import pyarrow.parquet as pq
 import torch
 from rich import box
 from rich.console import Console, Group
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from manifests.errors import CrossposeError, RecipeError, TrainingError
-from manifests.recipes import from_mapping
+from manifests.errors import CrossposeError, RecipeError
 from manifests.seeds import rng_for
-from training.checkpoints import list_checkpoints, read_checkpoint, write_atomic
-from training.examples.base import About, Examples
-from training.finetuning.mixture import Batch, Part, still_batches
-from training.finetuning.network import BEST, TaskNetwork, build_network
+from training.checkpoints import write_atomic
+from training.examples.base import About
+from training.finetuning.measure import Measured, Run, ask, batches_of, load_finetuned, measure, measure_sets, whole
+from training.finetuning.mixture import Part
 from training.finetuning.sheet import Tile, png, sheet_of
-from training.machine import Processes
 from training.run_folder import RECIPE, make_folder, read_json, write_json
 from training.tasks.base import Arrays, Score, Task, Tensors
-from training.tasks.recipes import Data, FinetuneRecipe, build_task, open_examples, placed
+from training.tasks.recipes import Data, FinetuneRecipe, open_examples, placed
 from training.views import STILL, Image, look
 
 logger = logging.getLogger(__name__)
@@ -46,7 +41,6 @@ NUM_DRAWS = 1000
 NUM_DRAWS_OF_SETS = 200  # where a score of a set is no mean of its examples', it is computed anew for each draw
 NUM_SHOWN = 4
 SHOWN_PX = 224  # least side of a picture that is drawn on: a small network sees less than people want to see
-NUM_LEARNED = 512  # training examples that a constant answer is learned from
 Floats = npt.NDArray[np.float64]
 
 
@@ -93,51 +87,10 @@ class Evaluation:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A fine-tuned network, ready to be asked."""
-
-    recipe: FinetuneRecipe
-    task: Task
-    network: TaskNetwork
-    step: int
-
-
-def load_finetuned(run: Path, device: torch.device) -> Run:
-    """Read a run's best weights, or its last ones while there are no best.
-
-    Raises:
-        TrainingError: the folder holds no fine-tuning, or nothing is trained yet.
-    """
-    task_of(run)
-    recipe = from_mapping(FinetuneRecipe, read_json(run / RECIPE)["recipe"], where=str(run / RECIPE))
-    best, found = run / BEST, list_checkpoints(run / "checkpoints")
-    if not best.exists() and not found:
-        raise TrainingError("nothing is trained yet", where=run, hint="run `make finetune` first")
-    task = build_task(recipe.task, recipe.options)
-    network = build_network(recipe, task)
-    checkpoint = read_checkpoint(best if best.exists() else found[-1])
-    restore(network, checkpoint.model, checkpoint.head)
-    return Run(recipe, task, network.to(device).eval(), checkpoint.step)
-
-
-def task_of(run: Path) -> str:
-    """Name of the task of a run.
-
-    Raises:
-        TrainingError: the folder holds no fine-tuning.
-    """
-    name = read_json(run / RECIPE).get("recipe", {}).get("task")
-    if not isinstance(name, str):
-        hint = "give the folder of a fine-tuning: `make finetune TASK=...` makes one"
-        raise TrainingError("this is no fine-tuning", where=run, hint=hint)
-    return name
-
-
 def evaluate_run(
     folder: Path, out: Path, *, given: Sequence[str], test: str | None, device: torch.device, console: Console | None
 ) -> tuple[Evaluation, ...]:
-    """Score a run on its recipe's test sets, or on another dataset, see `score`.
+    """Score a run on its recipe's test sets, or on another dataset; write what `write_scores` does.
 
     Args:
         folder: of the run.
@@ -166,63 +119,18 @@ def evaluate_run(
     except CrossposeError as error:
         logger.info("no constant answer is scored, as the training set is not there: %s", error)
         train = []
-    return score(run, parts, out, train=train, device=device, console=console)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """What a network does on a dataset: the arrays of `Task.measure`, joined, and their scores; and the constant answer's scores."""
-
-    keys: tuple[str, ...]
-    arrays: Arrays
-    scores: Mapping[str, Score]
-    constants: Mapping[str, Score]
-
-
-def score(
-    run: Run,
-    parts: Sequence[Part],
-    out: Path,
-    *,
-    train: Sequence[Part],
-    device: torch.device,
-    console: Console | None,
-) -> tuple[Evaluation, ...]:
-    """Evaluate a network on datasets; write `scores.json`, and the examples' scores and a picture of predictions for each dataset.
-
-    Args:
-        run: what is evaluated.
-        parts: the datasets.
-        out: folder to write to.
-        train: the training sets, from which the constant answer beside each score is learned; none, and there is none.
-        device: where the network computes.
-        console: where a progress bar is drawn.
-
-    Raises:
-        TrainingError: an example is damaged, or the folder cannot be written.
-    """
     found = measure_sets(run, parts, train=train, device=device, console=console)
     return write_scores(run, parts, found, out, device=device)
-
-
-def measure_sets(
-    run: Run,
-    parts: Sequence[Part],
-    *,
-    train: Sequence[Part],
-    device: torch.device,
-    console: Console | None,
-    processes: Processes | None = None,
-) -> list[Measured]:
-    """Ask a network for all of some datasets; arguments as of `score` and `measure`."""
-    learned = targets_of(run, train, device) if train else None
-    return [measure(run, part, learned=learned, device=device, console=console, processes=processes) for part in parts]
 
 
 def write_scores(
     run: Run, parts: Sequence[Part], measured: Sequence[Measured], out: Path, *, device: torch.device
 ) -> tuple[Evaluation, ...]:
-    """Write what `score` writes, of what was measured."""
+    """Write `scores.json`, and the examples' scores and a picture of predictions for each dataset.
+
+    Raises:
+        TrainingError: the folder cannot be written.
+    """
     evaluations = tuple(_evaluation(run, part, found) for part, found in zip(parts, measured, strict=True))
     write_evaluation(out, evaluations)
     for part, found in zip(parts, evaluations, strict=True):
@@ -236,84 +144,6 @@ def _dataset(recipe: FinetuneRecipe, test: str) -> Data:
         raise RecipeError(f"no split is called `{split}`", where="--test", hint="give train, val or test")
     known = (data.options for data in (*recipe.test, *recipe.train) if data.kind == kind)
     return Data(kind=kind, split=split or "test", options=next(known, {}))
-
-
-def restore(network: TaskNetwork, features: Mapping[str, Any], head: Mapping[str, Any]) -> None:
-    """Put a checkpoint's weights into a network."""
-    network.features.network.load_state_dict(features)
-    network.head.load_state_dict(head)
-
-
-@contextmanager
-def precision_of(recipe: FinetuneRecipe, device: torch.device) -> Iterator[None]:
-    """bfloat16 on CUDA where the recipe says so."""
-    use_bfloat16 = device.type == "cuda" and recipe.precision == "bfloat16"
-    with torch.autocast("cuda", torch.bfloat16) if use_bfloat16 else nullcontext():
-        yield
-
-
-@torch.no_grad()
-def measure(
-    run: Run,
-    part: Part,
-    *,
-    learned: Tensors | None = None,
-    device: torch.device,
-    console: Console | None = None,
-    processes: Processes | None = None,
-) -> Measured:
-    """Ask a network for all of some examples.
-
-    Args:
-        run: its network in evaluation mode.
-        part: what to score.
-        learned: labels of the training set, for the constant answer.
-        device: where the network computes.
-        console: where a progress bar is drawn.
-        processes: each asks for its share, and all get the whole; None: this one asks for all.
-
-    Raises:
-        TrainingError: there is no example, one is damaged, or none can be scored.
-    """
-    about = part.examples.about
-    if not len(part.index):
-        raise TrainingError("there is nothing to score", where=about.name, hint="give another split")
-    measured: list[Arrays] = []
-    constant: list[Arrays] = []
-    keys: list[str] = []
-    own = part if processes is None else part.share(processes.rank, processes.world)
-    with Progress(console=console, disable=console is None) as progress:
-        bar = progress.add_task(f"scoring {about.name} {about.split}", total=len(own.index))
-        for batch in _batches(run, own, device):
-            measured.append(run.task.measure(_ask(run, batch), batch.target))
-            if learned is not None:
-                constant.append(run.task.measure(run.task.constant(learned, len(batch.keys)), batch.target))
-            keys += batch.keys
-            progress.advance(bar, len(batch.keys))
-    if processes is not None:
-        measured = list(chain(*processes.from_all(measured)))
-        constant = list(chain(*processes.from_all(constant)))
-        keys = list(chain(*processes.from_all(keys)))
-    arrays = joined(measured)
-    try:
-        scores = run.task.scores(arrays)
-        constants = run.task.scores(joined(constant)) if constant else {}
-    except ValueError as error:
-        where = f"{about.name}, {about.split}"
-        raise TrainingError(str(error), where=where, hint="look at its labels, or score another dataset") from error
-    return Measured(keys=tuple(keys), arrays=arrays, scores=scores, constants=constants)
-
-
-def joined(arrays: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Arrays of batches as those of the whole set."""
-    return {name: np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
-
-
-def targets_of(run: Run, train: Sequence[Part], device: torch.device) -> Tensors:
-    """Labels of some training examples, spread evenly over the sets."""
-    some = [part.spread(-(-NUM_LEARNED // len(train))) for part in train]
-    targets = [batch.target for part in some for batch in _batches(run, part, device)]
-    return {name: torch.cat([one[name] for one in targets]) for name in targets[0]}
 
 
 def evaluate(
@@ -416,10 +246,10 @@ def _class_of(part: Part, place: int) -> str:
 def draw_example(run: Run, part: Part, place: int, *, device: torch.device) -> npt.NDArray[np.uint8]:
     """What a network says of the example at a place of the part, over its image, see `drawn_over`."""
     one = replace(part, index=part.index[place : place + 1])
-    batch = next(iter(_batches(run, one, device)))
+    batch = next(iter(batches_of(run, one, device)))
     side = max(SHOWN_PX, run.network.architecture.image_px)
     return drawn_over(
-        run, look(part.examples[int(one.index[0])], run.task, STILL, image_px=side).images, _ask(run, batch)
+        run, look(part.examples[int(one.index[0])], run.task, STILL, image_px=side).images, ask(run, batch.images)
     )
 
 
@@ -482,20 +312,5 @@ def unit_of(score: Score) -> str:
     return "" if score.unit == "none" else f" {score.unit}"
 
 
-def _batches(run: Run, part: Part, device: torch.device) -> Iterator[Batch]:
-    image_px = run.network.architecture.image_px
-    return still_batches(part, run.task, image_px=image_px, batch_size=run.recipe.batch_size, device=device)
-
-
-def _ask(run: Run, batch: Batch) -> Any:
-    with precision_of(run.recipe, batch.images[0].device):
-        return run.network(batch.images)
-
-
 def _plain(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def whole(examples: Examples) -> Part:
-    """All examples of a dataset."""
-    return Part(examples, np.arange(len(examples)))

@@ -30,8 +30,8 @@ from manifests.recipes import fingerprint, to_mapping
 from manifests.seeds import seed_for
 from training.ahead import ahead
 from training.checkpoints import Checkpoint, list_checkpoints, read_checkpoint, save_checkpoint, write_checkpoint
-from training.finetuning.evaluate import (
-    Evaluation,
+from training.finetuning.evaluate import Evaluation, spoken, unit_of, write_scores
+from training.finetuning.measure import (
     Measured,
     Run,
     load_finetuned,
@@ -39,10 +39,7 @@ from training.finetuning.evaluate import (
     measure_sets,
     precision_of,
     restore,
-    spoken,
-    unit_of,
     whole,
-    write_scores,
 )
 from training.finetuning.mixture import Batch, Mixture, Part, divide, stamp_of, thin
 from training.finetuning.network import BEST, TaskNetwork, build_network, find_start, settle, told_of

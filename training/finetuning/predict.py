@@ -12,7 +12,8 @@ from PIL import Image
 from manifests.errors import SourceError, TrainingError
 from training.checkpoints import write_atomic
 from training.examples.pictures import read_picture
-from training.finetuning.evaluate import SHOWN_PX, drawn_over, load_finetuned, precision_of
+from training.finetuning.evaluate import SHOWN_PX, drawn_over
+from training.finetuning.measure import ask, load_finetuned
 from training.finetuning.mixture import normalised
 from training.finetuning.sheet import png
 from training.run_folder import make_folder
@@ -89,8 +90,7 @@ def predict(
         shown.append(take(picture, cut_square(square, image_px=max(SHOWN_PX, image_px), flip=flip)))
         logger.info("%s: square %s", path, ", ".join(f"{edge:.1f}" for edge in square))
     views = (pixels * num)[:num]
-    with precision_of(asked.recipe, device):
-        outputs = asked.network(tuple(normalised(view[None], device) for view in views))
+    outputs = ask(asked, tuple(normalised(view[None], device) for view in views))
     make_folder(out.parent)
     written = asked.task.write(out, cuts[0], outputs)
     write_atomic(drawn, png(Image.fromarray(drawn_over(asked, shown, outputs))))

@@ -12,8 +12,9 @@ from rich.table import Table
 from manifests.errors import TrainingError
 from training.finetuning.compare import SHARES, compare
 from training.finetuning.compare_page import rows_of
-from training.finetuning.evaluate import evaluate_run, scores_table, task_of
+from training.finetuning.evaluate import evaluate_run, scores_table
 from training.finetuning.finetune import finetune
+from training.finetuning.measure import task_of
 from training.finetuning.predict import predict
 from training.machine import Machine, Processes, find_device
 from training.tasks.recipes import RECIPES, TASKS, check_task, read_finetune, with_roots

@@ -16,21 +16,18 @@ from tests.support.toy_task import ToyExamples, ToyTask, draw_example
 from training.__main__ import main
 from training.finetuning.evaluate import (
     Evaluation,
-    Measured,
     _class_of,
     _interval,
     evaluate,
     evaluate_run,
-    load_finetuned,
-    measure,
     scores_table,
     values_of,
-    whole,
 )
 from training.finetuning.evaluate import (
     draw_example as draw_prediction,
 )
 from training.finetuning.finetune import finetune
+from training.finetuning.measure import Measured, load_finetuned, measure, whole
 from training.finetuning.predict import predict, square_of
 from training.tasks.base import Score
 from training.tasks.recipes import open_examples

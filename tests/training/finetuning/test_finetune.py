@@ -12,8 +12,9 @@ from tests.support.toy_pairs import ToyPairs
 from tests.training.finetuning.conftest import SMALL, during_step
 from tests.training.test_pretrain import TINY
 from training.checkpoints import list_checkpoints, read_checkpoint
-from training.finetuning.evaluate import evaluate, load_finetuned, whole
+from training.finetuning.evaluate import evaluate
 from training.finetuning.finetune import Tuner, finetune, layer_of, learning_rate, prepare
+from training.finetuning.measure import load_finetuned, whole
 from training.finetuning.mixture import Mixture
 from training.finetuning.network import BEST, TaskNetwork, build_network, dense_hooks, settle
 from training.machine import Machine, Processes

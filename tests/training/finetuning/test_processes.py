@@ -20,8 +20,8 @@ from manifests.errors import TrainingError
 from tests.support.toy_task import ToyTask
 from tests.training.finetuning.test_finetune import assert_same_state, last
 from training.checkpoints import list_checkpoints, read_checkpoint
-from training.finetuning.evaluate import whole
 from training.finetuning.finetune import finetune
+from training.finetuning.measure import whole
 from training.finetuning.mixture import Mixture
 from training.finetuning.network import BEST
 from training.machine import Machine
