@@ -134,7 +134,7 @@ evaluate: install ## score the run of `make finetune` again, or on TEST=kind/spl
 predict: install ## ask the run of `make finetune` about a photograph: IMAGE=photo.jpg BOX=x0,y0,x1,y1 (of *_two two of each, in quotes) TO=mesh.glb SIDE=left|right
 	@$(call NEEDS,$(IMAGE),say which IMAGE)
 	@$(PYTHON) -m training predict --run $(RUN) $(if $(TASK),--task $(TASK)) --image $(IMAGE) $(if $(BOX),--box $(BOX)) \
-	  $(if $(SIDE),--side $(SIDE)) --out $(or $(TO),$(RUN)/prediction.glb)
+	  $(if $(SIDE),--side $(SIDE)) --out $(or $(TO),$(RUN)/prediction)
 
 study: OUT = out/study$(if $(OF_HANDS),-hand)
 study: fetch ## are references used? 500 rendered people, three seeds: under an hour. With TASK=..., are these weights the better start? STEPS=500 JOBS=2

@@ -48,7 +48,7 @@ from training.machine import Machine, Processes, StopSignal
 from training.record import Record, read_metrics
 from training.run_folder import FINISHED, Ended, claim, write_json
 from training.tasks.base import Score, Task, Tensors
-from training.tasks.recipes import FinetuneRecipe, build_task, open_examples, without_roots
+from training.tasks.recipes import FinetuneRecipe, build_task, check_places, open_examples, without_roots
 
 logger = logging.getLogger(__name__)
 
@@ -110,12 +110,13 @@ def finetune(recipe: FinetuneRecipe, out: Path, *, init: str = "random", machine
             if done is not None:
                 logger.info("%s is finished: %d steps", out, done["step"])
                 return Outcome(finished=True, step=done["step"])
-            logger.info("%s", told_of(start, recipe.task))
             tuner = Tuner(recipe, task, network, machine, processes)
             tuner.stamp, tuner.init = wanted["data"], wanted["init"]
             if found := processes.from_first({"checkpoints": list_checkpoints(out / "checkpoints")})["checkpoints"]:
                 tuner.restore(read_checkpoint(found[-1]))
                 logger.info("going on from step %d: %s", tuner.step, found[-1])
+            else:
+                logger.info("%s", told_of(start, recipe.task))
             with Record(out, step=tuner.step) if processes.is_first else nullcontext() as record:
                 _run(tuner, sets, out, record, stop)
             if tuner.step < recipe.num_steps:
@@ -155,6 +156,7 @@ def prepare(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Task, Sets]:
         RecipeError: a dataset, task or option is not known.
         TrainingError: a dataset or a model is missing, or lacks what the task needs.
     """
+    check_places(recipe)
     train = [replace(whole(open_examples(data)), weight=data.weight) for data in recipe.train]
     test = [whole(open_examples(data)) for data in recipe.test]
     task = build_task(recipe.task, recipe.options)
@@ -172,8 +174,14 @@ def prepare(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Task, Sets]:
             raise TrainingError(f"{about.name} has no example", where=f"split {about.split}", hint="check --data")
     for part in (*validation, *test):
         task.check([one.examples.about for one in train], part.examples.about)
+    thinned = [thin(part, share=recipe.share, seed=recipe.seed) for part in train]
+    if recipe.share < 1:
+        counts = " and ".join(
+            f"{len(few.index)} of {len(part.index)}" for few, part in zip(thinned, train, strict=True)
+        )
+        logger.info("%g %% of the training examples: %s", 100 * recipe.share, counts)
     sets = Sets(
-        train=[thin(part, share=recipe.share, seed=recipe.seed) for part in train],
+        train=thinned,
         validation=[part.spread(-(-recipe.validation_examples // len(validation))) for part in validation],
         test=test,
     )

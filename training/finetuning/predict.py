@@ -93,6 +93,8 @@ def predict(
     outputs = ask(asked, tuple(normalised(view[None], device) for view in views))
     make_folder(out.parent)
     written = asked.task.write(out, cuts[0], outputs)
+    if out.suffix not in ("", *(path.suffix for path in written)):
+        logger.info("%s is answered as %s, not %s", asked.task.name, written[0].suffix, out.suffix)
     write_atomic(drawn, png(Image.fromarray(drawn_over(asked, shown, outputs))))
     return [*written, drawn]
 
@@ -101,7 +103,8 @@ def _photograph(path: Path) -> npt.NDArray[np.uint8]:
     try:
         return read_picture(path, where=path, upright=True)
     except SourceError as error:
-        raise SourceError(error.what, where=path, hint="give a photograph as JPEG or PNG") from error
+        hint = "give a photograph as JPEG or PNG" if path.exists() else "give a photograph that is there"
+        raise SourceError(error.what, where=path, hint=hint) from error
 
 
 def square_of(box: Sequence[float], picture_HW3: npt.NDArray[np.uint8]) -> Floats:

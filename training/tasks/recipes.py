@@ -49,6 +49,14 @@ READERS: Mapping[str, str] = {
 }  # fmt: skip
 """Where the reader of each kind of dataset is, called with its root, a split and options."""
 
+FILES = frozenset(
+    {
+        *("model", "mean", "male", "female", "regressor_h36m", "regressor_extra"),
+        *("evaluation", "body", "uv", "reid", "reid_plain", "textures"),
+    }
+)
+"""Options, of tasks and readers, that name a file or a folder which must be there."""
+
 FREE: Mapping[str, str] = {"gesture": "free_classes", "grasp": "free_classes", "densepose": "free_surface"}
 """Readers of rendered data for tasks that need other labels than `free` gives."""
 
@@ -224,7 +232,7 @@ def paper(task: str) -> FinetuneRecipe:
     cosine and the limit on gradients are ours. What nobody can ship lies under `assets`, or where a YAML file says.
 
     Raises:
-        RecipeError: the paper's data for this task are not read here.
+        RecipeError: the paper fine-tunes no such task.
     """
     steps, train, validation, test = _paper_sets(task)
     recipe = FinetuneRecipe(
@@ -284,8 +292,8 @@ def _paper_sets(task: str) -> tuple[int, tuple[Data, ...], Data | None, Data]:
         "grasp": ("gun71", 5_000),
     }
     if task not in kinds:
-        hint = "take free, or write a recipe in YAML"
-        raise RecipeError(f"the paper's data for {task} are not read here", where="--recipe paper", hint=hint)
+        hint = "take free, or a YAML recipe on a dataset with keypoints, as coco_eft, mpii or threedpw"
+        raise RecipeError(f"the paper fine-tunes no {task}", where="--recipe paper", hint=hint)
     kind, steps = kinds[task]
     return steps, (Data(kind=kind),), Data(kind=kind, split="val"), Data(kind=kind, split="test")
 
@@ -411,6 +419,27 @@ def build_task(name: str, options: Mapping[str, Any]) -> Task:
     return cast("Task", from_mapping(_named(TASKS[name]), options, where=f"options of {name}"))
 
 
+def check_places(recipe: FinetuneRecipe) -> None:
+    """Refuse a recipe whose datasets, models and other files are not all there.
+
+    Raises:
+        TrainingError: names all that is missing.
+    """
+    datasets = [*recipe.train, *recipe.test, *([recipe.validation] if recipe.validation else [])]
+    lost = {data.kind: str(data.root) for data in datasets if not Path(str(data.root)).is_dir()}
+    hints = [f"give --data {' '.join(f'{kind}=FOLDER' for kind in lost)}"] if lost else []
+    options = [recipe.options, *(data.options for data in datasets)]
+    named = {name: str(own[name]) for own in options for name in FILES & {*own} if own[name] is not None}
+    files = {name: path for name, path in sorted(named.items()) if not Path(path).exists()}
+    hints += [f"`options: {{{', '.join(files)}}}` of a YAML recipe say where yours lie"] if files else []
+    if lost or files:
+        where = ", ".join(f"{name}={path}" for name, path in {**lost, **files}.items())
+        what = [f"no such folder ({', '.join(lost)})"] * bool(lost) + [f"no such file ({', '.join(files)})"] * bool(
+            files
+        )
+        raise TrainingError(f"there is {' and '.join(what)}", where=where, hint="; ".join(hints))
+
+
 def open_examples(data: Data) -> Examples:
     """Open a dataset: its lists are read, no picture is.
 
@@ -421,7 +450,8 @@ def open_examples(data: Data) -> Examples:
     if data.kind not in READERS:
         raise RecipeError(f"no reader is called {data.kind}", where="kind", hint=f"readers: {', '.join(READERS)}")
     if data.root is None or not Path(data.root).is_dir():
-        raise TrainingError("there is no such folder", where=str(data.root), hint=f"give --data {data.kind}=FOLDER")
+        what = "this is a file, not a folder" if data.root and Path(data.root).exists() else "there is no such folder"
+        raise TrainingError(what, where=str(data.root), hint=f"give --data {data.kind}=FOLDER")
     reader = _named(READERS[data.kind])
     taken = [name for name in inspect.signature(reader).parameters if name not in ("root", "split")]
     if unknown := [name for name in data.options if name not in taken]:

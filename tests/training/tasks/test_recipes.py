@@ -1,5 +1,7 @@
 import inspect
+from dataclasses import replace
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -7,12 +9,14 @@ from manifests.errors import RecipeError, TrainingError
 from manifests.recipes import from_mapping, to_mapping
 from training.tasks import recipes
 from training.tasks.recipes import (
+    FILES,
     READERS,
     RECIPES,
     TASKS,
     Data,
     FinetuneRecipe,
     build_task,
+    check_places,
     open_examples,
     read_finetune,
     with_roots,
@@ -40,7 +44,7 @@ def test_every_reader_takes_a_root_and_a_split(kind):
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_name_readers_and_options_that_exist_and_survive_json(name, task):
     if (name, task) == ("paper", "keypoints"):
-        with pytest.raises(RecipeError, match="not read here"):
+        with pytest.raises(RecipeError, match="the paper fine-tunes no keypoints"):
             read_finetune(name, task)
         return
     recipe = read_finetune(name, task)
@@ -122,5 +126,32 @@ def test_wrong_names_and_options_are_answered_with_right_ones(tmp_path):
         open_examples(Data(kind="free", root=str(tmp_path), options={"keypoints": "penn13"}))
     with pytest.raises(TrainingError, match="there is no such folder"):
         open_examples(Data(kind="free", root=str(Path("/no/such"))))
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match="this is a file, not a folder"):
+        open_examples(Data(kind="free", root=str(tmp_path / "file")))
     with pytest.raises(RecipeError, match="did you mean `rotation`"):
         build_task("body_mesh", {"rotaton": "sixd"})
+
+
+def test_all_that_is_missing_is_told_at_once(tmp_path):
+    recipe = with_roots(read_finetune("paper", "texture"), [str(tmp_path / "none")])
+    with pytest.raises(TrainingError) as caught:
+        check_places(recipe)
+    assert caught.value.what == (
+        "there is no such folder (smpl_market) and no such file (body, reid, reid_plain, textures, uv)"
+    )
+    assert f"smpl_market={tmp_path / 'none'}, body=assets/smpl.npz" in caught.value.where
+    assert "--data smpl_market=FOLDER; `options: {body, reid, reid_plain, textures, uv}`" in caught.value.hint
+    (tmp_path / "none").mkdir()
+    (tmp_path / "smpl.npz").touch()
+    recipe = replace(recipe, options={"body": str(tmp_path / "smpl.npz"), "uv": str(tmp_path / "uv.obj")})
+    with pytest.raises(TrainingError, match=r"^there is no such file \(uv\)\n"):
+        check_places(recipe)
+    (tmp_path / "uv.obj").touch()
+    check_places(recipe)
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_options_that_may_be_files_are_known_as_such(name):
+    hints = get_type_hints(recipes._named(TASKS[name]))
+    assert {option for option, hint in hints.items() if hint == str | None} <= FILES
