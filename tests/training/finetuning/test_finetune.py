@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import signal
 from dataclasses import replace
@@ -141,7 +142,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(tmp_p
     assert last(tmp_path / "run").step == 3
 
 
-def test_a_share_of_the_examples_lies_in_a_larger_one_and_people_kept_apart_are_not_learned_from(recipe):
+def test_a_share_of_the_examples_lies_in_a_larger_one_and_people_kept_apart_are_not_learned_from(recipe, caplog):
+    caplog.set_level(logging.INFO)
+
     def learned(share, seed=0):
         _, _, sets = prepare(replace(recipe, share=share, seed=seed, validation=None))
         return {*sets.train[0].index.tolist()}, sets
@@ -149,6 +152,8 @@ def test_a_share_of_the_examples_lies_in_a_larger_one_and_people_kept_apart_are_
     tenth, quarter, whole_ = learned(0.1)[0], learned(0.25)[0], learned(1.0)[0]
     assert len(whole_) == 48 - len(learned(1.0)[1].validation[0].index)
     assert len(tenth) == round(0.1 * len(whole_))
+    assert f"10 % of the training examples: {len(tenth)} of {len(whole_)}" in caplog.messages
+    assert not any("100 %" in message for message in caplog.messages)
     assert tenth < quarter < whole_
     assert learned(0.1, seed=1)[0] != tenth
     _, sets = learned(1.0)
