@@ -95,8 +95,9 @@ def few_shot(
     split: str,
     of: str = "hagrid",
     shots: int = 16,
-    draw: int = 0,
+    draw: int | None = None,
     manifest: str | None = None,
+    seed: int = 0,
 ) -> Classified:
     """Train on a few examples of each class, validate and test on all.
 
@@ -105,8 +106,9 @@ def few_shot(
         split: train, val or test; only train is thinned.
         of: the dataset: hagrid or free_gesture.
         shots: examples of each class.
-        draw: which of the draws, from 0.
+        draw: which of the draws, from 0; None: as the seed says.
         manifest: file that says what was drawn; written when it is not there. Without one, what it would say.
+        seed: of the run.
 
     Raises:
         TrainingError: there is no such dataset or draw, a class has too few examples, or the manifest is of another dataset.
@@ -123,11 +125,12 @@ def few_shot(
         drawn = draw_shots(examples, most=max(shots, MOST_SHOTS if path else 0))
         if path is not None:
             write_json(path, drawn)
+    draw = seed if draw is None else draw
     if not 0 <= draw < len(drawn["draws"]) or not 1 <= shots <= drawn["shots"]:
         raise TrainingError(
             f"there is no draw {draw} of {shots} examples a class",
             where=path or "draw",
-            hint=f"draws are 0 to {len(drawn['draws']) - 1}, of at most {drawn['shots']} examples",
+            hint=f"draws, which the run's seed names, are 0 to {len(drawn['draws']) - 1}, of at most {drawn['shots']} examples",
         )
     keys = [key for order in drawn["draws"][draw].values() for key in order[:shots]]
     return Chosen(examples, keys, protocol=f"{shots} of each class, draw {draw} of seed {drawn['seed']}")

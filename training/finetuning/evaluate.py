@@ -109,7 +109,8 @@ def evaluate_run(
     noted = dict(text.split("=", 1) for text in read_json(folder / RECIPE)["roots"])
 
     def opened(datasets: Sequence[Data]) -> list[Part]:
-        return [whole(open_examples(placed(replace(data, root=noted.get(data.kind)), given))) for data in datasets]
+        every = [placed(replace(data, root=noted.get(data.kind)), given) for data in datasets]
+        return [whole(open_examples(data, seed=run.recipe.seed)) for data in every]
 
     parts = opened(datasets)
     for part in parts:

@@ -157,7 +157,7 @@ def prepare(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Task, Sets]:
         TrainingError: a dataset or a model is missing, or lacks what the task needs.
     """
     check_places(recipe)
-    train = [replace(whole(open_examples(data)), weight=data.weight) for data in recipe.train]
+    train = [replace(whole(open_examples(data, seed=recipe.seed)), weight=data.weight) for data in recipe.train]
     test = [whole(open_examples(data)) for data in recipe.test]
     task = build_task(recipe.task, recipe.options)
     if getattr(task, "classes", None) == ():

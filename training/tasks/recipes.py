@@ -238,6 +238,7 @@ def paper(task: str) -> FinetuneRecipe:
     recipe = FinetuneRecipe(
         name="paper",
         task=task,
+        options=dict(PAPER_FILES.get(task, {})),
         train=train,
         validation=validation,
         test=(test,),
@@ -250,7 +251,6 @@ def paper(task: str) -> FinetuneRecipe:
         return recipe
     return replace(
         recipe,
-        options=dict(TEXFORMER),
         variation=Variation(flip=0.0, noise=0.0, turned=0.0, scale=0.0),
         batch_size=16,
         warmup=0.0,
@@ -260,15 +260,29 @@ def paper(task: str) -> FinetuneRecipe:
     )
 
 
-TEXFORMER: Mapping[str, Option] = {
-    "body": "assets/smpl.npz",
-    "uv": "assets/smpl_uv.obj",
-    "reid": "assets/texformer/checkpoint_120.pth.tar",
-    "reid_plain": "assets/texformer/resnet50_market_xent.pth.tar",
-    "textures": "assets/surreal/textures",
+_SMPL: Mapping[str, Option] = {
+    "model": "assets/smpl.npz",
+    "male": "assets/smpl_male.npz",
+    "female": "assets/smpl_female.npz",
+    "regressor_h36m": "assets/J_regressor_h36m.npy",
 }
-"""Files of the texture task in the paper's setting: SMPL, as its user converted it, with its texture coordinates; the networks, under the names that
-Texformer's authors gave them; SURREAL's textures."""
+_MANO: Mapping[str, Option] = {"model": "assets/mano_right.npz"}
+PAPER_FILES: Mapping[str, Mapping[str, Option]] = {
+    "body_mesh": _SMPL,
+    "body_two": _SMPL,
+    "hand_mesh": _MANO,
+    "hand_two": _MANO,
+    "densepose": {"evaluation": "assets/densepose"},
+    "texture": {
+        "body": "assets/smpl.npz",
+        "uv": "assets/smpl_uv.obj",
+        "reid": "assets/texformer/checkpoint_120.pth.tar",
+        "reid_plain": "assets/texformer/resnet50_market_xent.pth.tar",
+        "textures": "assets/surreal/textures",
+    },
+}
+"""Files of the tasks in the paper's setting that nobody but their owners may pass on: models as their user converted them; SMPL's texture coordinates;
+DensePose's evaluation data; re-identification networks, under the names that Texformer's authors gave them; SURREAL's textures."""
 
 
 def _paper_sets(task: str) -> tuple[int, tuple[Data, ...], Data | None, Data]:
@@ -440,8 +454,12 @@ def check_places(recipe: FinetuneRecipe) -> None:
         raise TrainingError(f"there is {' and '.join(what)}", where=where, hint="; ".join(hints))
 
 
-def open_examples(data: Data) -> Examples:
+def open_examples(data: Data, *, seed: int = 0) -> Examples:
     """Open a dataset: its lists are read, no picture is.
+
+    Args:
+        data: which one.
+        seed: of the run, for readers that draw.
 
     Raises:
         RecipeError: there is no such reader.
@@ -453,11 +471,13 @@ def open_examples(data: Data) -> Examples:
         what = "this is a file, not a folder" if data.root and Path(data.root).exists() else "there is no such folder"
         raise TrainingError(what, where=str(data.root), hint=f"give --data {data.kind}=FOLDER")
     reader = _named(READERS[data.kind])
-    taken = [name for name in inspect.signature(reader).parameters if name not in ("root", "split")]
+    parameters = inspect.signature(reader).parameters
+    taken = [name for name in parameters if name not in ("root", "split", "seed")]
     if unknown := [name for name in data.options if name not in taken]:
         hint = f"it takes {', '.join(taken)}" if taken else "it takes none"
         raise RecipeError(f"{data.kind} has no option {unknown[0]}", where=f"options of {data.kind}", hint=hint)
-    return cast("Examples", reader(Path(data.root), split=data.split, **data.options))
+    drawn = {"seed": seed} if "seed" in parameters else {}
+    return cast("Examples", reader(Path(data.root), split=data.split, **data.options, **drawn))
 
 
 def _named(where: str) -> Any:

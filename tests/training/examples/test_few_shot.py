@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from manifests.errors import TrainingError
+from manifests.errors import RecipeError, TrainingError
 from manifests.types import Domain
 from training.examples import few_shot as module
 from training.examples.base import About, Example
 from training.examples.few_shot import Chosen, draw_shots, few_shot
+from training.tasks.recipes import Data, open_examples
 
 CLASSES = ("call", "fist", "palm")
 
@@ -66,6 +67,20 @@ def test_each_class_has_as_many_as_asked(dataset, tmp_path, shots):
 def test_only_training_is_thinned(dataset, tmp_path):
     assert few_shot(tmp_path, split="val").keys() == dataset["val"]
     assert few_shot(tmp_path, split="test").keys() == dataset["test"]
+
+
+def test_the_draw_is_the_runs_seed_where_none_is_named(dataset, tmp_path):
+    """Five seeds of a comparison learn from the five draws."""
+    for seed in range(5):
+        drawn = open_examples(Data(kind="few_shot", root=str(tmp_path)), seed=seed)
+        assert drawn.keys() == few_shot(tmp_path, split="train", draw=seed).keys()
+        assert f"draw {seed} of" in drawn.about.protocol
+    named = Data(kind="few_shot", root=str(tmp_path), options={"draw": 2, "shots": 4})
+    assert open_examples(named, seed=4).keys() == few_shot(tmp_path, split="train", draw=2, shots=4).keys()
+    with pytest.raises(TrainingError, match=r"no draw 5[\s\S]*the run's seed"):
+        open_examples(Data(kind="few_shot", root=str(tmp_path)), seed=5)
+    with pytest.raises(RecipeError, match="few_shot has no option seed"):
+        open_examples(Data(kind="few_shot", root=str(tmp_path), options={"seed": 1}))
 
 
 def test_more_shots_hold_the_fewer_and_draws_differ(dataset, tmp_path):
