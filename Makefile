@@ -133,7 +133,7 @@ evaluate: install ## score the run of `make finetune` again, or on TEST=kind/spl
 
 predict: install ## ask the run of `make finetune` about a photograph: IMAGE=photo.jpg BOX=x0,y0,x1,y1 (of *_two two of each, in quotes) TO=mesh.glb SIDE=left|right
 	@$(call NEEDS,$(IMAGE),say which IMAGE)
-	@$(PYTHON) -m training predict --run $(RUN) $(if $(TASK),--task $(TASK)) --image $(IMAGE) $(if $(BOX),--box $(BOX)) \
+	@$(PYTHON) -m training predict --run $(RUN) $(if $(TASK),--task $(TASK)) --image $(IMAGE) $(foreach box,$(BOX),--box=$(box)) \
 	  $(if $(SIDE),--side $(SIDE)) --out $(or $(TO),$(RUN)/prediction)
 
 study: OUT = out/study$(if $(OF_HANDS),-hand)

@@ -58,7 +58,14 @@ def changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
         for key in sorted({*old, *new}):
             changes += changed_keys(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
         return changes
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and _mappings(old) and _mappings(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [change for at, (was, now) in pairs for change in changed_keys(was, now, f"{prefix}.{at}")]
     return [] if old == new else [f"{prefix}: {_short(old)} -> {_short(new)}"]
+
+
+def _mappings(items: list[Any]) -> bool:
+    return all(isinstance(item, Mapping) for item in items)
 
 
 def _short(value: Any, limit: int = 60) -> str:

@@ -26,6 +26,8 @@ try:  # torch takes seconds
     from training.reconstruct import load_run, reconstruct
     from training.source import Shards
     from training.storage import Cache
+    from training.tasks.recipes import RECIPES as FINETUNE_RECIPES
+    from training.tasks.recipes import read_finetune
 except KeyboardInterrupt:
     print("stopped before anything began", file=sys.stderr)
     sys.exit(130)
@@ -56,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped at once; the last checkpoint stands", file=sys.stderr)
+        print("stopped at once; what was written stands", file=sys.stderr)
         return 130
 
 
@@ -125,7 +127,11 @@ def _export(options: argparse.Namespace, _console: Console) -> int:
 
 
 def _recipe(options: argparse.Namespace, _console: Console) -> int:
-    told = to_mapping(read_recipe(options.recipe, RECIPES, where="the recipe"))
+    if options.task:
+        recipe: Any = read_finetune(options.recipe or "free", options.task)
+    else:
+        recipe = read_recipe(options.recipe or "demo", RECIPES, where="the recipe")
+    told = to_mapping(recipe)
     print(yaml.safe_dump(told, sort_keys=False, default_flow_style=None, width=120), end="")
     return 0
 
@@ -198,8 +204,13 @@ def _parser() -> argparse.ArgumentParser:
     export = verbs.add_parser("export", parents=[common], help="write a run's weights as safetensors")
     export.add_argument("--run", type=Path, required=True, help="the run's folder")
     export.add_argument("--out", type=Path, required=True, help="file to write")
-    told = verbs.add_parser("recipe", parents=[common], help="print a recipe of pretrain with all its values")
-    told.add_argument("recipe", nargs="?", default="demo", help=f"{', '.join(RECIPES)}, or a .yaml file")
+    told = verbs.add_parser("recipe", parents=[common], help="print a recipe with all its values")
+    told.add_argument(
+        "recipe", nargs="?", help=f"{', '.join(RECIPES)}, or a .yaml file (default: demo; free of a task)"
+    )
+    told.add_argument(
+        "--task", help=f"print a recipe of finetune instead: {', '.join(FINETUNE_RECIPES)}, or a .yaml file"
+    )
     add_verbs(verbs, common)
     return parser
 

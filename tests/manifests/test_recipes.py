@@ -190,6 +190,15 @@ def test_a_base_holds_wherever_the_mapping_is_silent():
     assert from_mapping(Cart, {"spare": None}, base=base).spare is None
 
 
+def test_changed_keys_go_into_lists_of_mappings_of_one_length():
+    old = {"train": [{"kind": "a", "options": {"shots": 32}}, {"kind": "b"}], "views": [1, 2]}
+    new = {"train": [{"options": {"shots": 16}, "kind": "a"}, {"kind": "b"}], "views": [1, 3]}
+    assert changed_keys(old, new) == ["train.0.options.shots: 32 -> 16", "views: [1, 2] -> [1, 3]"]
+    (change,) = changed_keys(old, new | {"train": new["train"][:1], "views": [1, 2]})
+    assert change.startswith("train: [")
+    assert changed_keys({"x": []}, {"x": []}) == []
+
+
 def test_changed_keys_names_leaves_with_both_values():
     old = {"crop": {"size_px": 256, "margin": 1.25}, "seed": 0, "sources": [1]}
     new = {"crop": {"size_px": 224, "margin": 1.25}, "seed": 0, "sources": [1, 2], "name": "x" * 100}

@@ -28,6 +28,7 @@ from training.pretrain import pretrain
 from training.recipes import RECIPES, PretrainRecipe
 from training.reconstruct import COLUMNS, complete_rows, draw_rows, load_run
 from training.source import Shards
+from training.tasks.recipes import read_finetune
 
 QUICK = """
 recipe: smoke
@@ -152,6 +153,17 @@ def test_a_recipe_is_printed_with_all_keys_as_a_file_takes_them(name, tmp_path, 
     assert read_recipe(str(tmp_path / "again.yaml"), RECIPES) == RECIPES[name]()
     assert main(["recipe", "bodi"]) == 2
     assert "did you mean `body`" in capsys.readouterr().err
+
+
+def test_a_recipe_of_a_task_is_printed_too(tmp_path, capsys):
+    assert main(["recipe", "paper", "--task", "body_two"]) == 0
+    said = capsys.readouterr().out
+    (tmp_path / "again.yaml").write_text("recipe: smoke\n" + said)
+    assert read_finetune(str(tmp_path / "again.yaml"), "body_two") == read_finetune("paper", "body_two")
+    assert main(["recipe", "--task", "texture"]) == 0
+    assert "name: free\ntask: texture\n" in capsys.readouterr().out
+    assert main(["recipe", "--task", "textur"]) == 2
+    assert "did you mean texture" in capsys.readouterr().err
 
 
 def test_a_batch_without_room_is_told_and_the_folder_is_free_for_a_smaller_one(

@@ -114,7 +114,9 @@ def few_shot(
         TrainingError: there is no such dataset or draw, a class has too few examples, or the manifest is of another dataset.
     """
     if of not in READERS:
-        raise TrainingError(f"few shots of {of} are not known", where="of", hint=f"give {' or '.join(READERS)}")
+        raise TrainingError(
+            f"few shots of {of} are not known", where="option `of` of few_shot", hint=f"give {' or '.join(READERS)}"
+        )
     examples = READERS[of](root, split=split)
     if split != "train":
         return examples
@@ -129,7 +131,7 @@ def few_shot(
     if not 0 <= draw < len(drawn["draws"]) or not 1 <= shots <= drawn["shots"]:
         raise TrainingError(
             f"there is no draw {draw} of {shots} examples a class",
-            where=path or "draw",
+            where=path or "few_shot",
             hint=f"draws, which the run's seed names, are 0 to {len(drawn['draws']) - 1}, of at most {drawn['shots']} examples",
         )
     keys = [key for order in drawn["draws"][draw].values() for key in order[:shots]]

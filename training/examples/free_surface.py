@@ -3,7 +3,6 @@
 Shape letters: `P` pixels, `H W` picture.
 """
 
-import os
 from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 
 from manifests.errors import TrainingError
 from manifests.seeds import rng_for
+from training.assets import asset
 from training.examples.base import About, Example
 from training.examples.free import Free
 from training.tasks.surface import read_template
@@ -85,4 +85,4 @@ class FreeSurface:
 
 def body_file(given: str | None) -> Path:
     """The given file, or the free body of the assets."""
-    return Path(given) if given else Path(os.environ.get("CROSSPOSE_ASSETS", "assets")) / "body.npz"
+    return Path(given) if given else asset("body.npz")

@@ -34,7 +34,7 @@ from training.finetuning.sheet import Tile, png, sheet_of
 from training.machine import Machine, StopSignal, hold_memory
 from training.probe import interval
 from training.run_folder import read_json, write_json
-from training.tasks.recipes import FinetuneRecipe, open_examples
+from training.tasks.recipes import FinetuneRecipe, check_draws, check_places, open_examples
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,8 @@ def compare(
     Raises:
         TrainingError: weights are of other architectures, or what `finetune` raises.
     """
+    check_places(recipe, starts.values())
+    check_draws(recipe, seeds)
     recipe = _one_architecture(recipe, starts)
     cells = [Cell(start=start, share=share, seed=seed) for seed in seeds for share in shares for start in starts]
     run = partial(_run_beside, jobs=min(jobs, len(cells))) if jobs > 1 else _run
@@ -167,13 +169,15 @@ def _work(
         logger.error("%s", error)
         failures.put(error)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _one_architecture(recipe: FinetuneRecipe, starts: Mapping[str, str]) -> FinetuneRecipe:
     """The recipe with the architecture of the weights, so that random ones are of it, too."""
+    found = {name: start.architecture for name, init in starts.items() if (start := find_start(init)) is not None}
     if recipe.architecture is not None:
         return recipe
-    found = {name: start.architecture for name, init in starts.items() if (start := find_start(init)) is not None}
     if len({*found.values()}) > 1:
         hint = "pre-train them with one architecture, or name it in the recipe"
         raise TrainingError("the weights are of different architectures", where=", ".join(found), hint=hint)
@@ -215,6 +219,7 @@ def _report(recipe: FinetuneRecipe, out: Path, cells: Sequence[Cell], starts: Ma
         "starts": dict(starts),
         "seeds": sorted({cell.seed for cell in cells}),
         "steps": recipe.num_steps,
+        "train": [{"kind": data.kind, **data.options} for data in recipe.train],
         "dataset": {name: first[name] for name in ("dataset", "split", "protocol", "examples", "subjects")},
         "scores": {
             name: {key: score[key] for key in ("unit", "better", "convention", "constant")}

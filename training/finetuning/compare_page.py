@@ -95,14 +95,15 @@ def page_of(report: Mapping[str, Any], pictures: Sequence[bytes]) -> str:
     images = "".join(
         f'<p><img alt="" src="data:image/png;base64,{base64.b64encode(picture).decode()}">' for picture in pictures
     )
+    learned = "; ".join(", ".join(f"{name} {value}" for name, value in one.items()) for one in report["train"])
     starts = "; ".join(f"{html.escape(name)}: {html.escape(init)}" for name, init in report["starts"].items())
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Starts compared</title><style>'
         "body{font:15px/1.45 system-ui,sans-serif;margin:2em;color-scheme:light dark}table{border-collapse:collapse}"
         "td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #8884}img{max-width:100%}</style>"
-        f"<h1>{html.escape(report['task'])} from {len(report['starts'])} starts</h1>"
+        f"<h1>{html.escape(report['task'])} from {len(report['starts'])} start{'s' * (len(report['starts']) > 1)}</h1>"
         f"<p>Recipe {html.escape(report['recipe'])}: the same head, data, order and {report['steps']} steps; seeds"
-        f" {', '.join(map(str, report['seeds']))}. Scored on {html.escape(data['dataset'])} {data['split']}, {data['examples']} examples of"
+        f" {', '.join(map(str, report['seeds']))}. Learned from {html.escape(learned)}. Scored on {html.escape(data['dataset'])} {data['split']}, {data['examples']} examples of"
         f" {data['subjects']}: {html.escape(data['protocol'])}. {starts}.<p>Brackets: {100 * LEVEL:.0f} % intervals from drawing seeds and"
         f" people anew where a score is a mean over examples, else from the spread of the seeds.{images}{tables}</html>\n"
     )

@@ -29,7 +29,7 @@ from training.examples.base import About
 from training.finetuning.measure import Measured, Run, ask, batches_of, load_finetuned, measure, measure_sets, whole
 from training.finetuning.mixture import Part
 from training.finetuning.sheet import Tile, png, sheet_of
-from training.run_folder import RECIPE, make_folder, read_json, write_json
+from training.run_folder import FINISHED, RECIPE, make_folder, read_json, write_json
 from training.tasks.base import Arrays, Score, Task, Tensors
 from training.tasks.recipes import Data, FinetuneRecipe, open_examples, placed
 from training.views import STILL, Image, look
@@ -112,6 +112,8 @@ def evaluate_run(
         every = [placed(replace(data, root=noted.get(data.kind)), given) for data in datasets]
         return [whole(open_examples(data, seed=run.recipe.seed)) for data in every]
 
+    if not (folder / FINISHED).exists():
+        logger.warning("the run is not finished: its weights are of step %d of %d", run.step, run.recipe.num_steps)
     parts = opened(datasets)
     for part in parts:
         run.task.check([], part.examples.about)

@@ -93,6 +93,7 @@ def finetune(recipe: FinetuneRecipe, out: Path, *, init: str = "random", machine
     machine = machine or Machine()
     processes = Processes(machine)
     check_shares(recipe, processes.world)
+    check_places(recipe, [init])
     recipe, task, sets = prepare(recipe)
     start = find_start(init)
     recipe = settle(recipe, task, start)
@@ -104,8 +105,8 @@ def finetune(recipe: FinetuneRecipe, out: Path, *, init: str = "random", machine
     network = build_network(recipe, task, start)  # weights that do not fit are told before the folder is taken
     roots = sorted({f"{data.kind}={data.root}" for data in (*recipe.train, *recipe.test)})
     noted = {"roots": roots, "from": init, "fingerprint": fingerprint(without_roots(recipe))}
-    with StopSignal() as stop:
-        with processes:
+    with processes:
+        with StopSignal() as stop:
             done = claim(out, wanted, noted=noted, writes=processes.is_first)
             if done is not None:
                 logger.info("%s is finished: %d steps", out, done["step"])
@@ -119,14 +120,14 @@ def finetune(recipe: FinetuneRecipe, out: Path, *, init: str = "random", machine
                 logger.info("%s", told_of(start, recipe.task))
             with Record(out, step=tuner.step) if processes.is_first else nullcontext() as record:
                 _run(tuner, sets, out, record, stop)
-            if tuner.step < recipe.num_steps:
-                number = max(caught or 0 for caught in processes.from_all(stop.number))
+            if number := max(caught or 0 for caught in processes.from_all(stop.number)):
                 logger.info("stopped by signal %d after step %d; run again to go on", number, tuner.step)
                 return Outcome(finished=False, step=tuner.step, signal=number)
-            best, measured = _measure(out, tuner, sets)
-        # What takes long in one process is done when nobody waits for it.
-        evaluations = _finish(out, tuner, sets, best, measured) if processes.is_first else ()
-        return Outcome(finished=True, step=tuner.step, evaluations=evaluations)
+        # A signal ends what follows at once: all of it can be done again from the last checkpoint.
+        best, measured = _measure(out, tuner, sets)
+    # What takes long in one process is done when nobody waits for it.
+    evaluations = _finish(out, tuner, sets, best, measured) if processes.is_first else ()
+    return Outcome(finished=True, step=tuner.step, evaluations=evaluations)
 
 
 def check_shares(recipe: FinetuneRecipe, world: int) -> None:
@@ -156,7 +157,6 @@ def prepare(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Task, Sets]:
         RecipeError: a dataset, task or option is not known.
         TrainingError: a dataset or a model is missing, or lacks what the task needs.
     """
-    check_places(recipe)
     train = [replace(whole(open_examples(data, seed=recipe.seed)), weight=data.weight) for data in recipe.train]
     test = [whole(open_examples(data)) for data in recipe.test]
     task = build_task(recipe.task, recipe.options)
@@ -169,7 +169,8 @@ def prepare(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Task, Sets]:
         validation = [whole(open_examples(recipe.validation))]
     for part in (*train, *validation, *test):
         about = part.examples.about
-        logger.info("%s, %s: %d examples, %d left out", about.name, about.split, len(part.index), len(about.rejects))
+        numbers = len(part.index), len(about.rejects)
+        logger.info("%s, %s: %d examples, %d left out; %s", about.name, about.split, *numbers, about.protocol)
         if not len(part.index):
             raise TrainingError(f"{about.name} has no example", where=f"split {about.split}", hint="check --data")
     for part in (*validation, *test):

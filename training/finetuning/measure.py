@@ -1,5 +1,6 @@
 """What a fine-tuned network does on datasets: `measure`, and a run's folder as a network that can be asked."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from training.machine import Processes
 from training.run_folder import RECIPE, read_json
 from training.tasks.base import Arrays, Score, Task, Tensors
 from training.tasks.recipes import FinetuneRecipe, build_task
+
+logger = logging.getLogger(__name__)
 
 NUM_LEARNED = 512  # training examples that a constant answer is learned from
 
@@ -101,7 +104,9 @@ def measure_sets(
     console: Console | None,
     processes: Processes | None = None,
 ) -> list[Measured]:
-    """Ask a network for all of some datasets; arguments as of `measure`, those of `train` teach the constant answer."""
+    """Ask a network for all of some datasets, and say so; arguments as of `measure`, those of `train` teach the constant answer."""
+    for about, num in ((part.examples.about, len(part.index)) for part in parts):
+        logger.info("scoring the weights of step %d on %s, %s: %d examples", run.step, about.name, about.split, num)
     learned = targets_of(run, train, device) if train else None
     return [measure(run, part, learned=learned, device=device, console=console, processes=processes) for part in parts]
 

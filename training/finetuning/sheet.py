@@ -66,7 +66,7 @@ def draw_curves(run: Path, path: Path, *, main: str, unit: str) -> None:
     right = left.twinx()
     right.plot([v["step"] for v in validation], [v[main] for v in validation], "o-", color="tab:orange", label=main)
     right.set_ylabel(f"{main} in validation{f', {unit}' if unit else ''}")
-    figure.legend(loc="upper right", bbox_to_anchor=(1, 1), bbox_transform=left.transAxes)
+    figure.legend(loc="outside upper center", ncols=2)
     left.grid(visible=True, alpha=0.3)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]

@@ -80,7 +80,12 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", comm
     ask.add_argument("--task", help="the run's task, to be sure of it")
     ask.add_argument("--image", type=Path, nargs="+", required=True, help="photograph; two for tasks on two pictures")
     ask.add_argument(
-        "--box", type=_box, nargs="+", default=[], metavar="X0,Y0,X1,Y1", help="of the person, of each photograph"
+        "--box",
+        type=_box,
+        action="append",
+        default=[],
+        metavar="X0,Y0,X1,Y1",
+        help="of the person, for each photograph; --box=-5,... where it begins with a minus",
     )
     ask.add_argument("--side", choices=("left", "right"), help="which hand it is")
     ask.add_argument(

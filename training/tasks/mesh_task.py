@@ -5,7 +5,6 @@ Source: losses and weights of Kolotouros et al., SPIN, ICCV 2019, as published w
 """
 
 import io
-import os
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from manifests.errors import TrainingError
 from manifests.types import Domain
+from training.assets import asset
 from training.examples.base import About, Example
 from training.heads.model_free import FreeMesh
 from training.heads.pooling import OfPooled, Pool, Pooling
@@ -103,8 +103,7 @@ class MeshTask(ABC):
 
     def mesh_path(self) -> Path:
         """Its file."""
-        assets = Path(os.environ.get("CROSSPOSE_ASSETS", "assets"))
-        return assets / self.asset if self.model is None else Path(self.model)
+        return asset(self.asset) if self.model is None else Path(self.model)
 
     def check(self, train: Sequence[About], test: About) -> None:
         """Refuse datasets that lack what the task needs.

@@ -6,7 +6,7 @@ change fields of it. Tasks and readers are imported when they are asked for.
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 
 from manifests.errors import RecipeError, TrainingError
 from manifests.recipes import from_mapping, read_recipe
+from training.assets import asset
 from training.examples.base import Examples
 from training.model.croco import Architecture, base_small
 from training.tasks.base import Task
@@ -229,7 +230,7 @@ def paper(task: str) -> FinetuneRecipe:
     """The paper's datasets and network. Its schedules are not published: these are ours, within its budget of half a day on a GPU.
 
     Textures are learned as Texformer learns them, as the paper says: 16 pictures a step, a rate of 1e-4, 500 times each of some 1,400 people; the rate's
-    cosine and the limit on gradients are ours. What nobody can ship lies under `assets`, or where a YAML file says.
+    cosine and the limit on gradients are ours. What nobody can ship lies among the assets, or where a YAML file says.
 
     Raises:
         RecipeError: the paper fine-tunes no such task.
@@ -238,7 +239,7 @@ def paper(task: str) -> FinetuneRecipe:
     recipe = FinetuneRecipe(
         name="paper",
         task=task,
-        options=dict(PAPER_FILES.get(task, {})),
+        options={name: str(asset(file)) for name, file in PAPER_FILES.get(task, {}).items()},
         train=train,
         validation=validation,
         test=(test,),
@@ -260,28 +261,28 @@ def paper(task: str) -> FinetuneRecipe:
     )
 
 
-_SMPL: Mapping[str, Option] = {
-    "model": "assets/smpl.npz",
-    "male": "assets/smpl_male.npz",
-    "female": "assets/smpl_female.npz",
-    "regressor_h36m": "assets/J_regressor_h36m.npy",
+_SMPL = {
+    "model": "smpl.npz",
+    "male": "smpl_male.npz",
+    "female": "smpl_female.npz",
+    "regressor_h36m": "J_regressor_h36m.npy",
 }
-_MANO: Mapping[str, Option] = {"model": "assets/mano_right.npz"}
-PAPER_FILES: Mapping[str, Mapping[str, Option]] = {
+_MANO = {"model": "mano_right.npz"}
+PAPER_FILES: Mapping[str, Mapping[str, str]] = {
     "body_mesh": _SMPL,
     "body_two": _SMPL,
     "hand_mesh": _MANO,
     "hand_two": _MANO,
-    "densepose": {"evaluation": "assets/densepose"},
+    "densepose": {"evaluation": "densepose"},
     "texture": {
-        "body": "assets/smpl.npz",
-        "uv": "assets/smpl_uv.obj",
-        "reid": "assets/texformer/checkpoint_120.pth.tar",
-        "reid_plain": "assets/texformer/resnet50_market_xent.pth.tar",
-        "textures": "assets/surreal/textures",
+        "body": "smpl.npz",
+        "uv": "smpl_uv.obj",
+        "reid": "texformer/checkpoint_120.pth.tar",
+        "reid_plain": "texformer/resnet50_market_xent.pth.tar",
+        "textures": "surreal/textures",
     },
 }
-"""Files of the tasks in the paper's setting that nobody but their owners may pass on: models as their user converted them; SMPL's texture coordinates;
+"""Files among the assets for the tasks in the paper's setting, that nobody but their owners may pass on: models as their user converted them; SMPL's texture coordinates;
 DensePose's evaluation data; re-identification networks, under the names that Texformer's authors gave them; SURREAL's textures."""
 
 
@@ -365,17 +366,16 @@ def with_roots(recipe: FinetuneRecipe, given: Sequence[str]) -> FinetuneRecipe:
         recipe: whose datasets may have a root of their own; `given` goes before it.
         given: `kind=folder`, or a folder alone for all kinds that are not named.
 
+    Returns:
+        The recipe; nothing is said of where a dataset lies that neither it nor `given` tells, see `check_places`.
+
     Raises:
-        RecipeError: a dataset is left without a folder, or a kind is named that the recipe has not.
+        RecipeError: a kind is named that the recipe has not, or two folders could be meant.
     """
     every = [*recipe.train, *recipe.test, *([recipe.validation] if recipe.validation else [])]
     kinds = sorted({data.kind for data in every})
     if unknown := sorted({text.split("=", 1)[0] for text in given if "=" in text} - {*kinds}):
         raise RecipeError(f"the recipe has no dataset {unknown[0]}", where="--data", hint=f"it has {', '.join(kinds)}")
-    if all("=" in text for text in given):
-        named = {text.split("=", 1)[0] for text in given}
-        if lost := sorted({data.kind for data in every if data.root is None} - named):
-            raise _lost(*lost)
     return replace(
         recipe,
         train=tuple(placed(data, given) for data in recipe.train),
@@ -385,27 +385,17 @@ def with_roots(recipe: FinetuneRecipe, given: Sequence[str]) -> FinetuneRecipe:
 
 
 def placed(data: Data, given: Sequence[str]) -> Data:
-    """A dataset with its root, see `with_roots`.
+    """A dataset with its root, if any is told; see `with_roots`.
 
     Raises:
-        RecipeError: nothing says where it lies, or two folders could be meant.
+        RecipeError: two folders could be meant.
     """
     named = dict(text.split("=", 1) for text in given if "=" in text)
     alone = [text for text in given if "=" not in text]
     if len(alone) > 1:
         hint = "give kind=folder ..."
         raise RecipeError("two folders, and nothing says of which datasets", where="--data", hint=hint)
-    root = named.get(data.kind) or next(iter(alone), None) or data.root
-    if root is None:
-        raise _lost(data.kind)
-    return replace(data, root=root)
-
-
-def _lost(*kinds: str) -> RecipeError:
-    hint = f"--data {' '.join(f'{kind}=FOLDER' for kind in kinds)}, or `root` in the recipe"
-    return RecipeError(
-        f"nothing says where {' and '.join(kinds)} lie{'s' * (len(kinds) == 1)}", where="--data", hint=hint
-    )
+    return replace(data, root=named.get(data.kind) or next(iter(alone), None) or data.root)
 
 
 def without_roots(recipe: FinetuneRecipe) -> FinetuneRecipe:
@@ -433,25 +423,53 @@ def build_task(name: str, options: Mapping[str, Any]) -> Task:
     return cast("Task", from_mapping(_named(TASKS[name]), options, where=f"options of {name}"))
 
 
-def check_places(recipe: FinetuneRecipe) -> None:
+def check_places(recipe: FinetuneRecipe, starts: Iterable[str] = ()) -> None:
     """Refuse a recipe whose datasets, models and other files are not all there.
+
+    Args:
+        recipe: what is looked through.
+        starts: what `--init` was told; `random` or places of weights.
 
     Raises:
         TrainingError: names all that is missing.
     """
     datasets = [*recipe.train, *recipe.test, *([recipe.validation] if recipe.validation else [])]
-    lost = {data.kind: str(data.root) for data in datasets if not Path(str(data.root)).is_dir()}
-    hints = [f"give --data {' '.join(f'{kind}=FOLDER' for kind in lost)}"] if lost else []
+    untold = list(dict.fromkeys(data.kind for data in datasets if data.root is None))
+    lost = {data.kind: data.root for data in datasets if data.root and not Path(data.root).is_dir()}
     options = [recipe.options, *(data.options for data in datasets)]
-    named = {name: str(own[name]) for own in options for name in FILES & {*own} if own[name] is not None}
-    files = {name: path for name, path in sorted(named.items()) if not Path(path).exists()}
-    hints += [f"`options: {{{', '.join(files)}}}` of a YAML recipe say where yours lie"] if files else []
-    if lost or files:
-        where = ", ".join(f"{name}={path}" for name, path in {**lost, **files}.items())
-        what = [f"no such folder ({', '.join(lost)})"] * bool(lost) + [f"no such file ({', '.join(files)})"] * bool(
-            files
+    files = {name: str(some[name]) for some in options for name in sorted(FILES & {*some}) if some[name] is not None}
+    files = {name: path for name, path in sorted(files.items()) if not Path(path).exists()}
+    weights = [start for start in starts if start != "random" and not Path(start).exists()]
+    what, hints = [], []
+    if untold:
+        what.append(f"nothing says where {' and '.join(untold)} lie{'s' * (len(untold) == 1)}")
+    if lost:
+        what.append(f"there is no such folder ({', '.join(lost)})")
+    if untold or lost:
+        hints.append(f"give --data {' '.join(f'{kind}=FOLDER' for kind in (*untold, *lost))}")
+    if files:
+        what.append(f"there is no such file ({', '.join(files)})")
+        hints.append(
+            f"docs/finetuning.md says where to get them; `options: {{{', '.join(files)}}}` of a YAML recipe name other places"
         )
-        raise TrainingError(f"there is {' and '.join(what)}", where=where, hint="; ".join(hints))
+    if weights:
+        what.append("there is no such file of weights")
+        hints.append("look at --init")
+    if what:
+        places = [*(f"{name}={path}" for name, path in {**lost, **files}.items()), *weights]
+        raise TrainingError(", and ".join(what), where=", ".join(places) or "--data", hint="; ".join(hints))
+
+
+def check_draws(recipe: FinetuneRecipe, seeds: Iterable[int]) -> None:
+    """Refuse seeds that a training set which draws by them cannot draw by.
+
+    Raises:
+        TrainingError: which draw there is not.
+    """
+    for data in recipe.train:
+        if _draws(data):
+            for seed in seeds:
+                open_examples(data, seed=seed)
 
 
 def open_examples(data: Data, *, seed: int = 0) -> Examples:
@@ -468,16 +486,20 @@ def open_examples(data: Data, *, seed: int = 0) -> Examples:
     if data.kind not in READERS:
         raise RecipeError(f"no reader is called {data.kind}", where="kind", hint=f"readers: {', '.join(READERS)}")
     if data.root is None or not Path(data.root).is_dir():
-        what = "this is a file, not a folder" if data.root and Path(data.root).exists() else "there is no such folder"
-        raise TrainingError(what, where=str(data.root), hint=f"give --data {data.kind}=FOLDER")
+        what = "is no folder" if data.root and Path(data.root).exists() else "is not there"
+        where = "--data" if data.root is None else data.root
+        raise TrainingError(f"{data.kind} {what}", where=where, hint=f"give --data {data.kind}=FOLDER")
     reader = _named(READERS[data.kind])
-    parameters = inspect.signature(reader).parameters
-    taken = [name for name in parameters if name not in ("root", "split", "seed")]
+    taken = [name for name in inspect.signature(reader).parameters if name not in ("root", "split", "seed")]
     if unknown := [name for name in data.options if name not in taken]:
         hint = f"it takes {', '.join(taken)}" if taken else "it takes none"
         raise RecipeError(f"{data.kind} has no option {unknown[0]}", where=f"options of {data.kind}", hint=hint)
-    drawn = {"seed": seed} if "seed" in parameters else {}
+    drawn = {"seed": seed} if _draws(data) else {}
     return cast("Examples", reader(Path(data.root), split=data.split, **data.options, **drawn))
+
+
+def _draws(data: Data) -> bool:
+    return data.kind in READERS and "seed" in inspect.signature(_named(READERS[data.kind])).parameters
 
 
 def _named(where: str) -> Any:

@@ -148,9 +148,8 @@ def read_evaluation(folder: Path) -> Surface:
         TrainingError: a file is missing, or not as it should be.
         SourceError: a file is damaged.
     """
-    for name in EVALUATION:
-        if not (folder / name).is_file():
-            raise TrainingError(f"{name} is missing", where=folder, hint=_HINT)
+    if missing := [name for name in EVALUATION if not (folder / name).is_file()]:
+        raise TrainingError(f"{', '.join(missing)} {'are' if missing[1:] else 'is'} missing", where=folder, hint=_HINT)
     charts = read_mat(folder / EVALUATION[0], variables=("Part_ID_subdiv", "U_subdiv", "V_subdiv"))
     part_K, u_K, v_K = (np.asarray(charts[f"{name}_subdiv"], np.float64).ravel() for name in ("Part_ID", "U", "V"))
     vertex_K = np.asarray(read_mat(folder / EVALUATION[1], variables=("index",))["index"], np.int64).ravel() - 1

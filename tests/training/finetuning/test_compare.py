@@ -79,6 +79,16 @@ def test_a_comparison_that_was_stopped_goes_on_where_it_was(tmp_path, short, mon
     assert first.stat().st_mtime_ns == before
 
 
+def test_weights_that_are_not_there_are_told_before_anything_is_trained(tmp_path, short):
+    starts = {"random": "random", "ours": str(tmp_path / "none.pth")}
+    with pytest.raises(TrainingError, match=r"no such file of weights\n.*none.pth"):
+        compare(short, starts, tmp_path / "out", shares=(1.0,), seeds=(0,), machine=Machine())
+    (tmp_path / "none.pth").write_bytes(b"no weights")
+    with pytest.raises(TrainingError, match=r"none.pth"):
+        compare(short, starts, tmp_path / "out", shares=(1.0,), seeds=(0,), machine=Machine())
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def forked(monkeypatch):
     """Processes that know the toy task; one thread is left, so a fork copies none."""

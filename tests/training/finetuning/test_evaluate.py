@@ -282,6 +282,17 @@ def test_scores_are_printed_whole_on_a_narrow_screen(run):
     assert evaluation.about.protocol in words
 
 
+def test_an_unfinished_run_is_scored_and_called_so(run, caplog, tmp_path):
+    caplog.set_level("INFO")
+    given = {"given": (), "test": None, "device": CPU, "console": None}
+    evaluate_run(run, tmp_path / "a", **given)
+    assert "scoring the weights of step 2 on toy, test: 48 examples" in caplog.messages
+    assert not any("not finished" in message for message in caplog.messages)
+    (run / "finished.json").unlink()
+    evaluate_run(run, tmp_path / "b", **given)
+    assert "the run is not finished: its weights are of step 2 of 2" in caplog.messages
+
+
 def test_the_command_line_goes_the_whole_way(tmp_path, capsys):
     small = tmp_path / "small.yaml"
     small.write_text(
@@ -299,6 +310,9 @@ def test_the_command_line_goes_the_whole_way(tmp_path, capsys):
     Image.fromarray(draw_example("test", 4).rgb_HW3).save(tmp_path / "photo.png")
     asking = ["predict", "--run", str(out), "--image", str(tmp_path / "photo.png"), "--out", str(tmp_path / "a.txt")]
     assert main([*asking, "--task", "toy", "--box", "10,10,50,50"]) == 0
+    assert main([*asking, "--box=-5,-5,50,50"]) == 0
+    assert main([*asking, "--box", "10,10,50,50", "--box=-5,-5,50,50"]) == 2
+    assert "2 boxes for 1 photographs" in capsys.readouterr().err
     assert (tmp_path / "a.png").exists()
     capsys.readouterr()
     assert main(["evaluate", "--run", str(out), "--test", "toy/tset"]) == 2

@@ -10,6 +10,7 @@ from PIL import Image
 
 from manifests.errors import RecipeError, TrainingError
 from tests.support.toy_pairs import ToyPairs
+from tests.support.toy_task import ToyTask
 from tests.training.finetuning.conftest import SMALL, during_step
 from tests.training.test_pretrain import TINY
 from training.checkpoints import list_checkpoints, read_checkpoint
@@ -72,7 +73,7 @@ def test_a_finished_run_is_found_finished_and_left_alone(tmp_path, recipe):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()} == times
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 5])
+@pytest.mark.parametrize("stop_after", [1, 2, 5, 6])
 def test_a_run_stopped_at_any_step_ends_as_if_it_had_never_stopped(tmp_path, recipe, stop_after, monkeypatch):
     finetune(recipe, tmp_path / "whole", machine=EVERY_STEP)
     with monkeypatch.context() as patch:
@@ -90,6 +91,27 @@ def test_a_run_stopped_at_any_step_ends_as_if_it_had_never_stopped(tmp_path, rec
     lost = ("seconds", "data_wait")
     for one, other in zip(read_metrics(tmp_path / "run"), read_metrics(tmp_path / "whole"), strict=True):
         assert {n: v for n, v in one.items() if n not in lost} == {n: v for n, v in other.items() if n not in lost}
+
+
+def test_an_interrupt_ends_scoring_at_once_and_the_run_is_scored_the_next_time(tmp_path, recipe, monkeypatch):
+    short = replace(recipe, num_steps=2)
+    finetune(short, tmp_path / "whole")
+    measure = ToyTask.measure
+
+    def interrupted(self, outputs, target):
+        if (tmp_path / "run" / BEST).exists():
+            signal.raise_signal(signal.SIGINT)
+        return measure(self, outputs, target)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # off in a job that began in the background
+    with monkeypatch.context() as patch:
+        patch.setattr(ToyTask, "measure", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(short, tmp_path / "run")
+    signal.signal(signal.SIGINT, before)
+    assert not (tmp_path / "run/scores.json").exists()
+    assert finetune(short, tmp_path / "run").finished
+    assert (tmp_path / "run/scores.json").read_bytes() == (tmp_path / "whole/scores.json").read_bytes()
 
 
 def test_seeds_differ_and_one_seed_is_one_run(tmp_path, recipe):
@@ -249,8 +271,6 @@ def test_a_dense_task_reads_four_maps(recipe):
 
 
 def _task(reads):
-    from tests.support.toy_task import ToyTask
-
     return ToyTask(reads=reads)
 
 

@@ -16,6 +16,7 @@ from training.tasks.recipes import (
     Data,
     FinetuneRecipe,
     build_task,
+    check_draws,
     check_places,
     open_examples,
     read_finetune,
@@ -104,12 +105,7 @@ def test_roots_are_given_by_kind_or_for_all_and_are_no_part_of_the_result():
         "/3dpw",
     ]
     assert [data.root for data in with_roots(recipe, ["/all", "mpii=/m"]).train] == ["/all", "/m"]
-    with pytest.raises(RecipeError, match="nothing says where threedpw lies"):
-        with_roots(recipe, ["coco_eft=/coco"])
-    with pytest.raises(
-        RecipeError, match=r"where coco_eft and threedpw lie\n.*\n.*--data coco_eft=FOLDER threedpw=FOLDER"
-    ):
-        with_roots(recipe, [])
+    assert with_roots(recipe, ["coco_eft=/coco"]).test[0].root is None
     with pytest.raises(RecipeError, match="no dataset free"):
         with_roots(recipe, ["/all", "free=/f"])
     with pytest.raises(RecipeError, match="two folders"):
@@ -124,31 +120,71 @@ def test_wrong_names_and_options_are_answered_with_right_ones(tmp_path):
         open_examples(Data(kind="fre", root=str(tmp_path)))
     with pytest.raises(RecipeError, match=r"free has no option keypoints[\s\S]*it takes keypoint_set"):
         open_examples(Data(kind="free", root=str(tmp_path), options={"keypoints": "penn13"}))
-    with pytest.raises(TrainingError, match="there is no such folder"):
+    with pytest.raises(TrainingError, match="free is not there"):
         open_examples(Data(kind="free", root=str(Path("/no/such"))))
     (tmp_path / "file").touch()
-    with pytest.raises(TrainingError, match="this is a file, not a folder"):
+    with pytest.raises(TrainingError, match="free is no folder"):
         open_examples(Data(kind="free", root=str(tmp_path / "file")))
     with pytest.raises(RecipeError, match="did you mean `rotation`"):
         build_task("body_mesh", {"rotaton": "sixd"})
 
 
-def test_all_that_is_missing_is_told_at_once(tmp_path):
+def test_all_that_is_missing_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSPOSE_ASSETS", "/gone")
     recipe = with_roots(read_finetune("paper", "texture"), [str(tmp_path / "none")])
     with pytest.raises(TrainingError) as caught:
-        check_places(recipe)
+        check_places(recipe, ["random", "croco.pth", "mae.pth"])
     assert caught.value.what == (
-        "there is no such folder (smpl_market) and no such file (body, reid, reid_plain, textures, uv)"
+        "there is no such folder (smpl_market), and there is no such file (body, reid, reid_plain, textures, uv),"
+        " and there is no such file of weights"
     )
-    assert f"smpl_market={tmp_path / 'none'}, body=assets/smpl.npz" in caught.value.where
-    assert "--data smpl_market=FOLDER; `options: {body, reid, reid_plain, textures, uv}`" in caught.value.hint
+    assert f"smpl_market={tmp_path / 'none'}, body=/gone/smpl.npz, reid=/gone/texformer/" in caught.value.where
+    assert caught.value.where.endswith("croco.pth, mae.pth")
+    for wanted in (
+        "--data smpl_market=FOLDER;",
+        "docs/finetuning.md",
+        "{body, reid, reid_plain, textures, uv}",
+        "--init",
+    ):
+        assert wanted in caught.value.hint
     (tmp_path / "none").mkdir()
     (tmp_path / "smpl.npz").touch()
     recipe = replace(recipe, options={"body": str(tmp_path / "smpl.npz"), "uv": str(tmp_path / "uv.obj")})
     with pytest.raises(TrainingError, match=r"^there is no such file \(uv\)\n"):
         check_places(recipe)
     (tmp_path / "uv.obj").touch()
-    check_places(recipe)
+    check_places(recipe, ["random", str(tmp_path / "uv.obj")])
+
+
+def test_datasets_that_lie_nowhere_are_named_with_the_models_that_are_missing(monkeypatch):
+    monkeypatch.setenv("CROSSPOSE_ASSETS", "/gone")
+    recipe = read_finetune("paper", "body_mesh")
+    with pytest.raises(
+        TrainingError,
+        match=r"where coco_eft and threedpw lie, and there is no such file \(female, male, model, regressor_h36m\)"
+        r"\n.*/gone/smpl_female.npz.*\n.*--data coco_eft=FOLDER threedpw=FOLDER",
+    ):
+        check_places(with_roots(recipe, []))
+    with pytest.raises(
+        TrainingError, match=r"nothing says where threedpw lies, and there is no such folder \(coco_eft\)"
+    ):
+        check_places(with_roots(recipe, ["coco_eft=/coco"]))
+
+
+def test_a_recipe_on_data_that_draw_by_the_seed_refuses_seeds_without_a_draw(monkeypatch, tmp_path):
+    opened = []
+
+    def reader(root, *, split, seed=0):
+        opened.append(seed)
+        if seed > 4:
+            raise TrainingError(f"no draw {seed}", where="few", hint="0 to 4")
+
+    monkeypatch.setattr(recipes, "_named", lambda _where: reader)
+    recipe = with_roots(read_finetune("smoke", "gesture"), [str(tmp_path)])
+    check_draws(recipe, (0, 3))
+    with pytest.raises(TrainingError, match="no draw 5"):
+        check_draws(recipe, (4, 5))
+    assert opened == [0, 3, 4, 5]
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
