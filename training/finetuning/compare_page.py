@@ -11,6 +11,7 @@ from training.finetuning.evaluate import LEVEL, spoken
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_COLUMNS = 3  # of curves
 _COLOURS = ("tab:blue", "tab:orange", "tab:gray", "tab:green", "tab:red", "tab:purple")
 
 
@@ -20,9 +21,14 @@ def curves_of(report: Mapping[str, Any]) -> bytes:
     from matplotlib.figure import Figure
 
     names = _by_weight(report)
-    figure = Figure(figsize=(4.5 * len(names), 4.5), layout="constrained")
-    for name, axes in zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
+    columns = min(len(names), _COLUMNS)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(4.5 * columns, 0.5 + 3.5 * rows), layout="constrained")
+    every = figure.subplots(rows, columns, squeeze=False).ravel()
+    for name, axes in zip(names, every, strict=False):
         _curve(axes, report, name)
+    for axes in every[len(names) :]:
+        axes.set_axis_off()
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     buffer = io.BytesIO()
