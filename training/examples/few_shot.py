@@ -43,7 +43,7 @@ class Chosen:
     Args:
         examples: of the dataset.
         keys: of those that are kept.
-        protocol: which these are, in words, added to those of the dataset.
+        protocol: which these are, in words, before those of the dataset.
 
     Raises:
         TrainingError: the dataset has no such key.
@@ -59,7 +59,7 @@ class Chosen:
             )
         self._examples = examples
         self._index = sorted(places[key] for key in keys)
-        self._about = replace(examples.about, protocol=f"{examples.about.protocol}; {protocol}")
+        self._about = replace(examples.about, protocol=f"{protocol}; {examples.about.protocol}")
 
     @property
     def about(self) -> About:

@@ -169,8 +169,8 @@ def prepare(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Task, Sets]:
         validation = [whole(open_examples(recipe.validation))]
     for part in (*train, *validation, *test):
         about = part.examples.about
-        numbers = len(part.index), len(about.rejects)
-        logger.info("%s, %s: %d examples, %d left out; %s", about.name, about.split, *numbers, about.protocol)
+        numbers, protocol = (len(part.index), len(about.rejects)), about.protocol.partition(";")[0]
+        logger.info("%s, %s: %d examples, %d left out; %s", about.name, about.split, *numbers, protocol)
         if not len(part.index):
             raise TrainingError(f"{about.name} has no example", where=f"split {about.split}", hint="check --data")
     for part in (*validation, *test):
