@@ -9,6 +9,7 @@ Shape letters: `R` seeds, `n` examples.
 import logging
 import math
 import multiprocessing
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -158,6 +159,7 @@ def _work(
     failures: "SimpleQueue[CrossposeError]",
 ) -> None:
     """What a process of `_run_beside` does. Lines of its log begin with its number."""
+    os.setpgrp()  # Ctrl-C reaches the parent alone: told by it as well, a run would take a second signal and stop without a checkpoint
     name = multiprocessing.current_process().name
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s [{name}] %(levelname)s %(message)s", force=True)
     hold_memory()
@@ -169,8 +171,6 @@ def _work(
         logger.error("%s", error)
         failures.put(error)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def _one_architecture(recipe: FinetuneRecipe, starts: Mapping[str, str]) -> FinetuneRecipe:

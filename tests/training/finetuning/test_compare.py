@@ -1,6 +1,8 @@
 import json
+import multiprocessing
 import os
 import signal
+import sys
 import time
 from dataclasses import replace
 
@@ -142,6 +144,34 @@ def test_a_signal_stops_all_processes_of_a_comparison(tmp_path, short, forked, m
         cell = tmp_path / f"cells/random-100-{seed}"
         assert list((cell / "checkpoints").iterdir())
         assert not (cell / "finished.json").exists()
+
+
+def test_ctrl_c_at_a_terminal_leaves_a_checkpoint_of_each_process(tmp_path, short, forked, monkeypatch):
+    """A terminal sends it to the whole group, and the parent tells its processes as well."""
+    long = replace(short, num_steps=200, validate_every=200)
+
+    def stop_group(tuner, _):
+        if tuner.recipe.seed == 0:
+            os.killpg(os.getsid(0), signal.SIGINT)
+            time.sleep(0.5)
+        else:
+            time.sleep(0.05)
+
+    def at_a_terminal():
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # off in a job that began in the background
+        starts = {"random": "random"}
+        sys.exit(compare(long, starts, tmp_path, shares=(1.0,), seeds=(0, 1), machine=Machine(), jobs=2) is not None)
+
+    with monkeypatch.context() as patch:
+        register(patch)
+        during_step(patch, 3, stop_group)
+        process = multiprocessing.get_context("fork").Process(target=at_a_terminal)
+        process.start()
+        process.join(60)
+    assert process.exitcode == 0
+    for seed in (0, 1):
+        assert list((tmp_path / f"cells/random-100-{seed}/checkpoints").iterdir())
 
 
 def test_weights_of_two_sizes_are_not_compared(tmp_path, short, pretrained):
