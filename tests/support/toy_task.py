@@ -135,7 +135,7 @@ class ToyTask:
 
 def register(monkeypatch) -> None:
     """Let recipes name the toy task and its dataset."""
-    from training.tasks import recipes
+    from training.tasks import datasets, recipes
 
     monkeypatch.setitem(recipes.TASKS, "toy", "tests.support.toy_task:ToyTask")
-    monkeypatch.setitem(recipes.READERS, "toy", "tests.support.toy_task:ToyExamples")
+    monkeypatch.setitem(datasets.READERS, "toy", "tests.support.toy_task:ToyExamples")

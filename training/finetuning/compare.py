@@ -35,7 +35,8 @@ from training.finetuning.sheet import Tile, png, sheet_of
 from training.machine import Machine, StopSignal, hold_memory
 from training.probe import interval
 from training.run_folder import read_json, write_json
-from training.tasks.recipes import FinetuneRecipe, check_draws, check_places, open_examples
+from training.tasks.datasets import check_draws, check_places, open_examples
+from training.tasks.recipes import FinetuneRecipe
 
 logger = logging.getLogger(__name__)
 

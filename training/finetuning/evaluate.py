@@ -31,7 +31,8 @@ from training.finetuning.mixture import Part
 from training.finetuning.sheet import Tile, png, sheet_of
 from training.run_folder import FINISHED, RECIPE, make_folder, read_json, write_json
 from training.tasks.base import Arrays, Score, Task, Tensors
-from training.tasks.recipes import Data, FinetuneRecipe, open_examples, placed
+from training.tasks.datasets import open_examples, placed
+from training.tasks.recipes import Data, FinetuneRecipe
 from training.views import STILL, Image, look
 
 logger = logging.getLogger(__name__)

@@ -48,7 +48,8 @@ from training.machine import Machine, Processes, StopSignal
 from training.record import Record, read_metrics
 from training.run_folder import FINISHED, Ended, claim, write_json
 from training.tasks.base import Score, Task, Tensors
-from training.tasks.recipes import FinetuneRecipe, build_task, check_places, open_examples, without_roots
+from training.tasks.datasets import check_places, open_examples, without_roots
+from training.tasks.recipes import FinetuneRecipe, build_task
 
 logger = logging.getLogger(__name__)
 

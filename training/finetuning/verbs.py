@@ -17,7 +17,8 @@ from training.finetuning.finetune import finetune
 from training.finetuning.measure import task_of
 from training.finetuning.predict import predict
 from training.machine import Machine, Processes, find_device
-from training.tasks.recipes import RECIPES, TASKS, check_task, read_finetune, with_roots
+from training.tasks.datasets import with_roots
+from training.tasks.recipes import RECIPES, TASKS, check_task, read_finetune
 
 Verb = Callable[[argparse.Namespace, Console], int]
 

@@ -8,7 +8,8 @@ from manifests.types import Domain
 from training.examples import few_shot as module
 from training.examples.base import About, Example
 from training.examples.few_shot import Chosen, draw_shots, few_shot
-from training.tasks.recipes import Data, open_examples
+from training.tasks.datasets import open_examples
+from training.tasks.recipes import Data
 
 CLASSES = ("call", "fist", "palm")
 

@@ -13,8 +13,9 @@ from tests.support.smpl_market_fixture import people, texture_of, uv_of_vertices
 from training.examples.base import LABELS
 from training.examples.smpl_market import FOCAL, SIZE_PX, smpl_market, uv_of_body
 from training.tasks.atlas import read_charts
+from training.tasks.datasets import open_examples
 from training.tasks.raster import draw_faces
-from training.tasks.recipes import Data, open_examples
+from training.tasks.recipes import Data
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from training.finetuning.finetune import finetune
 from training.finetuning.measure import Measured, load_finetuned, measure, whole
 from training.finetuning.predict import predict, square_of
 from training.tasks.base import Score
-from training.tasks.recipes import open_examples
+from training.tasks.datasets import open_examples
 
 CPU = torch.device("cpu")
 

@@ -22,7 +22,8 @@ from training.finetuning.network import BEST, TaskNetwork, build_network, dense_
 from training.machine import Machine, Processes
 from training.pretrain import pretrain
 from training.record import read_metrics
-from training.tasks.recipes import Data, Variation, open_examples, with_roots
+from training.tasks.datasets import open_examples, with_roots
+from training.tasks.recipes import Data, Variation
 
 EVERY_STEP = Machine(checkpoint_every=1, keep_checkpoints=99)
 ALONE = Machine(), Processes(Machine())

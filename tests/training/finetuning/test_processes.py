@@ -26,8 +26,9 @@ from training.finetuning.mixture import Mixture
 from training.finetuning.network import BEST
 from training.machine import Machine
 from training.record import read_metrics
+from training.tasks.datasets import READERS, open_examples
 from training.tasks.mesh_losses import mean_of_known
-from training.tasks.recipes import READERS, TASKS, open_examples, paper
+from training.tasks.recipes import TASKS, paper
 
 ROOT = Path(__file__).parents[3]
 EVERY_THIRD = Machine(checkpoint_every=3)

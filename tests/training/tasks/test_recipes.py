@@ -7,22 +7,9 @@ import pytest
 
 from manifests.errors import RecipeError, TrainingError
 from manifests.recipes import from_mapping, to_mapping
-from training.tasks import recipes
-from training.tasks.recipes import (
-    FILES,
-    READERS,
-    RECIPES,
-    TASKS,
-    Data,
-    FinetuneRecipe,
-    build_task,
-    check_draws,
-    check_places,
-    open_examples,
-    read_finetune,
-    with_roots,
-    without_roots,
-)
+from training.tasks import datasets, recipes
+from training.tasks.datasets import FILES, READERS, check_draws, check_places, open_examples, with_roots, without_roots
+from training.tasks.recipes import RECIPES, TASKS, Data, FinetuneRecipe, build_task, read_finetune
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -36,7 +23,7 @@ def test_every_task_is_there_with_what_the_loop_asks_of_it(name):
 
 @pytest.mark.parametrize("kind", READERS)
 def test_every_reader_takes_a_root_and_a_split(kind):
-    names = list(inspect.signature(recipes._named(READERS[kind])).parameters)
+    names = list(inspect.signature(recipes.imported(READERS[kind])).parameters)
     assert names[0] == "root"
     assert "split" in names
 
@@ -52,7 +39,7 @@ def test_recipes_name_readers_and_options_that_exist_and_survive_json(name, task
     assert from_mapping(FinetuneRecipe, to_mapping(recipe)) == recipe
     build_task(recipe.task, recipe.options)
     for data in (*recipe.train, *recipe.test, *([recipe.validation] if recipe.validation else [])):
-        taken = inspect.signature(recipes._named(READERS[data.kind])).parameters
+        taken = inspect.signature(recipes.imported(READERS[data.kind])).parameters
         assert {*data.options} <= {*taken}
 
 
@@ -179,7 +166,7 @@ def test_a_recipe_on_data_that_draw_by_the_seed_refuses_seeds_without_a_draw(mon
         if seed > 4:
             raise TrainingError(f"no draw {seed}", where="few", hint="0 to 4")
 
-    monkeypatch.setattr(recipes, "_named", lambda _where: reader)
+    monkeypatch.setattr(datasets, "imported", lambda _where: reader)
     recipe = with_roots(read_finetune("smoke", "gesture"), [str(tmp_path)])
     check_draws(recipe, (0, 3))
     with pytest.raises(TrainingError, match="no draw 5"):
@@ -189,5 +176,5 @@ def test_a_recipe_on_data_that_draw_by_the_seed_refuses_seeds_without_a_draw(mon
 
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_options_that_may_be_files_are_known_as_such(name):
-    hints = get_type_hints(recipes._named(TASKS[name]))
+    hints = get_type_hints(recipes.imported(TASKS[name]))
     assert {option for option, hint in hints.items() if hint == str | None} <= FILES

@@ -14,7 +14,8 @@ from pipeline.stages import stages
 from tests.support.toy_stage import SilentWatcher
 from training.finetuning.finetune import finetune
 from training.model.croco import Architecture
-from training.tasks.recipes import Variation, free, with_roots
+from training.tasks.datasets import with_roots
+from training.tasks.recipes import Variation, free
 
 SMALL = Architecture(
     image_px=56, patch_px=8, enc_dim=64, enc_depth=2, enc_heads=4, dec_dim=64, dec_depth=2, dec_heads=4
